@@ -1,0 +1,5 @@
+"""The one error that is the user's to mend: it names the rule, the value given and the way out."""
+
+
+class InputError(Exception):
+    """A mistake in what the user gave: a setting, a path, a file, a data set. Its text is one line."""
