@@ -1,0 +1,340 @@
+"""Which tracks exist: path, genre, group (artist or recording), split."""
+
+import csv
+import hashlib
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genre_core.errors import InputError
+from genre_core.whole_file import whole_file
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+SPLITS = ("train", "validation", "test")
+SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+MANIFESTS = ("manifest.csv", "manifest.parquet")
+
+# Names that mean audio; some of formats that libsndfile does not decode, so that the audit names those files
+AUDIO_NAME = re.compile(
+    r"\.(wave?|flac|og[ga]|opus|mp[23]|aif[fc]?|aiff|au|snd|caf|w64|rf64|voc"
+    r"|m4[ab]|mp4|aac|wma|ape|wv|mka|webm|ra)\Z",
+    re.IGNORECASE,
+)
+
+SEEDS_TRIED = 5  # shuffles looked over for the fold that is nearest to the share asked for
+CLOSE_ENOUGH = 0.01  # mean distance from that share, over genres, at which the looking ends
+
+SCHEMA_VERSION = b"1"
+SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("genre", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("seconds", pa.float64(), metadata={"unit": "s"}),
+        pa.field("content", pa.string()),
+        pa.field("excluded_reason", pa.string()),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One audio file. `seconds` and `content` are None until an audit has decoded it."""
+
+    track_id: str  # path relative to the corpus, with forward slashes
+    path: Path  # absolute
+    genre: str
+    group: str  # what must stay on one side of a split: an artist, a recording, or the file itself
+    split: str | None = None  # one of SPLITS
+    seconds: float | None = None
+    content: str | None = None  # equal for files that decode to the same samples
+    excluded_reason: str | None = None  # "kind" or "kind: detail"; None for a usable track
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All tracks found, by track_id; the excluded ones too, so that they can be named."""
+
+    tracks: tuple[Track, ...]
+
+    @cached_property
+    def usable(self) -> tuple[Track, ...]:
+        """The tracks that nothing speaks against."""
+        return tuple(track for track in self.tracks if track.excluded_reason is None)
+
+    @cached_property
+    def genres(self) -> tuple[str, ...]:
+        """Names of the genres that have usable tracks, sorted: a genre's place here is its class index."""
+        return tuple(sorted({track.genre for track in self.usable}))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the usable audio alone: sha256 over the sorted contents, whatever the names and genres."""
+        contents = sorted(track.content for track in self.usable if track.content)
+        assert len(contents) == len(self.usable), "the fingerprint is of an audited corpus"
+        return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+    def part(self, split: str) -> tuple[Track, ...]:
+        """The usable tracks of one of SPLITS."""
+        return tuple(track for track in self.usable if track.split == split)
+
+
+def read_corpus(source: Path) -> Corpus:
+    """The tracks of a folder: by its manifest.csv or manifest.parquet, otherwise one sub-folder per genre.
+
+    A manifest has the columns path (relative to its folder, or absolute) and genre, and may have group and
+    split. Without one, source/GENRE/track.wav is its own group and source/GENRE/ARTIST/.../track.wav is in
+    group ARTIST, the same in every genre. Raises InputError. No audio file is opened.
+    """
+    root = source.absolute()
+    if not root.is_dir():
+        raise InputError(f"a corpus is a folder, and {source} is none: give a folder of genre folders")
+    manifests = [root / name for name in MANIFESTS if (root / name).exists()]
+    if len(manifests) > 1:
+        raise InputError(f"{source} has {' and '.join(MANIFESTS)}: keep the one that is meant")
+    tracks = _listed(manifests[0]) if manifests else _found(root)
+    if not tracks:
+        raise InputError(f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFESTS[0]}")
+    return Corpus(tuple(sorted(tracks, key=lambda track: track.track_id)))
+
+
+def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
+    """A track, excluded where its name alone forbids it; a name that is not Unicode is kept in escapes."""
+    name = _unicode(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
+    excluded = None if _unicode(str(path)) == str(path) else "name is not Unicode"
+    return Track(
+        track_id=name,
+        path=Path(_unicode(str(path))),
+        genre=_unicode(genre),
+        group=_unicode(group) or name,
+        split=split,
+        excluded_reason="hidden file" if path.name.startswith(".") else excluded,
+    )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _unicode(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _found(root: Path) -> list[Track]:
+    """The audio files of a folder of genre folders."""
+    tracks = []
+    for entry in root.iterdir():
+        if entry.is_dir() and not entry.name.startswith("."):
+            for path in _audio_below(entry):
+                folders = path.relative_to(entry).parts[:-1]
+                tracks.append(_track(root, path, entry.name, folders[0] if folders else ""))
+        elif AUDIO_NAME.search(entry.name) and not entry.is_dir():
+            tracks.append(replace(_track(root, entry, ""), excluded_reason="outside a genre folder"))
+    return tracks
+
+
+def _audio_below(folder: Path) -> Iterator[Path]:
+    """Follows linked folders, each real folder once, so that a link to a parent comes to an end."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"cannot list {error.filename}: {error.strerror}; mend it or take it out") from error
+
+    seen = set()
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in names if AUDIO_NAME.search(name))
+
+
+def _listed(manifest: Path) -> list[Track]:
+    """The tracks of a manifest."""
+    columns, rows = _manifest_rows(manifest)
+    if missing := [name for name in ("path", "genre") if name not in columns]:
+        raise InputError(
+            f"{manifest} needs the columns path and genre, and lacks {' and '.join(missing)}: "
+            f"it has {', '.join(map(repr, columns)) or 'none'}"
+        )
+    if not rows:
+        raise InputError(f"{manifest} has no rows: list a track in each, or take it away")
+    tracks: dict[str, Track] = {}
+    for number, row in enumerate(rows, 1):
+        track = _listed_track(manifest, number, row)
+        if track.track_id in tracks:
+            raise InputError(f"{manifest}, row {number}: {track.track_id!r} is listed before; keep one row")
+        tracks[track.track_id] = track
+    if any(track.split for track in tracks.values()):
+        _verify_split([track for track in tracks.values() if not track.excluded_reason], str(manifest))
+    return list(tracks.values())
+
+
+def _manifest_rows(manifest: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+    """Column names and rows; row 1 is the first below the header."""
+    try:
+        if manifest.suffix == ".parquet":
+            table = pq.read_table(manifest)
+            return table.column_names, table.to_pylist()
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            return reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+        raise InputError(f"{manifest} cannot be read ({_words(error)}): write it anew, as UTF-8") from error
+
+
+def _listed_track(manifest: Path, number: int, row: dict[str, Any]) -> Track:
+    cells = {name: "" if cell is None else str(cell) for name, cell in row.items()}
+    path, genre, group, split = (cells.get(name, "") for name in ("path", "genre", "group", "split"))
+    where = f"{manifest}, row {number}"
+    if None in row:
+        raise InputError(f"{where}: more cells than the header has; quote a cell that holds a comma")
+    if not path.strip() or not genre.strip() or "\0" in path:
+        raise InputError(f"{where}: path and genre must name something, but got {path!r} and {genre!r}")
+    split = SPLIT_ALIASES.get(split.strip(), split.strip())
+    if split and split not in SPLITS:
+        raise InputError(f"{where}: a split is one of {', '.join(SPLITS)}, but got {split!r}")
+    # normpath, so that one file under two spellings is seen as listed twice
+    location = Path(os.path.normpath(manifest.parent / path))
+    return _track(manifest.parent, location, genre.strip(), group.strip(), split or None)
+
+
+def split_corpus(corpus: Corpus, *, validation: float, test: float, seed: int) -> Corpus:
+    """The usable tracks parted over groups; a split that the manifest gave is verified and kept.
+
+    `validation` and `test` are shares of the tracks, approached per genre as near as whole groups allow, each
+    by one of n equal folds (1/2, 1/3, 1/4, ...). The same tracks and seed give the same split. Raises
+    InputError unless every genre is on every side and no group on two.
+    """
+    if not (validation > 0 and test > 0 and validation + test <= 0.5):
+        raise InputError(
+            "validation and test are shares above 0 and at most 0.5 together, "
+            f"but got validation={validation} and test={test}"
+        )
+    if len(corpus.genres) < 2:
+        raise InputError(
+            f"a corpus needs two genres with usable tracks, but has {list(corpus.genres)}: add some"
+        )
+    tracks = sorted(corpus.usable, key=lambda track: track.track_id)  # the draw must not hang on their order
+    if not any(track.split for track in tracks):
+        sides = _drawn_sides(tracks, validation, test, seed)
+        tracks = [replace(track, split=sides[track.group]) for track in tracks]
+    _verify_split(tracks, "the split")
+    split_of = {track.track_id: track.split for track in tracks}
+    return Corpus(tuple(replace(track, split=split_of.get(track.track_id)) for track in corpus.tracks))
+
+
+def _verify_split(tracks: Sequence[Track], where: str) -> None:
+    """Every track has a side, every genre is on every side, and no group is on two."""
+    if bare := [track.track_id for track in tracks if track.split is None]:
+        raise InputError(f"{where}: {bare[0]!r} has no split though others have; fill all or none")
+    sides = _collected((track.group, track.split or "") for track in tracks)
+    for group, found in sides.items():
+        if len(found) > 1:
+            raise InputError(f"{where}: group {group!r} is in {' and '.join(sorted(found))}; keep it in one")
+    present = _collected((track.split or "", track.genre) for track in tracks)
+    for split in SPLITS:
+        if missing := {track.genre for track in tracks} - present[split]:
+            names = ", ".join(map(repr, sorted(missing)))
+            raise InputError(f"{where}: no usable {split} track of {names}; add some or drop the genre")
+
+
+def _collected(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, set[V]]:
+    sets: defaultdict[K, set[V]] = defaultdict(set)
+    for key, value in pairs:
+        sets[key].add(value)
+    return sets
+
+
+def _drawn_sides(tracks: Sequence[Track], validation: float, test: float, seed: int) -> dict[str, str]:
+    """Group -> side: the test part from all, then the validation part from what is left."""
+    groups = _collected((track.genre, track.group) for track in tracks)
+    for genre, names in sorted(groups.items()):
+        if len(names) < len(SPLITS):
+            raise InputError(
+                f"genre {genre!r} has {len(names)} group(s), {', '.join(map(repr, sorted(names)))}, and a "
+                f"split needs {len(SPLITS)}: add tracks of other artists or recordings, or drop the genre"
+            )
+    held_test = _held_out(tracks, test, seed, leave=2)
+    rest = [track for track in tracks if track.group not in held_test]
+    held_validation = _held_out(rest, validation / (1 - test), seed, leave=1)
+    sides = dict.fromkeys((track.group for track in tracks), "train")
+    return sides | dict.fromkeys(held_test, "test") | dict.fromkeys(held_validation, "validation")
+
+
+def _held_out(tracks: Sequence[Track], share: float, seed: int, leave: int) -> frozenset[str]:
+    """The groups of the fold nearest to `share` of each genre, of those that leave each genre `leave` groups.
+
+    Where no fold of the wanted size has every genre, as with few groups a genre, larger folds do; thirds come
+    last, since they part three groups a genre where halves cannot.
+    """
+    groups = _collected((track.genre, track.group) for track in tracks)
+    most = max(map(len, groups.values()))
+    for folds in [*range(min(max(2, round(1 / share)), most), 1, -1), min(3, most)]:
+        distances: dict[frozenset[str], float] = {}
+        for attempt in range(SEEDS_TRIED):
+            for held in _folds(tracks, folds, (seed + attempt) % 2**32):
+                if all(0 < len(names & held) <= len(names) - leave for names in groups.values()):
+                    distances[held] = _distance(tracks, held, share)
+            if min(distances.values(), default=1.0) < CLOSE_ENOUGH:
+                break
+        if distances:
+            return min(distances, key=distances.__getitem__)
+    scarce = min(groups, key=lambda genre: (len(groups[genre]), genre))
+    raise InputError(
+        f"no split found with every genre on every side: groups that span genres leave too few, "
+        f"genre {scarce!r} the fewest with {len(groups[scarce])}; add groups to it or drop it"
+    )
+
+
+def _folds(tracks: Sequence[Track], folds: int, seed: int) -> Iterator[frozenset[str]]:
+    """The groups of each of `folds` stratified parts."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second: only a drawn split pays it
+
+    genres, groups = [track.genre for track in tracks], [track.group for track in tracks]
+    with warnings.catch_warnings():
+        # A genre with fewer tracks than folds: the caller looks at which folds have it.
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        parts = list(
+            StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(genres, genres, groups)
+        )
+    return (frozenset(groups[index] for index in held) for _, held in parts)
+
+
+def _distance(tracks: Sequence[Track], held: frozenset[str], share: float) -> float:
+    """Mean over genres of how far the held share of its tracks is from `share`."""
+    total = Counter(track.genre for track in tracks)
+    kept = Counter(track.genre for track in tracks if track.group in held)
+    return sum(abs(kept[genre] / total[genre] - share) for genre in total) / len(total)
+
+
+def write_corpus(corpus: Corpus, path: Path) -> None:
+    """Write corpus.parquet: a row per track, the excluded ones too. It appears whole or not at all."""
+    rows = [vars(track) | {"path": str(track.path)} for track in corpus.tracks]
+    with whole_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+
+
+def load_corpus(path: Path) -> Corpus:
+    """Read what write_corpus wrote. Raises InputError for anything else."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as a corpus ({_words(error)}): write it anew") from error
+    if table.schema != SCHEMA or (table.schema.metadata or {}).get(b"schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path} is no corpus table of version {SCHEMA_VERSION.decode()}: write it anew")
+    return Corpus(tuple(Track(**row | {"path": Path(row["path"])}) for row in table.to_pylist()))

@@ -1,0 +1,109 @@
+"""Waveform -> log-mel image, and the cut of a track into segments: shared by training and prediction."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+
+from genre_core.errors import InputError
+
+SAMPLE_RATE = 22_050
+"""Hz: GTZAN's own rate; everything is resampled to it."""
+DYNAMIC_RANGE_DB = 80.0
+"""Levels further than this below a track's loudest are raised to it, as librosa.power_to_db does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEnd:
+    """One fixed way from waveform to mel. Its fields are part of what a spectrogram store is found by."""
+
+    name: str
+    n_mels: int
+    """Mel bands (Slaney scale and norm) from 0 Hz to half the sample rate."""
+    hop_length: int
+    """Samples from one frame to the next."""
+    windows: tuple[int, ...]
+    """Hann window lengths in samples: one is repeated into an image's three channels, three fill them."""
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def n_fft(self) -> int:
+        """Samples of a Fourier transform: the power of two that holds the longest window."""
+        return 1 << (max(self.windows) - 1).bit_length()
+
+    @property
+    def frames_per_second(self) -> float:
+        """Mel frames in a second of audio."""
+        return self.sample_rate / self.hop_length
+
+    def frames(self, seconds: float) -> int:
+        """Whole frames in so many seconds."""
+        return int(seconds * self.frames_per_second)
+
+
+def _milliseconds(*lengths: int) -> tuple[int, ...]:
+    return tuple(round(ms * SAMPLE_RATE / 1000) for ms in lengths)
+
+
+FRONT_ENDS = {
+    front_end.name: front_end
+    for front_end in (
+        FrontEnd(name="mel128", n_mels=128, hop_length=512, windows=(2048,)),
+        # Three window sizes as three channels: Palanisamy et al. 2020, "Rethinking CNN Models for Audio".
+        FrontEnd(name="mel128x3", n_mels=128, hop_length=512, windows=_milliseconds(25, 50, 100)),
+        FrontEnd(name="mel64", n_mels=64, hop_length=1024, windows=(2048,)),
+    )
+}
+"""The front ends by name: `mel128` for real work, `mel128x3` with three windows, `mel64` for small machines."""
+
+
+def front_end(name: str) -> FrontEnd:
+    """The front end of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in FRONT_ENDS:
+        raise InputError(f"front_end must be one of {', '.join(FRONT_ENDS)}, but got front_end={name!r}")
+    return FRONT_ENDS[name]
+
+
+def log_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> Tensor:
+    """Log-mel spectrogram of a mono waveform, [samples] at the front end's rate.
+
+    Returns:
+        float32 [channels, mels, frames] in dB (10 log10 of power, floor 1e-10), a channel for each window.
+    """
+    samples = torch.from_numpy(waveform)
+    return torch.stack([_to_db()(_mel(front_end, window)(samples)) for window in front_end.windows])
+
+
+def segment_starts(frames: int, segment_frames: int, limit: int) -> list[int]:
+    """First frames of the segments of a track: as many as fit side by side, `limit` at most, evenly spread."""
+    count = min(frames // segment_frames, limit)
+    if count == 1:
+        return [(frames - segment_frames) // 2]
+    return [round(i * (frames - segment_frames) / (count - 1)) for i in range(count)]
+
+
+@cache
+def _mel(front_end: FrontEnd, window: int) -> MelSpectrogram:
+    return MelSpectrogram(
+        sample_rate=front_end.sample_rate,
+        n_fft=front_end.n_fft,
+        win_length=window,
+        hop_length=front_end.hop_length,
+        n_mels=front_end.n_mels,
+        mel_scale="slaney",
+        norm="slaney",
+        pad_mode="constant",  # as librosa
+    )
+
+
+@cache
+def _to_db() -> AmplitudeToDB:
+    return AmplitudeToDB(stype="power", top_db=DYNAMIC_RANGE_DB)

@@ -1,0 +1,178 @@
+"""The spectrogram store: every track's log-mel on disk once, memory-mapped, found again by content."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from genre_core import audio
+from genre_core.audio import BadAudio
+from genre_core.corpus import Track
+from genre_core.mel import FrontEnd, log_mel, segment_starts
+from genre_core.segments import Segments
+
+FORMAT_VERSION = 1
+"""Changes when the bytes of a store would: it is part of the name that a store is found by."""
+
+_MELS, _INDEX = "mels.f16", "index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramStore:
+    """Log-mels of a set of tracks by one front end, in dB, memory-mapped."""
+
+    folder: Path
+    front_end: FrontEnd
+    places: Mapping[str, tuple[int, int]]
+    """Content hash of a track -> its first frame in the file, and how many frames it has."""
+    mels: NDArray[np.float16]
+    """[frames of all tracks, channels, mels]"""
+
+    def mel(self, content: str) -> NDArray[np.float16]:
+        """One track's log-mel in dB, [frames, channels, mels]: a view into the file.
+
+        Raises:
+            KeyError: the store has no track of this content.
+        """
+        first, count = self.places[content]
+        return self.mels[first : first + count]
+
+    def segments(
+        self,
+        tracks: Sequence[Track],
+        *,
+        genres: Sequence[str],
+        segment_frames: int,
+        segments_per_track: int,
+        device: torch.device,
+    ) -> Segments:
+        """The tracks cut into segments side by side, `segments_per_track` at most, all on the device."""
+        mels, owners = [], []
+        for position, track in enumerate(tracks):
+            mel = self.mel(str(track.content))
+            for start in segment_starts(len(mel), segment_frames, segments_per_track):
+                mels.append(mel[start : start + segment_frames].transpose(1, 2, 0))
+                owners.append(position)
+        return Segments(
+            mels=torch.from_numpy(np.stack(mels)).to(device),
+            track=torch.tensor(owners, device=device),
+            genre=torch.tensor([genres.index(track.genre) for track in tracks], device=device),
+            n_genres=len(genres),
+        )
+
+
+def open_or_build(
+    tracks: Sequence[Track],
+    front_end: FrontEnd,
+    *,
+    cache: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> SpectrogramStore:
+    """The store of these tracks: the one in the cache, or a new one, built in parallel.
+
+    Safe to interrupt, and to call from several processes at once: a store appears whole or not at all,
+    and while one process builds it, the others wait. A track that can no longer be read is left out:
+    the store is then found by what it does hold.
+
+    Args:
+        tracks: usable tracks, each with its content hash.
+        front_end: how a waveform becomes a mel.
+        cache: the folder that stores are kept in.
+        workers: threads.
+        progress: told (tracks done, tracks in all).
+    """
+    home = cache / "spectrograms"
+    contents = [track.content or "" for track in tracks]
+    assert all(contents), "tracks are audited before they are stored"
+    wanted = home / _name(contents, front_end)
+    if not wanted.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{wanted}.lock"):
+            if not wanted.exists():
+                wanted = _build(tracks, front_end, wanted, workers, progress)
+    return open_store(wanted, front_end)
+
+
+def _name(contents: Sequence[str], front_end: FrontEnd) -> str:
+    key = json.dumps([FORMAT_VERSION, asdict(front_end), sorted(contents)])
+    return f"{front_end.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
+    """Map a store that `open_or_build` left in this folder."""
+    places = {k: (first, count) for k, (first, count) in json.loads((folder / _INDEX).read_text()).items()}
+    shape = (-1, len(front_end.windows), front_end.n_mels)
+    mels = np.memmap(folder / _MELS, dtype=np.float16, mode="r").reshape(shape)
+    return SpectrogramStore(folder=folder, front_end=front_end, places=places, mels=mels)
+
+
+def _build(
+    tracks: Sequence[Track],
+    front_end: FrontEnd,
+    wanted: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Path:
+    """Write the store beside its place, then move it there; whoever holds the lock owns the partial folder."""
+    partial = wanted.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    places: dict[str, tuple[int, int]] = {}
+    first = 0
+    with (partial / _MELS).open("wb") as file:
+        for done, (track, mel) in enumerate(
+            zip(tracks, _mels(tracks, front_end, workers), strict=True), start=1
+        ):
+            if mel is not None:
+                mel.tofile(file)
+                places[str(track.content)] = (first, len(mel))
+                first += len(mel)
+            if progress:
+                progress(done, len(tracks))
+        file.flush()
+        os.fsync(file.fileno())
+    (partial / _INDEX).write_text(json.dumps(places))
+    final = wanted.with_name(_name(list(places), front_end))
+    if final.exists():
+        shutil.rmtree(partial)
+    else:
+        partial.rename(final)
+    return final
+
+
+def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterator[NDArray[np.float16] | None]:
+    """Each track's mel in order, a few ahead of what was asked for."""
+    parallel = joblib.Parallel(n_jobs=workers, prefer="threads", return_as="generator")
+    with _one_torch_thread():
+        yield from parallel(joblib.delayed(_mel)(track.path, front_end) for track in tracks)
+
+
+def _mel(path: Path, front_end: FrontEnd) -> NDArray[np.float16] | None:
+    try:
+        waveform = audio.read(path, front_end.sample_rate)
+    except BadAudio:  # it was readable when it was audited: the caller sees that the store lacks it
+        return None
+    image = log_mel(waveform, front_end).to(torch.float16)
+    return np.ascontiguousarray(image.permute(2, 0, 1).numpy())
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Tracks are what runs in parallel, not the arithmetic inside one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,217 @@
+"""One fine-tune: SGD on the trained part of a cut network, one EpochResult per epoch, resumable from its state."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genre_core.backbones import Network
+from genre_core.features import Features
+from genre_core.metrics import Scores, confusion_matrix, scores
+from genre_core.recipe import Recipe
+from genre_core.segments import Segments
+
+VALIDATION_BATCH = 256
+"""Segments scored at a time."""
+DIVERGED_LOSS = 100.0
+"""A training loss above this many times that of guessing evenly has no way back."""
+
+
+class Diverged(Exception):
+    """The loss ran away; the text says when and to what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What one epoch came to. Losses are cross-entropies in nats; scores are per track of the validation part."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean over the epoch's segments, each seen before the step that learns from it."""
+    val_loss: float
+    """Of the tracks' mean logits, unweighted and unsmoothed."""
+    scores: Scores
+    learning_rate: float
+    """At the epoch's end, for the trained blocks."""
+    seconds: float
+    samples_per_second: float
+    """Training segments over the seconds of their part of the epoch."""
+
+
+class FineTune:
+    """A fine-tune between two epochs: call `epoch` until `finished`."""
+
+    def __init__(
+        self, network: Network, recipe: Recipe, *, train: Segments, validation: Segments, feature_bytes: int
+    ) -> None:
+        """Prepare to train `network`, which is changed in place.
+
+        Args:
+            network: cut at the recipe's depth, on the segments' device.
+            recipe: what to do.
+            train: segments to learn from.
+            validation: segments to score, of other tracks.
+            feature_bytes: memory that the activations at the cut may take.
+        """
+        self.network = network
+        self.epochs_done = 0
+        self.best_f1 = -1.0
+        self.best_epoch = 0
+        self._recipe = recipe
+        self._train, self._validation = train, validation
+        self._train_features = Features(network, train.mels, budget_bytes=feature_bytes)
+        self._validation_features = Features(network, validation.mels, budget_bytes=feature_bytes)
+        self.features = self._train_features.kind
+        self.features_seconds = self._train_features.seconds + self._validation_features.seconds
+        self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
+        self._optimizer = _optimizer(network, recipe)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs are used up or the validation F1 has stood still for longer than the patience."""
+        stale = self.epochs_done - self.best_epoch
+        return self.epochs_done >= self._recipe.epochs or stale >= self._recipe.patience
+
+    def epoch(self) -> EpochResult:
+        """Train one epoch and score the validation part.
+
+        Raises:
+            Diverged: a loss is not finite, or far beyond that of guessing.
+        """
+        epoch = self.epochs_done + 1
+        started = time.perf_counter()
+        train_loss = self._train_epoch(epoch)
+        trained = time.perf_counter()
+        val_loss, result = self._score()
+        self._check(epoch, train_loss, val_loss)
+        self.epochs_done = epoch
+        if result.f1 > self.best_f1:
+            self.best_f1, self.best_epoch = result.f1, epoch
+        return EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            scores=result,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            seconds=time.perf_counter() - started,
+            samples_per_second=len(self._train) / (trained - started),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on, at an epoch's end; tensors and numbers only."""
+        return {
+            "epochs_done": self.epochs_done,
+            "best_f1": self.best_f1,
+            "best_epoch": self.best_epoch,
+            "trained": self.network.trained.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, to the same numbers."""
+        self.network.trained.load_state_dict(state["trained"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.epochs_done = state["epochs_done"]
+        self.best_f1, self.best_epoch = state["best_f1"], state["best_epoch"]
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Mean loss over the segments. Every random number of an epoch follows from (seed, epoch)."""
+        seed = int(np.random.SeedSequence([self._recipe.seed, epoch]).generate_state(1)[0])
+        torch.manual_seed(seed)
+        device = self._train.mels.device
+        order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed)).to(device)
+        batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
+        total = torch.zeros((), device=device)
+        self.network.trained.train()
+        for step, batch in enumerate(batches):
+            self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
+            total += self._step(batch) * len(batch)
+        return float(total / len(order))
+
+    def _step(self, batch: Tensor) -> Tensor:
+        logits = self.network.trained(self._train_features[batch])
+        truth = self._train.genre[self._train.track[batch]]
+        smoothing = self._recipe.label_smoothing
+        loss = F.cross_entropy(logits, truth, weight=self._genre_weights, label_smoothing=smoothing)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss.detach()
+
+    def _set_learning_rate(self, epochs: float) -> None:
+        factor = learning_rate_factor(self._recipe, epochs)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+    def _score(self) -> tuple[float, Scores]:
+        """Validation loss and scores, per track."""
+        genre = self._validation.genre
+        logits = track_logits(self.network, self._validation, self._validation_features)
+        loss = F.cross_entropy(logits, genre)
+        confusion = confusion_matrix(
+            genre.cpu().numpy(), logits.argmax(dim=1).cpu().numpy(), self._validation.n_genres
+        )
+        return float(loss), scores(confusion)
+
+    def _check(self, epoch: int, train_loss: float, val_loss: float) -> None:
+        limit = DIVERGED_LOSS * math.log(self._train.n_genres)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss) and train_loss < limit):
+            raise Diverged(
+                f"diverged in epoch {epoch}: training loss {train_loss:.3g}, validation loss {val_loss:.3g}; "
+                f"learning rate {self._recipe.learning_rate:.3g} with momentum {self._recipe.momentum:.3g} is too high"
+            )
+
+
+@torch.no_grad()
+def track_logits(network: Network, segments: Segments, features: Features) -> Tensor:
+    """Mean of each track's segments' logits, [tracks, genres]; leaves the trained part in eval mode."""
+    network.trained.eval()
+    indices = torch.arange(len(segments), device=segments.mels.device)
+    logits = torch.cat([network.trained(features[part]) for part in torch.split(indices, VALIDATION_BATCH)])
+    total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, segments.track, logits)
+    return total / torch.bincount(segments.track, minlength=segments.n_tracks).unsqueeze(1)
+
+
+def genre_weights(segments: Segments) -> Tensor:
+    """Weights [genres] that make every genre's share of the loss equal; their mean over segments is 1."""
+    counts = torch.bincount(segments.genre[segments.track], minlength=segments.n_genres)
+    return len(segments) / (segments.n_genres * counts.clamp_min(1).float())
+
+
+def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
+    """The learning rate over its peak, after so many epochs (with fractions): linear warm-up, then the schedule."""
+    if epochs < recipe.warmup_epochs:
+        return epochs / recipe.warmup_epochs
+    if recipe.schedule == "constant" or recipe.epochs <= recipe.warmup_epochs:
+        return 1.0
+    progress = (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def epoch_row(result: EpochResult) -> dict[str, Any]:
+    """An epoch's result as one flat row of plain values, named as in the results tables."""
+    row = asdict(result)
+    for name, value in row.pop("scores").items():
+        row[name if name in ("f1_per_genre", "confusion") else f"val_{name}"] = value
+    return row
+
+
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over two groups: the trained blocks and the head."""
+    head = list(network.trained.get_submodule("head").parameters())
+    blocks = [p for name, p in network.trained.named_parameters() if not name.startswith("head.")]
+    peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)
+    groups = [{"params": params, "peak_lr": peak} for params, peak in zip((blocks, head), peaks, strict=True)]
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )

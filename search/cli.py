@@ -1,0 +1,231 @@
+"""genre-search on the command line: parses, calls, prints; what is heavy is imported where it is used."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genre_core.errors import InputError
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
+
+app = typer.Typer(
+    help="Finds the best way to fine-tune an ImageNet CNN on mel spectrograms for music genre classification.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at a corpus, or make one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for spectrograms, audits and the built-in corpus.", envvar="GENRE_SEARCH_CACHE"
+    ),
+]
+
+_USER_MISTAKE, _FAILED, _INTERRUPTED = 2, 1, 130
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file; see configs/. Without one, the defaults.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A folder of genre folders, a manifest (CSV or Parquet), or `builtin`.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the run's folder; without one, the time of day.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="How many trials.")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="End after so long: 90s, 30m, 2h.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, this machine.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at a time; without it, as many as fit.")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="Cores a trial takes.")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="GPUs a trial takes; fractions share one.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampler and of every trial.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    cache: Cache = None,
+) -> None:
+    """Search: sample, fine-tune and prune trials; keep every result.
+
+    Examples:
+
+      genre-search run --trials 200
+
+      genre-search run --data ~/music --trials 50 --time-budget 2h
+
+      genre-search run --config configs/demo.yaml --set space.backbone=resnet18
+    """
+    from search import config as settings
+
+    flags = {
+        "data": data,
+        "trials": trials,
+        "time_budget": time_budget,
+        "address": address,
+        "workers": workers,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "seed": seed,
+    }
+    overrides = dict(settings.parse_override(text) for text in set_ or [])
+    overrides |= {key: value for key, value in flags.items() if value is not None}
+    _run(settings.load(config, overrides), runs / (name or _default_name(config)), _cache(cache))
+
+
+@app.command()
+def results(
+    run: RunFolder,
+    top: Annotated[int, typer.Option(help="Rows to show.", min=1)] = 20,
+    state: Annotated[str | None, typer.Option(help="Only COMPLETE, PRUNED, FAIL or RUNNING trials.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Only this backbone's trials.")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort by; scores from the best.")] = "val_f1",
+    csv: Annotated[bool, typer.Option("--csv", help="All columns of all rows, as CSV.")] = False,
+) -> None:
+    """The leaderboard of a search, also while it runs."""
+    from search import leaderboard
+
+    trials = leaderboard.select(run, state=state, backbone=backbone, sort=sort)
+    if csv:
+        typer.echo(trials.to_csv(index=False), nl=False)
+    else:
+        _print(leaderboard.table(trials.head(top)), leaderboard.summary(run))
+
+
+@app.command()
+def best(run: RunFolder) -> None:
+    """The winning configuration, its curve, and the command that repeats it."""
+    from search import leaderboard
+
+    _print(*leaderboard.winner(run))
+
+
+@data_app.command("check")
+def check(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
+    segment_seconds: Annotated[float, typer.Option(help="Shorter files are listed.")] = 3.0,
+    cache: Cache = None,
+) -> None:
+    """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
+    from search.display import Display
+    from search.prepare import audited, excluded_summary
+
+    corpus = audited(source, segment_seconds, cache=_cache(cache), screen=Display(_console()))
+    bad = [track for track in corpus.tracks if track.excluded_reason]
+    for track in bad:
+        typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
+    typer.echo(
+        excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
+    )
+    if bad:
+        raise typer.Exit(_FAILED)
+
+
+@data_app.command("make")
+def make(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    tracks_per_genre: Annotated[int, typer.Option(help="Files in each of the ten genres.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Length of a file.")] = 12.0,
+    difficulty: Annotated[float, typer.Option(help="From 0, clear genres, to 1, blurred ones.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Another seed, other music.")] = 0,
+) -> None:
+    """Write the built-in corpus: generated music in ten genres, as WAV files in the GTZAN layout."""
+    from genre_core import synthetic
+    from search.display import Display
+
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
+    spec = synthetic.SyntheticCorpus(
+        tracks_per_genre=tracks_per_genre, seconds=seconds, difficulty=difficulty, seed=seed
+    )
+    with Display(_console()).progress("Generating music") as report:
+        manifest = synthetic.write(spec, folder, report)
+    typer.echo(f"{manifest.parent}; search it with: genre-search run --data {manifest.parent}")
+
+
+@app.command()
+def version() -> None:
+    """All versions, and the devices that trials would run on."""
+    from importlib.metadata import version as installed
+
+    import torch
+
+    from search.trial import PACKAGES
+
+    typer.echo(f"python {sys.version.split()[0]}")
+    for package in PACKAGES:
+        typer.echo(f"{package} {installed(package)}")
+    for gpu in range(torch.cuda.device_count()):
+        typer.echo(f"cuda:{gpu} {torch.cuda.get_device_name(gpu)}")
+    typer.echo(f"cpu, {torch.get_num_threads()} threads")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        code = _complain(error, _USER_MISTAKE)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what the command line's parser raises
+            raise
+        code = _complain(error.format_message(), _USER_MISTAKE)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(config: "SearchConfig", folder: Path, cache: Path) -> None:
+    from search import launch, leaderboard
+    from search.display import Display
+
+    display = Display(_console(), trials=config.trials, time_budget=config.time_budget)
+    display.say(f"Search {folder.name}: up to {config.trials} trials over {', '.join(config.backbones)}")
+    try:
+        complete = launch.run(config, folder=folder, cache=cache, screen=display)
+    except launch.SearchFailed as error:
+        raise typer.Exit(_complain(f"every trial failed; the first because: {error}", _FAILED)) from error
+    _print(leaderboard.table(leaderboard.select(folder).head(5)), leaderboard.summary(folder))
+    typer.echo(f"genre-search best {folder}    genre-search results {folder}")
+    if not complete:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _default_name(config: Path | None) -> str:
+    return f"{config.stem if config else 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _cache(given: Path | None) -> Path:
+    from platformdirs import user_cache_path
+
+    return given or user_cache_path("genre-search")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A pipe or a file has no width of its own: rows stay whole there.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _print(*parts: Any) -> None:
+    for part in parts:
+        _console().print(part, soft_wrap=True)
+
+
+def _complain(error: object, code: int) -> int:
+    typer.echo(f"error: {error}", err=True)
+    return code

@@ -1,0 +1,326 @@
+"""The shape of configs/*.yaml: every setting of a search, validated; a value to search is fixed or a range."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import ErrorDetails
+
+from genre_core.errors import InputError
+from genre_core.families import block_names
+from genre_core.recipe import Recipe
+from genre_core.synthetic import SyntheticCorpus
+
+BUILTIN = "builtin"
+"""The value of `data` that stands for the built-in corpus."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FloatRange(_Settings):
+    """Any number from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Sample the logarithm evenly."""
+    step: float | None = None
+
+
+class IntRange(_Settings):
+    """Any whole number from low to high."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+
+class DepthRange(_Settings):
+    """How many leading blocks to freeze; `all` is as many as the drawn backbone has."""
+
+    low: int = Field(default=0, ge=0)
+    high: int | Literal["all"] = "all"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Mapping | BaseModel):
+        return "range"
+    return "choices" if isinstance(value, list | tuple) else "fixed"
+
+
+_UNION_MEMBERS = ("fixed", "choices", "range", "int", "literal['all']", "str", "dict[str,str]")
+"""What pydantic adds to the path of a mistake inside a union; no setting is called so."""
+
+_Fixed, _Choices, _Range = Tag("fixed"), Tag("choices"), Tag("range")
+_by_kind = Discriminator(_kind)
+_AtLeastOne = Field(min_length=1)
+
+FloatValue = Annotated[
+    Annotated[float, _Fixed]
+    | Annotated[tuple[float, ...], _AtLeastOne, _Choices]
+    | Annotated[FloatRange, _Range],
+    _by_kind,
+]
+IntValue = Annotated[
+    Annotated[int, _Fixed] | Annotated[tuple[int, ...], _AtLeastOne, _Choices] | Annotated[IntRange, _Range],
+    _by_kind,
+]
+DepthValue = Annotated[
+    Annotated[int, _Fixed]
+    | Annotated[tuple[int, ...], _AtLeastOne, _Choices]
+    | Annotated[DepthRange, _Range],
+    _by_kind,
+]
+BoolValue = Annotated[Annotated[bool, _Fixed] | Annotated[tuple[bool, ...], _AtLeastOne, _Choices], _by_kind]
+NameValue = Annotated[Annotated[str, _Fixed] | Annotated[tuple[str, ...], _AtLeastOne, _Choices], _by_kind]
+
+
+class Space(_Settings):
+    """What is sampled for each trial. One value is fixed, a list is a choice, {low, high} a range."""
+
+    backbone: NameValue = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
+    learning_rate: FloatValue = FloatRange(low=1e-4, high=1e-1, log=True)
+    momentum: FloatValue = FloatRange(low=0.5, high=0.99)
+    frozen_blocks: DepthValue = DepthRange()
+    nesterov: BoolValue = False
+    weight_decay: FloatValue = 0.0
+    head_lr_ratio: FloatValue = 1.0
+    batch_size: IntValue = 32
+    label_smoothing: FloatValue = 0.0
+
+
+class Training(_Settings):
+    """What is the same for all trials of a search; see `genre_core.recipe.Recipe`."""
+
+    epochs: int = 20
+    patience: int = 8
+    warmup_epochs: float = 1.0
+    schedule: str = "cosine"
+    class_weights: str = "none"
+
+
+class Split(_Settings):
+    """Shares of the tracks for validation and test, and the seed of the draw; groups stay whole."""
+
+    validation: float = 0.2
+    test: float = 0.2
+    seed: int = 0
+
+
+class Optuna(BaseModel):
+    """An Optuna sampler or pruner by name; every other key is a parameter of Optuna's own class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What goes to the constructor."""
+        return dict(self.model_extra or {})
+
+
+def _named(value: object) -> object:
+    """`tpe` alone -> {name: tpe}."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _seconds(value: object) -> object:
+    """`90`, `90s`, `30m`, `2h`, `1.5d` -> seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else value
+
+
+class SearchConfig(_Settings):
+    """A whole search."""
+
+    data: str = BUILTIN
+    """A folder with a folder for each genre, a manifest (CSV or Parquet), or `builtin`."""
+    synthetic: SyntheticCorpus = SyntheticCorpus()
+    """The built-in corpus, where it is used."""
+    split: Split = Split()
+    max_bad_share: float = Field(default=0.1, ge=0, le=1)
+    """More bad audio files than this share of all stop the run before any trial."""
+    front_end: str = "mel128"
+    segment_seconds: float = Field(default=3.0, gt=0)
+    segments_per_track: int = Field(default=10, ge=1)
+    """A track longer than so many segments is heard at so many places, evenly spread."""
+    weights: str | dict[str, str] = "imagenet"
+    """`imagenet`, `random` or a state dict's path; or one of these for each backbone (`imagenet` where none)."""
+    space: Space = Space()
+    training: Training = Training()
+    sampler: Annotated[Optuna, BeforeValidator(_named)] = Optuna(name="tpe")
+    pruner: Annotated[Optuna, BeforeValidator(_named)] = Optuna(name="median")
+    trials: int = Field(default=50, ge=1)
+    time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
+    """Seconds (or 90s, 30m, 2h) after which the search ends in order."""
+    seed: int = Field(default=0, ge=0)
+    """Of the sampler, and of every trial: trials differ by their settings, not by their luck."""
+    keep_models: int = Field(default=3, ge=0)
+    """The best so many trials' models are kept."""
+    address: str | None = None
+    """A running Ray cluster (`auto` or its address); without one, Ray is started on this machine."""
+    workers: int | None = Field(default=None, ge=1)
+    """Trials at a time; without it, as many as the cluster has room for."""
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    gpus_per_trial: float | None = Field(default=None, ge=0)
+    """Fractions are allowed; without it, 1 where the cluster has GPUs."""
+    feature_gib: float = Field(default=2.0, ge=0)
+    """GiB a trial may take for the activations at its cut."""
+    provenance: dict[str, Any] | None = None
+    """Written by a run: versions and the corpus it saw. Ignored when read."""
+
+    def weights_of(self, backbone: str) -> str:
+        """Where this backbone's weights come from."""
+        if isinstance(self.weights, str):
+            return self.weights
+        return self.weights.get(backbone, "imagenet")
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """All backbones that may be drawn."""
+        return choices(self.space.backbone)
+
+
+def choices(value: Any) -> tuple[Any, ...]:
+    """The values that a fixed value or a choice may take."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
+    """The search of a YAML file (or the defaults), with overrides by dotted key.
+
+    Raises:
+        InputError: the file cannot be read, a key is unknown, a value has the wrong type or an illegal value.
+    """
+    settings = _read(path) if path else {}
+    for key, value in overrides.items():
+        _set(settings, key.split("."), value)
+    try:
+        config = SearchConfig.model_validate(settings)
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from error
+    _check_space(config)
+    return config
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` -> (dotted key, the value as YAML reads it).
+
+    Raises:
+        InputError: there is no `=`, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise InputError(
+            f"--set must be key=value, but got --set {text}; for example --set training.epochs=5"
+        )
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set needs a YAML value, but got --set {text}; quote it") from error
+
+
+def to_yaml(config: SearchConfig) -> str:
+    """The whole configuration, resolved, as YAML that `load` reads back to an equal one."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--config must be a readable YAML file, but {path} is not: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        raise InputError(
+            f"--config must be YAML, but {path} is not{place}: {getattr(error, 'problem', error)}"
+        ) from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise InputError(f"--config must hold keys and values, but {path} holds a {type(settings).__name__}")
+    return settings
+
+
+def _set(settings: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        if not isinstance(settings.get(key), dict):
+            settings[key] = {}
+        settings = settings[key]
+    settings[keys[-1]] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first mistake, in one line, and how many more there are."""
+    first, *others = error.errors()
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{_explain(first)}{more}"
+
+
+def _explain(mistake: ErrorDetails) -> str:
+    path = [str(part) for part in mistake["loc"] if part not in _UNION_MEMBERS]
+    key = ".".join(path)
+    if mistake["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], _known_keys(SearchConfig), n=1)
+        return f"{key} is not a setting" + (
+            f"; did you mean {near[0]}?" if near else "; see --help for the settings"
+        )
+    if cause := mistake.get("ctx", {}).get("error"):
+        return f"{key}: {cause}"
+    message = mistake["msg"][0].lower() + mistake["msg"][1:]
+    return f"{key}: {message}, but got {path[-1] if path else 'it'}={mistake['input']!r}"
+
+
+def _known_keys(model: type[BaseModel]) -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _known_keys(field.annotation)
+    return keys
+
+
+def _check_space(config: SearchConfig) -> None:
+    """Both ends of every range, for every backbone, must make a recipe that can be followed."""
+    ends = {
+        name: _ends(name, getattr(config.space, name)) for name in Space.model_fields if name != "backbone"
+    }
+    for backbone in config.backbones:
+        n_blocks = len(block_names(backbone))
+        depths = tuple(n_blocks if depth == "all" else depth for depth in ends["frozen_blocks"])
+        own = {**ends, "frozen_blocks": depths}
+        lowest = Recipe(
+            backbone=backbone,
+            weights=config.weights_of(backbone),
+            seed=config.seed,
+            **config.training.model_dump(),
+            **{name: values[0] for name, values in own.items()},
+        )
+        for name, values in own.items():
+            for value in values:
+                replace(lowest, **{name: value})
+
+
+def _ends(name: str, value: Any) -> tuple[Any, ...]:
+    """The values that a setting takes at its extremes."""
+    if not isinstance(value, FloatRange | IntRange | DepthRange):
+        return choices(value)
+    if value.high != "all" and value.low >= value.high:
+        raise InputError(
+            f"space.{name}: low must be less than high, but got low={value.low}, high={value.high}"
+        )
+    if getattr(value, "log", False) and value.low <= 0:
+        raise InputError(f"space.{name}: low must be above 0 with log: true, but got low={value.low}")
+    if getattr(value, "log", False) and getattr(value, "step", None) not in (None, 1):
+        raise InputError(f"space.{name}: step and log: true exclude each other; drop one of them")
+    return value.low, value.high

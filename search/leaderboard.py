@@ -1,0 +1,156 @@
+"""What a search found, for people: the ranking of its trials, its summary, the winner and how to repeat it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from genre_core.errors import InputError
+from search.config import Space
+from search.display import STATE_STYLE, duration, score
+from search.results import read_epochs, read_trials
+
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+_ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
+"""Columns whose small values come first."""
+_TITLES = (
+    "trial",
+    "state",
+    "F1",
+    "accuracy",
+    "precision",
+    "recall",
+    "backbone",
+    "frozen",
+    "lr",
+    "momentum",
+    "epochs",
+    "seconds",
+)
+_BAR = "▁▂▃▄▅▆▇█"
+
+
+def select(
+    run: Path, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
+) -> pd.DataFrame:
+    """The trials of a run that are asked for, in order; those without the sorted value come last.
+
+    Raises:
+        InputError: no run, no such state, or no such column.
+    """
+    trials = read_trials(run)
+    if state is not None and state.upper() not in STATES:
+        raise InputError(f"--state must be one of {', '.join(STATES)}, but got --state {state}")
+    if sort not in trials.columns:
+        raise InputError(
+            f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}"
+        )
+    if state is not None:
+        trials = trials[trials["state"] == state.upper()]
+    if backbone is not None:
+        trials = trials[trials["backbone"] == backbone]
+    keys, ascending = [sort, "trial"], [sort in _ASCENDING, True]
+    return trials.sort_values(keys, ascending=ascending, na_position="last", ignore_index=True)
+
+
+def table(trials: pd.DataFrame) -> Table:
+    """Trials as a table for the screen."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in _TITLES:
+        shown.add_column(title, justify="left" if title in ("state", "backbone") else "right", no_wrap=True)
+    for _, row in trials.iterrows():
+        shown.add_row(*_cells(row))
+    return shown
+
+
+def summary(run: Path) -> Text:
+    """How many trials ended how, the failures' reasons, and the time, in a line or two."""
+    trials = read_trials(run)
+    counts = trials["state"].value_counts()
+    text = Text(f"{len(trials)} trials: ")
+    text.append(", ".join(f"{counts[state]} {state.lower()}" for state in STATES if state in counts))
+    if len(trials) and trials["finished"].notna().any():
+        text.append(f", in {duration((trials['finished'].max() - trials['started'].min()).total_seconds())}")
+    for reason, count in trials["error"].value_counts().head(3).items():
+        text.append(f"\n{count} failed: {reason}", style="red")
+    return text
+
+
+def winner(run: Path) -> list[Any]:
+    """The best trial's settings, its curve by epoch, and the command that repeats it.
+
+    Raises:
+        InputError: no run, or no trial of it has scored.
+    """
+    scored = select(run)
+    scored = scored[scored["val_f1"].notna()]
+    if scored.empty:
+        raise InputError(
+            f"RUN must have a trial with a score, but {run} has none yet; see genre-search results {run}"
+        )
+    row = scored.iloc[0]
+    curve = read_epochs(run).query("trial == @row.trial")
+    title = Text(
+        f"trial {row.trial} of {run}: validation F1 {row.val_f1:.3f} at epoch {row.best_epoch}", style="bold"
+    )
+    return [title, _settings(row), _curve(curve), Text("\nrepeat it with:"), Text(repeat_command(run, row))]
+
+
+def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
+    """The command that runs one trial again, to the same numbers on the same machine."""
+    fixed = {f"space.{name}": row[name] for name in Space.model_fields}
+    fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null"}
+    settings = " ".join(f"--set {shlex.quote(f'{key}={_plain(value)}')}" for key, value in fixed.items())
+    return f"genre-search run --config {shlex.quote(str(run / 'config.yaml'))} {settings}"
+
+
+def _plain(value: Any) -> str:
+    """A setting as YAML reads it: floats with all their digits."""
+    if isinstance(value, float):
+        text = repr(float(value))
+        return text if "." in text.partition("e")[0] else text.replace("e", ".0e")
+    return str(value).lower() if isinstance(value, bool) or str(value) in ("True", "False") else str(value)
+
+
+def _settings(row: "pd.Series[Any]") -> Table:
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    names = [*Space.model_fields, "weights", "trainable_parameters"]
+    for name in names:
+        value = f"{row[name]} of {row.n_blocks}" if name == "frozen_blocks" else row[name]
+        shown.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
+    for name in ("val_accuracy", "val_precision", "val_recall", "val_f1", "val_loss"):
+        shown.add_row(name, score(row[name]))
+    return shown
+
+
+def _curve(epochs: pd.DataFrame) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("epoch", "train loss", "val loss", "F1", ""):
+        shown.add_column(title, justify="right" if title else "left")
+    for _, row in epochs.iterrows():
+        bar = "█" * int(row.val_f1 * 30) + _BAR[int(row.val_f1 * 30 % 1 * len(_BAR))]
+        shown.add_row(
+            str(row.epoch), f"{row.train_loss:.3f}", f"{row.val_loss:.3f}", f"{row.val_f1:.3f}", bar
+        )
+    return shown
+
+
+def _cells(row: "pd.Series[Any]") -> list[Any]:
+    scores = [
+        score(None if pd.isna(row[f"val_{name}"]) else row[f"val_{name}"])
+        for name in ("f1", "accuracy", "precision", "recall")
+    ]
+    return [
+        str(row.trial),
+        Text(row.state, style=STATE_STYLE[row.state]),
+        *scores,
+        row.backbone,
+        f"{row.frozen_blocks}/{row.n_blocks}",
+        f"{row.learning_rate:.3g}",
+        f"{row.momentum:.3g}",
+        f"{row.epochs}/{row.max_epochs}",
+        "-" if pd.isna(row.seconds) else f"{row.seconds:.1f}",
+    ]

@@ -1,0 +1,53 @@
+"""The best models of a search: each a folder with model.safetensors and model.json."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class ModelShelf:
+    """Keeps the best so many trials' models in a folder, each as of the trial's best epoch.
+
+    Lives in one process beside the run's folder; workers offer their models to it, wherever they run.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Args: the run's `models` folder, and how many trials to keep."""
+        self._folder = folder
+        self._keep = keep
+        self._kept: dict[int, tuple[float, Path]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def wants(self, trial: int, f1: float) -> bool:
+        """Whether this trial's model would be among the best with this validation F1."""
+        others = sorted((kept for number, (kept, _) in self._kept.items() if number != trial), reverse=True)
+        return len(others) < self._keep or (self._keep > 0 and f1 > others[self._keep - 1])
+
+    def offer(
+        self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
+    ) -> None:
+        """Keep this model in place of the trial's earlier one, and drop the worst if there are too many."""
+        if not self.wants(trial, f1):
+            return
+        place = self._folder / f"trial-{trial:05d}-epoch-{card['epoch']:03d}"
+        partial = place.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
+        (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        partial.rename(place)
+        _, earlier = self._kept.get(trial, (0.0, None))
+        self._kept[trial] = (f1, place)
+        if earlier:
+            shutil.rmtree(earlier)
+        if len(self._kept) > self._keep:
+            worst = min(self._kept, key=lambda number: self._kept[number][0])
+            shutil.rmtree(self._kept.pop(worst)[1])

@@ -1,0 +1,140 @@
+"""Everything before the first trial: the corpus read, audited and split, its mels stored, the weights checked."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from genre_core import backbones, corpus, mel, spectrograms, synthetic
+from genre_core.audit import audit, reason_counts
+from genre_core.corpus import Corpus
+from genre_core.errors import InputError
+from genre_core.families import MIN_IMAGE_SIDE
+from genre_core.mel import FrontEnd
+from genre_core.spectrograms import SpectrogramStore
+from search.config import BUILTIN, SearchConfig
+
+HIDDEN = "hidden file"
+"""The audit's kind for what is not meant as audio; it does not count as a bad file."""
+
+Report = Callable[[int, int], None]
+"""Told (done, total) while something long goes on."""
+
+
+class Screen(Protocol):
+    """Where a preparation tells what it does."""
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+
+    def progress(self, title: str) -> AbstractContextManager[Report]:
+        """A bar for as long as the context lasts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a search's trials work on."""
+
+    corpus: Corpus
+    store: SpectrogramStore
+    segment_frames: int
+
+
+def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
+    """Make ready all that trials share; what is in the cache already is found again.
+
+    Raises:
+        InputError: the data, the split or the weights are not what a search can use.
+    """
+    front_end = mel.front_end(config.front_end)
+    segment_frames = _segment_frames(config, front_end)
+    for backbone in config.backbones:
+        _check_weights(config, backbone, screen)
+    tracks = audited(_source(config, cache, screen), config.segment_seconds, cache=cache, screen=screen)
+    _refuse_bad_share(tracks, config.max_bad_share)
+    with screen.progress("Computing spectrograms") as report:
+        store = spectrograms.open_or_build(
+            tracks.usable, front_end, cache=cache, workers=_cores(), progress=report
+        )
+    tracks = _without_lost(tracks, store)
+    tracks = corpus.split_corpus(
+        tracks, validation=config.split.validation, test=config.split.test, seed=config.split.seed
+    )
+    parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
+    screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
+    return Prepared(corpus=tracks, store=store, segment_frames=segment_frames)
+
+
+def audited(source: Path, minimum_seconds: float, *, cache: Path, screen: Screen) -> Corpus:
+    """The corpus at this place, each file decoded once and judged."""
+    found = corpus.read_corpus(source)
+    with screen.progress("Checking audio files") as report:
+        return audit(found, minimum_seconds=minimum_seconds, cache=cache, workers=_cores(), progress=report)
+
+
+def excluded_summary(tracks: Corpus) -> str:
+    """Which kinds of fault excluded how many files, in one line; empty where none did."""
+    counts = reason_counts(tracks)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{sum(counts.values())} of {len(tracks.tracks)} files left out: {kinds}" if counts else ""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
+    frames = front_end.frames(config.segment_seconds)
+    needed = MIN_IMAGE_SIDE if "alexnet" in config.backbones else 32
+    if frames < needed:
+        seconds = needed / front_end.frames_per_second
+        raise InputError(
+            f"segment_seconds must give {needed} frames, but {config.segment_seconds} gives {frames} "
+            f"with {front_end.name}; give {seconds:.2f} or more"
+        )
+    return frames
+
+
+def _check_weights(config: SearchConfig, backbone: str, screen: Screen) -> None:
+    weights = config.weights_of(backbone)
+    if missing := backbones.check_weights(backbone, weights):
+        screen.say(f"{backbone}: {weights} lacks {', '.join(missing)}; left random")
+
+
+def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
+    """Where the audio is; the built-in corpus is generated where it is not there yet."""
+    if config.data != BUILTIN:
+        return Path(config.data)
+    spec = config.synthetic
+    key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache / "synthetic" / key
+    if not (folder / corpus.MANIFESTS[0]).exists():
+        with screen.progress("Generating the built-in corpus") as report:
+            synthetic.write(spec, folder, report)
+    return folder
+
+
+def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
+    bad = sum(count for kind, count in reason_counts(tracks).items() if kind != HIDDEN)
+    share = bad / len(tracks.tracks)
+    if share > limit:
+        raise InputError(
+            f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
+            f"{excluded_summary(tracks)}; see them with: genre-search data check"
+        )
+
+
+def _without_lost(tracks: Corpus, store: SpectrogramStore) -> Corpus:
+    """Exclude what could no longer be read when the spectrograms were computed."""
+    return Corpus(
+        tuple(
+            track
+            if track.excluded_reason or track.content in store.places
+            else replace(track, excluded_reason="lost: changed or vanished after it was checked")
+            for track in tracks.tracks
+        )
+    )

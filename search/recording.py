@@ -1,0 +1,103 @@
+"""Ray's callback: what happens to each trial goes to the results tables and to the screen."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from genre_core.families import block_names
+from genre_core.recipe import Recipe
+from search.pruning import FAILED
+from search.results import EPOCHS, TRIALS, ResultsWriter
+from search.sampling import NUMBER
+from search.study import Study
+
+_BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")
+"""Columns of a trial's row that are its best epoch's."""
+
+Row = dict[str, Any]
+
+
+class Recorder(Callback):
+    """Keeps a row for each living trial and hands on each change, after the scheduler has decided."""
+
+    def __init__(
+        self, study: Study, writer: ResultsWriter, *, name: str, show: Callable[[Row], None]
+    ) -> None:
+        """Args: the search's study, its tables, its name, and who wants to see each changed row."""
+        self._study = study
+        self._writer = writer
+        self._name = name
+        self._show = show
+        self._rows: dict[int, Row] = {}
+
+    def begin(self, number: int, recipe: Recipe) -> None:
+        """The study has been asked for a trial."""
+        self._rows[number] = _new_row(self._name, number, recipe)
+        self._put(number)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
+    ) -> None:
+        """An epoch is done, or the fine-tune came to nothing."""
+        number = trial.config[NUMBER]
+        row = self._rows[number]
+        if FAILED in result:
+            row["error"] = result[FAILED]
+        else:
+            attempt = {"trial": number, "attempt": row["attempt"]}
+            self._writer.add_epoch({name: (result | attempt)[name] for name in EPOCHS.names})
+            row.update(_progress(result))
+            if result["best_epoch"] == result["epoch"]:
+                row.update({name: result[name] for name in _BEST})
+        row["node"] = result.get("hostname")
+        self._put(number)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The worker died or raised, which the scheduler has told the study."""
+        self.put_failed(trial.config[NUMBER])
+
+    def put_failed(self, number: int) -> None:
+        """Record a failure that the study knows of."""
+        self._rows[number]["error"] = self._study.error(number)
+        self._put(number)
+
+    def _put(self, number: int) -> None:
+        row = self._rows[number]
+        row["state"] = self._study.state(number)
+        if row["state"] != "RUNNING":
+            row["finished"] = datetime.now(UTC)
+            del self._rows[number]
+        self._writer.put_trial(row)
+        self._show(row)
+
+
+def _new_row(study: str, number: int, recipe: Recipe) -> Row:
+    settings = {name: value for name, value in asdict(recipe).items() if name in TRIALS.names}
+    return (
+        dict.fromkeys(TRIALS.names)
+        | settings
+        | {
+            "study": study,
+            "trial": number,
+            "max_epochs": recipe.epochs,
+            "n_blocks": len(block_names(recipe.backbone)),
+            "epochs": 0,
+            "attempt": 1,
+            "started": datetime.now(UTC),
+        }
+    )
+
+
+def _progress(result: Row) -> Row:
+    """What every epoch brings up to date."""
+    same = ("trainable_parameters", "features", "features_seconds", "peak_memory_bytes", "device")
+    return {
+        **{name: result[name] for name in same},
+        "epochs": result["epoch"],
+        "seconds": result["total_seconds"],
+        "training_seconds": result["total_seconds"] - result["features_seconds"],
+    }

@@ -1,0 +1,173 @@
+"""The Parquet tables of a search: written while it runs, readable at any time by pandas."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from genre_core.errors import InputError
+from genre_core.whole_file import whole_file
+
+SCHEMA_VERSION = "1"
+ROWS_PER_PART = 500
+"""Epochs in one file of the epochs' table; a file is written anew for each epoch until it is full."""
+WRITE_SHARE = 0.02
+"""Most of the wall time that rewriting the trials' table may take; its cost grows with the search."""
+
+
+def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> pa.Schema:
+    """Columns of (name, type, unit)."""
+    columns = [pa.field(f[0], f[1], metadata={"unit": f[2]} if len(f) == 3 else None) for f in fields]
+    return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
+
+
+_text, _whole, _real, _flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_moment = pa.timestamp("ms", tz="UTC")
+
+TRIALS = _schema(
+    ("study", _text),
+    ("trial", _whole),
+    ("state", _text),
+    ("backbone", _text),
+    ("weights", _text),
+    ("learning_rate", _real),
+    ("momentum", _real),
+    ("nesterov", _flag),
+    ("weight_decay", _real),
+    ("head_lr_ratio", _real),
+    ("batch_size", _whole, "segments"),
+    ("label_smoothing", _real),
+    ("class_weights", _text),
+    ("schedule", _text),
+    ("warmup_epochs", _real, "epochs"),
+    ("max_epochs", _whole, "epochs"),
+    ("patience", _whole, "epochs"),
+    ("frozen_blocks", _whole, "blocks"),
+    ("n_blocks", _whole, "blocks"),
+    ("trainable_parameters", _whole),
+    ("features", _text),
+    ("epochs", _whole, "epochs"),
+    ("best_epoch", _whole),
+    ("val_loss", _real, "nats"),
+    ("val_accuracy", _real),
+    ("val_precision", _real),
+    ("val_recall", _real),
+    ("val_f1", _real),
+    ("seconds", _real, "s"),
+    ("features_seconds", _real, "s"),
+    ("training_seconds", _real, "s"),
+    ("peak_memory_bytes", _whole, "bytes"),
+    ("node", _text),
+    ("device", _text),
+    ("seed", _whole),
+    ("attempt", _whole),
+    ("started", _moment),
+    ("finished", _moment),
+    ("error", _text),
+)
+"""A row per trial, whatever its fate; val_* are those of the best epoch."""
+
+EPOCHS = _schema(
+    ("trial", _whole),
+    ("attempt", _whole),
+    ("epoch", _whole),
+    ("train_loss", _real, "nats"),
+    ("val_loss", _real, "nats"),
+    ("val_accuracy", _real),
+    ("val_precision", _real),
+    ("val_recall", _real),
+    ("val_f1", _real),
+    ("f1_per_genre", pa.list_(_real)),
+    ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
+    ("learning_rate", _real),
+    ("seconds", _real, "s"),
+    ("samples_per_second", _real, "segments/s"),
+)
+"""A row per trial and epoch; f1_per_genre and confusion [true][predicted] in the order of the genres."""
+
+
+class ResultsWriter:
+    """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one."""
+
+    def __init__(self, run: Path) -> None:
+        """Args: the run's folder."""
+        self._folder = run / "results"
+        (self._folder / "epochs").mkdir(parents=True, exist_ok=True)
+        self._trials: dict[int, Mapping[str, Any]] = {}
+        self._part = EPOCHS.empty_table()
+        self._part_number = len(list(_parts(run)))
+        self._next_write = 0.0
+
+    def put_trial(self, row: Mapping[str, Any]) -> None:
+        """Set a trial's row; the file follows at once, or a little later in a search of thousands."""
+        self._trials[row["trial"]] = row
+        if time.monotonic() >= self._next_write:
+            self.flush()
+
+    def add_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch's row; when this returns it is on disk."""
+        self._part = pa.concat_tables([self._part, pa.Table.from_pylist([row], schema=EPOCHS)])
+        _write(self._part, self._folder / "epochs" / f"part-{self._part_number:05d}.parquet")
+        if len(self._part) >= ROWS_PER_PART:
+            self._part, self._part_number = EPOCHS.empty_table(), self._part_number + 1
+
+    def flush(self) -> None:
+        """Write the trials' table now."""
+        started = time.monotonic()
+        rows = [self._trials[number] for number in sorted(self._trials)]
+        _write(pa.Table.from_pylist(rows, schema=TRIALS), self._folder / "trials.parquet")
+        now = time.monotonic()
+        self._next_write = now + (now - started) / WRITE_SHARE
+
+
+def read_trials(run: Path) -> pd.DataFrame:
+    """The trials of a run, a row each; empty before the first has begun.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    require_run(run)
+    file = run / "results" / "trials.parquet"
+    table = pq.read_table(file) if file.exists() else TRIALS.empty_table()
+    trials: pd.DataFrame = table.to_pandas()
+    return trials
+
+
+def read_epochs(run: Path) -> pd.DataFrame:
+    """The epochs of a run in order, unique by (trial, epoch): the latest attempt's where one was repeated.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    require_run(run)
+    parts = [str(part) for part in _parts(run)]
+    table = pyarrow.dataset.dataset(parts, schema=EPOCHS).to_table() if parts else EPOCHS.empty_table()
+    rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
+    return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
+
+
+def leaderboard(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that scored, best validation F1 first; among equals the earlier one."""
+    return trials[trials["val_f1"].notna()].sort_values(
+        ["val_f1", "trial"], ascending=[False, True], ignore_index=True
+    )
+
+
+def require_run(run: Path) -> None:
+    """Raise InputError where the folder holds no run."""
+    if not (run / "config.yaml").exists():
+        raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
+
+
+def _parts(run: Path) -> list[Path]:
+    return sorted((run / "results" / "epochs").glob("part-*.parquet"))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, compression="zstd")

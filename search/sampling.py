@@ -1,0 +1,97 @@
+"""What to try next: Ray's searcher over the Optuna study."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from optuna.trial import Trial
+from ray.tune.search import Searcher
+
+from genre_core.families import block_names
+from genre_core.recipe import Recipe
+from search.config import DepthRange, FloatRange, IntRange, SearchConfig
+from search.study import Study
+
+NUMBER, RECIPE = "number", "recipe"
+"""Keys of a Ray trial's config: Optuna's number, and the recipe as a dictionary."""
+
+
+class StudySearcher(Searcher):
+    """Asks the study for each new trial, as long as there is room and there are trials to go."""
+
+    def __init__(
+        self, study: Study, config: SearchConfig, *, workers: int, begin: Callable[[int, Recipe], None]
+    ) -> None:
+        """Args: what to ask, what to sample, how many trials at a time, and who is told of each new one."""
+        super().__init__(metric="val_f1", mode="max")
+        self._study = study
+        self._config = config
+        self._workers = workers
+        self._begin = begin
+        self._asked = 0
+        self._live: set[str] = set()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # or FINISHED
+        """The next trial's config; None while all workers are busy, FINISHED when the search is over."""
+        if self._asked >= self._config.trials:
+            return Searcher.FINISHED
+        if len(self._live) >= self._workers:
+            return None
+        trial = self._study.ask()
+        recipe = sample(trial, self._config)
+        self._asked += 1
+        self._live.add(trial_id)
+        self._begin(trial.number, recipe)
+        return {NUMBER: trial.number, RECIPE: asdict(recipe)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Make room; how the trial ended is the scheduler's to tell the study."""
+        self._live.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the state."""
+
+
+def sample(trial: Trial, config: SearchConfig) -> Recipe:
+    """Draw a recipe; the frozen depth's range is that of the backbone drawn first."""
+    space = config.space
+    backbone = _draw(trial, "backbone", space.backbone)
+    values = {
+        name: _draw(trial, name, getattr(space, name))
+        for name in type(space).model_fields
+        if name not in ("backbone", "frozen_blocks")
+    }
+    return Recipe(
+        backbone=backbone,
+        weights=config.weights_of(backbone),
+        frozen_blocks=_draw_depth(trial, backbone, space.frozen_blocks),
+        seed=config.seed,
+        **config.training.model_dump(),
+        **values,
+    )
+
+
+def _draw(trial: Trial, name: str, value: Any) -> Any:
+    """A fixed value as it is; one of a choice or a range as Optuna suggests."""
+    if isinstance(value, FloatRange):
+        return trial.suggest_float(name, value.low, value.high, log=value.log, step=value.step)
+    if isinstance(value, IntRange):
+        return trial.suggest_int(name, value.low, value.high, log=value.log, step=value.step)
+    if isinstance(value, tuple):
+        return trial.suggest_categorical(name, value)
+    return value
+
+
+def _draw_depth(trial: Trial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
+    """Each backbone's depth is a parameter of its own, for the ranges differ."""
+    name = f"frozen_blocks_{backbone}"
+    if isinstance(value, DepthRange):
+        n_blocks = len(block_names(backbone))
+        return trial.suggest_int(name, value.low, n_blocks if value.high == "all" else value.high)
+    depth: int = _draw(trial, name, value)
+    return depth

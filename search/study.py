@@ -1,0 +1,173 @@
+"""The Optuna study of a search, in a journal file: the single source of truth of what was tried."""
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from genre_core.errors import InputError
+
+ERROR = "error"
+"""User attribute of a failed trial: why."""
+BEST_EPOCH = "best_epoch"
+"""User attribute: the epoch whose F1 is the trial's value."""
+
+SAMPLERS: dict[str, type[BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "random": optuna.samplers.RandomSampler,
+    "qmc": optuna.samplers.QMCSampler,
+    "gp": optuna.samplers.GPSampler,
+    "cmaes": optuna.samplers.CmaEsSampler,
+}
+PRUNERS: dict[str, type[BasePruner]] = {
+    "none": optuna.pruners.NopPruner,
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "patient": optuna.pruners.PatientPruner,
+    "wilcoxon": optuna.pruners.WilcoxonPruner,
+}
+
+# The frozen depth depends on the drawn backbone, so the space is conditional. TPE models each branch as a
+# group of its own; the others draw a conditional parameter independently, which needs no warning a trial.
+_SAMPLER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tpe": {"group": True, "multivariate": True},
+    "qmc": {"warn_independent_sampling": False, "warn_asynchronous_seeding": False},
+    "gp": {"warn_independent_sampling": False},
+    "cmaes": {"warn_independent_sampling": False},
+}
+
+
+class Study:
+    """An Optuna study by trial number: ask, report, and tell once how each trial ended."""
+
+    def __init__(self, journal: Path, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
+        """Open the study in this journal file, or create it: it maximises validation F1."""
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=name,
+            direction="maximize",
+            sampler=sampler,
+            pruner=pruner,
+            load_if_exists=True,
+        )
+        self._running: dict[int, Trial] = {}
+        self._states: dict[int, str] = {}
+        self._errors: dict[int, str] = {}
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """Numbers of the trials that were asked for and not yet told."""
+        return tuple(self._running)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, as Optuna has them."""
+        return self._study.get_trials(deepcopy=False)
+
+    def state(self, number: int) -> str:
+        """RUNNING, COMPLETE, PRUNED or FAIL."""
+        return self._states.get(number, TrialState.RUNNING.name)
+
+    def error(self, number: int) -> str | None:
+        """Why a trial failed."""
+        return self._errors.get(number)
+
+    def all_failed(self) -> str | None:
+        """The first failure's reason where every trial failed, else None."""
+        failed = all(state == TrialState.FAIL.name for state in self._states.values())
+        return next(iter(self._errors.values()), None) if failed else None
+
+    def ask(self) -> Trial:
+        """A new trial, to suggest its parameters from."""
+        trial = self._study.ask()
+        self._running[trial.number] = trial
+        return trial
+
+    def report(self, number: int, *, epoch: int, f1: float) -> bool:
+        """Put an epoch's validation F1 on record; whether the pruner wants the trial to end."""
+        trial = self._running[number]
+        trial.report(f1, epoch)
+        return trial.should_prune()
+
+    def complete(self, number: int, *, f1: float, best_epoch: int) -> None:
+        """The trial ran to its own end; its value is its best epoch's F1."""
+        self._running[number].set_user_attr(BEST_EPOCH, best_epoch)
+        self._tell(number, TrialState.COMPLETE, f1)
+
+    def prune(self, number: int) -> None:
+        """The trial was ended by the pruner; Optuna takes its last reported F1 as its value."""
+        self._tell(number, TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial came to nothing, for this reason."""
+        self._running[number].set_user_attr(ERROR, reason)
+        self._errors[number] = reason
+        self._tell(number, TrialState.FAIL)
+
+    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+        self._study.tell(self._running.pop(number), value, state=state)
+        self._states[number] = state.name
+
+
+def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int) -> BaseSampler:
+    """One of Optuna's samplers by name, with Optuna's own parameters.
+
+    Raises:
+        InputError: no such sampler, or it does not take these parameters.
+    """
+    given = {"seed": seed, **_SAMPLER_DEFAULTS.get(name, {}), **parameters}
+    sampler: BaseSampler = _make("sampler", name, SAMPLERS, given)
+    return sampler
+
+
+def make_pruner(name: str, parameters: Mapping[str, Any], *, epochs: int) -> BasePruner:
+    """One of Optuna's pruners by name, with Optuna's own parameters; its steps are epochs.
+
+    `patient` wraps another: `{name: patient, patience: 2, wrapped_pruner: {name: median}}`.
+
+    Raises:
+        InputError: no such pruner, or it does not take these parameters.
+    """
+    given = dict(parameters)
+    if name == "hyperband":
+        given.setdefault("max_resource", epochs)
+    if name == "patient":
+        wrapped = given.get("wrapped_pruner")
+        wrapped = {"name": wrapped} if isinstance(wrapped, str) else wrapped
+        if wrapped is not None and not (isinstance(wrapped, dict) and "name" in wrapped):
+            raise InputError(f"pruner.wrapped_pruner must be a pruner with a name, but got {wrapped!r}")
+        inner = dict(wrapped) if wrapped else {}
+        given["wrapped_pruner"] = make_pruner(inner.pop("name"), inner, epochs=epochs) if wrapped else None
+    pruner: BasePruner = _make("pruner", name, PRUNERS, given)
+    return pruner
+
+
+def _make(kind: str, name: str, known: Mapping[str, type[Any]], given: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise InputError(f"{kind}.name must be one of {', '.join(known)}, but got {kind}.name={name!r}")
+    maker = known[name]
+    legal = inspect.signature(maker).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in legal.values())
+    if unknown := [key for key in given if key not in legal or takes_any]:
+        own = ", ".join(key for key in legal if key not in ("seed", "args", "kwargs")) or "no parameters"
+        raise InputError(f"{kind} {name} takes {own}, but got {kind}.{unknown[0]}={given[unknown[0]]!r}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return maker(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{kind} {name} refuses its parameters: {error}") from error
+    except ImportError as error:
+        raise InputError(
+            f"{kind} {name} needs a package that is not installed: {error}; pip install {name}"
+        ) from error

@@ -1,0 +1,304 @@
+"""Decoding is right for odd audio, and every bad file has a reason."""
+
+import os
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from genre_core.audio import SILENCE_PEAK, BadAudio, Reason, Samples, inspect, read
+
+SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
+RATE = 22_050
+
+
+def sine(seconds: float, rate: int, frequency: float = 440.0, level: float = 0.5) -> np.ndarray:
+    return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def written(path: Path, samples: np.ndarray, rate: int = RATE, **options: str) -> Path:
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+def decoded_at_once(path: Path, rate: int) -> Samples:
+    samples, native = soundfile.read(path, dtype="float32", always_2d=True)
+    return soxr.resample(samples.mean(axis=1), native, rate)
+
+
+# name, libsndfile format, subtype, rate in Hz, channels, largest error of a sample
+GOOD = [
+    ("8-bit.wav", "WAV", "PCM_U8", 22_050, 1, 0.01),
+    ("signed-8-bit.aiff", "AIFF", "PCM_S8", 22_050, 1, 0.01),
+    ("16-bit.wav", "WAV", "PCM_16", 44_100, 2, 1e-3),
+    ("24-bit.wav", "WAV", "PCM_24", 48_000, 2, 1e-3),
+    ("32-bit.wav", "WAV", "PCM_32", 44_100, 1, 1e-3),
+    ("float.wav", "WAV", "FLOAT", 44_100, 1, 1e-3),
+    ("double.wav", "WAV", "DOUBLE", 44_100, 1, 1e-3),
+    ("u-law.wav", "WAV", "ULAW", 22_050, 1, 0.03),
+    ("a-law.au", "AU", "ALAW", 22_050, 1, 0.03),
+    ("adpcm.wav", "WAV", "IMA_ADPCM", 22_050, 1, 0.03),
+    ("extensible.wav", "WAVEX", "PCM_24", 44_100, 6, 1e-3),
+    ("big.w64", "W64", "PCM_16", 44_100, 1, 1e-3),
+    ("core.caf", "CAF", "PCM_16", 44_100, 1, 1e-3),
+    ("telephone.wav", "WAV", "PCM_16", 8_000, 1, 1e-3),
+    ("eleven.wav", "WAV", "PCM_16", 11_025, 1, 1e-3),
+    ("odd-rate.wav", "WAV", "PCM_16", 37_777, 1, 1e-3),
+    ("studio.wav", "WAV", "PCM_24", 96_000, 2, 1e-3),
+    ("highest.flac", "FLAC", "PCM_24", 192_000, 2, 1e-3),
+    ("three.wav", "WAV", "PCM_16", 44_100, 3, 1e-3),
+    ("five.flac", "FLAC", "PCM_16", 44_100, 5, 1e-3),
+    ("eight.wav", "WAV", "FLOAT", 44_100, 8, 1e-3),
+    ("mp3.mp3", "MP3", "MPEG_LAYER_III", 44_100, 2, 0.02),
+    ("mp3-in.wav", "MP3", "MPEG_LAYER_III", 44_100, 1, 0.02),
+    ("vorbis.ogg", "OGG", "VORBIS", 44_100, 2, 0.02),
+    ("opus.opus", "OGG", "OPUS", 48_000, 2, 0.03),
+    ("SHOUTING.FLAC", "FLAC", "PCM_16", 44_100, 1, 1e-3),
+    ("Änglar - 音楽 🎵.flac", "FLAC", "PCM_16", 44_100, 1, 1e-3),
+    ("two\nlines.wav", "WAV", "PCM_16", 44_100, 1, 1e-3),
+    ("spaces , 'quotes' \"&\" %41.ogg", "OGG", "VORBIS", 44_100, 1, 0.02),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "subtype", "rate", "channels", "error"), GOOD, ids=[c[0] for c in GOOD]
+)
+def test_odd_audio_decodes_to_the_sine_that_was_written(
+    tmp_path: Path, name: str, form: str, subtype: str, rate: int, channels: int, error: float
+) -> None:
+    levels = np.linspace(0.2, 0.8, channels)  # a wrong average of the channels shows as a wrong level
+    path = written(
+        tmp_path / name, np.outer(sine(1.0, rate, level=1.0), levels), rate, format=form, subtype=subtype
+    )
+
+    wave = read(path, RATE)
+    facts = inspect(path)
+
+    assert wave.dtype == np.float32
+    assert abs(len(wave) - RATE) <= (RATE // 20 if "adpcm" in name else 1)  # ADPCM is padded to its blocks
+    middle = slice(RATE // 4, 3 * RATE // 4)
+    assert np.abs(wave[middle] - sine(1.0, RATE, level=levels.mean())[middle]).max() < error
+    assert (facts.sample_rate, facts.channels) == (rate, channels)
+    assert facts.seconds == pytest.approx(1.0, abs=0.05 if "adpcm" in name else 1e-3)
+
+
+def cut(path: Path, size: int) -> Path:
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+def filled(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def linked(path: Path, target: Path) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+def made(path: Path, make: Callable[[Path], None]) -> Path:
+    make(path)
+    return path
+
+
+def patched(path: Path, offset: int, content: bytes) -> Path:
+    data = bytearray(path.read_bytes())
+    data[offset : offset + len(content)] = content
+    return filled(path, bytes(data))
+
+
+TONE = sine(1.0, RATE)
+NOISE = np.random.default_rng(0).bytes(20_000)
+OPUS = {"format": "OGG", "subtype": "OPUS"}
+
+# what is wrong, the file in a folder, the text of the reason
+BAD: list[tuple[str, Callable[[Path], Path], str]] = [
+    ("no bytes", lambda d: filled(d / "a.wav", b""), "unreadable: Format not recognised."),
+    ("wav cut in its header", lambda d: cut(written(d / "a.wav", TONE), 40), "unreadable: .*No 'data' chunk"),
+    ("flac cut in its header", lambda d: cut(written(d / "a.flac", TONE), 40), "unreadable: .*unimplemented"),
+    ("flac cut in the middle", lambda d: cut(written(d / "a.flac", TONE), 9_000), "unreadable: .*lost sync"),
+    (
+        "flac overwritten",
+        lambda d: patched(written(d / "a.flac", TONE), 9_000, b"\xff" * 500),
+        "unreadable: .*sync",
+    ),
+    ("ogg cut in its header", lambda d: cut(written(d / "a.ogg", TONE), 40), "unreadable: .*unimplemented"),
+    ("ogg cut in its tables", lambda d: cut(written(d / "a.ogg", TONE), 2_000), "unreadable: .*malformed"),
+    ("ogg cut before its first samples", lambda d: cut(written(d / "a.ogg", TONE), 3_500), "empty"),
+    ("opus cut", lambda d: cut(written(d / "a.opus", TONE, 48_000, **OPUS), 400), "unreadable: .*malformed"),
+    (
+        "mp3 cut in its first frame",
+        lambda d: cut(written(d / "a.mp3", TONE), 40),
+        "unreadable: No MPEG audio",
+    ),
+    ("mp3 of zeros", lambda d: filled(d / "a.mp3", bytes(9_000)), "unreadable: No MPEG audio in it."),
+    ("noise named mp3", lambda d: filled(d / "a.mp3", NOISE), "unreadable: No MPEG audio in it."),
+    (
+        "text named wav",
+        lambda d: filled(d / "a.wav", b"404 Not Found\n" * 9),
+        "unreadable: Format not recognised.",
+    ),
+    (
+        "a web page named mp3",
+        lambda d: filled(d / "a.mp3", b"<html>" * 99),
+        "unreadable: No MPEG audio in it.",
+    ),
+    ("m4a", lambda d: filled(d / "a.m4a", b"\0\0\0 ftypM4A " + NOISE), "unreadable: Format not recognised."),
+    ("wma", lambda d: filled(d / "a.wma", b"0&\xb2u\x8ef\xcf\x11" + NOISE), "unreadable: Format not recog"),
+    ("headerless", lambda d: filled(d / "a.raw", NOISE), "unreadable: samplerate must be specified"),
+    ("rate of 1 Hz", lambda d: written(d / "a.wav", TONE, 1), "unreadable: a sample rate of 1 Hz"),
+    ("a folder", lambda d: made(d / "a.wav", Path.mkdir), "unreadable: a folder, not a file"),
+    ("a pipe", lambda d: made(d / "a.wav", os.mkfifo), "unreadable: not a regular file"),
+    ("a device", lambda d: linked(d / "a.wav", Path(os.devnull)), "unreadable: not a regular file"),
+    ("a broken link", lambda d: linked(d / "a.wav", d / "gone"), "unreadable: No such file or directory"),
+    ("a link to itself", lambda d: linked(d / "a.wav", d / "a.wav"), "unreadable: Too many levels of symb"),
+    ("a vanished file", lambda d: d / "gone.wav", "unreadable: No such file or directory"),
+    ("a file as a folder", lambda d: written(d / "a.wav", TONE) / "b.wav", "unreadable: Not a directory"),
+    ("a name too long", lambda d: d / ("a" * 300 + ".wav"), "unreadable: File name too long"),
+    ("name not unicode", lambda d: filled(d / os.fsdecode(b"\xff.wav"), NOISE), "unreadable: .*can't encode"),
+    ("wav of no samples", lambda d: written(d / "a.wav", TONE[:0]), "empty"),
+    ("ogg of no samples", lambda d: written(d / "a.ogg", TONE[:0]), "empty"),
+    (
+        "a sample that is no number",
+        lambda d: written(d / "a.wav", TONE * np.nan, subtype="FLOAT"),
+        "not-a-number",
+    ),
+    (
+        "one infinite sample",
+        lambda d: written(d / "a.wav", np.append(TONE, -np.inf), subtype="FLOAT"),
+        "not-a-num",
+    ),
+    (
+        "too large for float32",
+        lambda d: written(d / "a.wav", TONE * 1e300, subtype="DOUBLE"),
+        "not-a-number sam",
+    ),
+    ("digital silence", lambda d: written(d / "a.flac", 0 * TONE), "silent: nothing above -80 dBFS"),
+    (
+        "noise floor",
+        lambda d: written(d / "a.wav", TONE * 1e-4, subtype="FLOAT"),
+        "silent: nothing above -80",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_bad_file_has_a_reason_on_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = make(tmp_path)
+
+    with pytest.raises(BadAudio, match=f"^{words}") as caught:
+        inspect(path)
+
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).partition(":")[0] in set(Reason)
+    assert str(tmp_path) not in str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    if caught.value.reason is not Reason.SILENT:  # silence is of no use in training, yet it is audio
+        with pytest.raises(BadAudio, match=f"^{words}"):
+            read(path, RATE)
+
+
+def test_a_file_without_permission_to_read_has_a_reason(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", TONE)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65_534)  # root may read anything: be nobody for a moment
+    try:
+        with pytest.raises(BadAudio, match=r"^unreadable: Permission denied$"):
+            inspect(path)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(("level", "silent"), [(SILENCE_PEAK * 1.01, False), (SILENCE_PEAK * 0.99, True)])
+def test_silence_begins_at_its_threshold(tmp_path: Path, level: float, silent: bool) -> None:
+    path = written(tmp_path / "a.wav", np.full(RATE, level), subtype="FLOAT")
+    if silent:
+        with pytest.raises(BadAudio, match="silent"):
+            inspect(path)
+        assert read(path, RATE) == pytest.approx(np.full(RATE, level), rel=1e-6)
+    else:
+        assert inspect(path).seconds == 1.0
+
+
+def test_a_wav_cut_short_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = cut(written(tmp_path / "a.wav", TONE), 44 + RATE)  # half of the 16-bit samples
+    assert inspect(path).seconds == pytest.approx(0.5, abs=0.01)
+    assert read(path, RATE) == pytest.approx(TONE[: RATE // 2], abs=1e-4)
+
+
+def test_an_mp3_with_a_wrong_frame_count_is_read_to_its_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.mp3", sine(2.0, 44_100), 44_100)
+    header = path.read_bytes()
+    count = max(header.find(b"Xing"), header.find(b"Info")) + 8
+    patched(path, count, (100_000).to_bytes(4, "big"))
+    assert soundfile.info(path).duration > 1000
+    assert inspect(path).seconds == pytest.approx(2.0, abs=0.06)
+    assert len(read(path, RATE)) == pytest.approx(2 * RATE, abs=0.06 * RATE)
+
+
+def test_an_mp3_with_leading_junk_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "a.mp3", TONE)
+    filled(path, bytes(1_000) + path.read_bytes())
+    assert inspect(path).seconds == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_reading_in_blocks_equals_reading_at_once(tmp_path: Path, suffix: str, rate: int) -> None:
+    noise = np.random.default_rng(1).normal(scale=0.1, size=(8 * 44_100, 2))
+    path = written(tmp_path / f"a.{suffix}", noise, 44_100)
+    np.testing.assert_array_equal(read(path, rate), decoded_at_once(path, rate))
+
+
+def test_memory_holds_the_result_and_not_the_decoded_channels(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", np.tile(sine(60.0, 16_000)[:, None], 8), 16_000)
+    tracemalloc.start()
+    wave = read(path, 8_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    decoded = 60 * 16_000 * 8 * 4
+    assert wave.nbytes == decoded / 16
+    assert peak < decoded / 4
+
+
+SAME = [("a.wav", {}), ("a.flac", {}), ("a.aiff", {}), ("renamed.mp3", {"format": "WAV", "subtype": "FLOAT"})]
+
+
+def test_the_same_samples_have_the_same_content_in_every_lossless_format(tmp_path: Path) -> None:
+    samples = np.round(TONE * 2**15) / 2**15
+    contents = {inspect(written(tmp_path / name, samples, **options)).content for name, options in SAME}
+    assert len(contents) == 1
+
+
+def test_other_samples_rates_and_channels_have_other_contents(tmp_path: Path) -> None:
+    changed = TONE.copy()
+    changed[-1] += 0.01
+    variants = [(TONE, RATE), (changed, RATE), (TONE, 44_100), (TONE[:-1], RATE), (TONE.reshape(-1, 2), RATE)]
+    contents = {
+        inspect(written(tmp_path / f"{number}.wav", samples, rate)).content
+        for number, (samples, rate) in enumerate(variants)
+    }
+    assert len(contents) == len(variants)
+
+
+@pytest.mark.skipif(
+    not SOUNDTRACKS.is_dir(), reason="the soundtracks, real music, are not beside the project"
+)
+@pytest.mark.filterwarnings("ignore:'.*' is deprecated and slated:DeprecationWarning:.*audioread")
+@pytest.mark.parametrize("suffix", ["ogg", "mp3", "flac", "wav"])
+def test_real_music_reads_as_librosa_reads_it(suffix: str) -> None:
+    path = min(SOUNDTRACKS.rglob(f"*.{suffix}"))
+    reference, _ = librosa.load(path, sr=16_000, mono=True)
+    np.testing.assert_allclose(read(path, 16_000), reference, atol=1e-5)
+    assert inspect(path).seconds == pytest.approx(librosa.get_duration(y=reference, sr=16_000), abs=1e-3)

@@ -1,0 +1,360 @@
+"""A corpus is read as it lies on disk or is listed; its split keeps groups whole and genres everywhere."""
+
+import os
+import random
+import re
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genre_core.corpus import SPLITS, Corpus, Track, load_corpus, read_corpus, split_corpus, write_corpus
+from genre_core.errors import InputError
+
+SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def corpus_of(*pairs: tuple[str, str]) -> Corpus:
+    """A corpus of (genre, group) pairs."""
+    return Corpus(
+        tuple(
+            Track(track_id=f"{genre}/{number:04}.wav", path=Path(f"/{number}.wav"), genre=genre, group=group)
+            for number, (genre, group) in enumerate(pairs)
+        )
+    )
+
+
+def flat(**tracks: int) -> Corpus:
+    """A corpus of single-track groups: genre=number of tracks."""
+    return corpus_of(*((genre, f"{genre} {i}") for genre, count in tracks.items() for i in range(count)))
+
+
+def sides_of(corpus: Corpus, key: str) -> dict[str, set[str | None]]:
+    sides = defaultdict(set)
+    for track in corpus.usable:
+        sides[getattr(track, key)].add(track.split)
+    return dict(sides)
+
+
+# the file, its genre, its group, why it is excluded
+FOLDERS = [
+    ("blues/blues.00000.wav", "blues", "blues/blues.00000.wav", None),
+    ("blues/Muddy Waters/one.MP3", "blues", "Muddy Waters", None),
+    ("rock/Muddy Waters/two.flac", "rock", "Muddy Waters", None),
+    ("rock/Queen/A Night/disc 1/x.ogg", "rock", "Queen", None),
+    ("rock/x.m4a", "rock", "rock/x.m4a", None),
+    ("rock/._x.wav", "rock", "rock/._x.wav", "hidden file"),
+    ("schöne Musik/日本 🎵.opus", "schöne Musik", "schöne Musik/日本 🎵.opus", None),
+    ("two\nlines/a\nb.wav", "two\nlines", "two\nlines/a\nb.wav", None),
+    ("__MACOSX/blues/._blues.00000.wav", "__MACOSX", "blues", "hidden file"),
+    ("lost.wav", "", "lost.wav", "outside a genre folder"),
+]
+NOT_AUDIO = ["README.md", "blues/cover.jpg", "rock/list.m3u", "rock/x.wav.part", ".git/x.wav", "rock/wav"]
+
+
+def test_a_folder_of_folders_is_genres_of_tracks_and_artists_of_tracks(tmp_path: Path) -> None:
+    touched(tmp_path, *(name for name, *_ in FOLDERS), *NOT_AUDIO)
+    corpus = read_corpus(tmp_path)
+    assert [(t.track_id, t.genre, t.group, t.excluded_reason) for t in corpus.tracks] == sorted(FOLDERS)
+    assert all(track.path == tmp_path / track.track_id for track in corpus.tracks)
+    assert corpus.genres == ("blues", "rock", "schöne Musik", "two\nlines")
+
+
+def test_a_relative_folder_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(touched(tmp_path, "blues/a.wav"))
+    assert read_corpus(Path()).tracks[0].path == tmp_path / "blues/a.wav"
+
+
+def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path: Path) -> None:
+    touched(tmp_path, "elsewhere/Nina/a.wav", "music/jazz/b.wav")
+    (tmp_path / "music/soul").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "music/jazz/again").symlink_to(tmp_path / "music/jazz")
+    (tmp_path / "music/jazz/Nina").symlink_to(tmp_path / "elsewhere/Nina")
+    (tmp_path / "music/itself").symlink_to("itself")
+    (tmp_path / "music/jazz/gone.wav").symlink_to("nowhere")
+    names = [track.track_id for track in read_corpus(tmp_path / "music").tracks]
+    assert names == ["jazz/Nina/a.wav", "jazz/b.wav", "jazz/gone.wav", "soul/Nina/a.wav"]
+
+
+def test_a_name_that_is_not_unicode_is_excluded_and_survives_a_round_trip(tmp_path: Path) -> None:
+    touched(tmp_path / "c", "jazz/a.wav", os.fsdecode(b"jazz/\xff\xfe.wav"))
+    corpus = read_corpus(tmp_path / "c")
+    assert [(t.track_id, t.excluded_reason) for t in corpus.tracks] == [
+        ("jazz/\\udcff\\udcfe.wav", "name is not Unicode"),
+        ("jazz/a.wav", None),
+    ]
+    write_corpus(corpus, tmp_path / "corpus.parquet")
+    assert load_corpus(tmp_path / "corpus.parquet") == corpus
+
+
+ROWS = [
+    {"path": "a/1.wav", "genre": "jazz", "group": "Nina", "split": "train", "tempo": 90},
+    {"path": "ä, \n2.ogg", "genre": "jazz", "group": None, "split": "val", "tempo": 91},
+    {"path": "a/../3.mp3", "genre": "jazz", "group": "Ella", "split": "test", "tempo": 92},
+]
+
+
+def manifest(folder: Path, rows: list[dict[str, object]], form: str) -> Path:
+    table = pa.Table.from_pylist(rows)
+    if form == "parquet":
+        pq.write_table(table, folder / "manifest.parquet")
+    else:
+        table.to_pandas().to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def test_a_manifest_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("\ufeffpath,genre\r\nä.wav,jazz\r\n\r\n".encode())
+    assert [track.track_id for track in read_corpus(tmp_path).tracks] == ["ä.wav"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_manifest_lists_tracks_with_groups_and_splits(tmp_path: Path, form: str) -> None:
+    absolute = {"path": "/music/4.wav", "genre": "jazz", "group": "Duke", "split": "dev"}
+    corpus = read_corpus(manifest(tmp_path, [*ROWS, absolute], form))
+    assert [(t.track_id, t.path, t.group, t.split) for t in corpus.tracks] == [
+        ("/music/4.wav", Path("/music/4.wav"), "Duke", "validation"),
+        ("3.mp3", tmp_path / "3.mp3", "Ella", "test"),
+        ("a/1.wav", tmp_path / "a/1.wav", "Nina", "train"),
+        ("ä, \n2.ogg", tmp_path / "ä, \n2.ogg", "ä, \n2.ogg", "validation"),
+    ]
+
+
+def test_a_parquet_manifest_may_name_genres_and_groups_by_number(tmp_path: Path) -> None:
+    rows = [{"path": "a.mp3", "genre": 10, "group": 7}, {"path": "b.mp3", "genre": 12, "group": None}]
+    tracks = read_corpus(manifest(tmp_path, rows, "parquet")).tracks
+    assert [(track.genre, track.group) for track in tracks] == [("10", "7"), ("12", "b.mp3")]
+
+
+# the manifest, what its refusal must name
+BAD_MANIFESTS = [
+    ("", "lacks path and genre"),
+    ("path,style\na.wav,jazz\n", "lacks genre: it has 'path', 'style'"),
+    ("path;genre\na.wav;jazz\n", "it has 'path;genre'"),
+    ("path,genre\n", "manifest.csv has no rows: list a track"),
+    ("path,genre\na.wav,jazz\n,jazz\n", "row 2: path and genre must .* got '' and 'jazz'"),
+    ("path,genre\na.wav\n", "row 1: path and genre must .* got 'a.wav' and ''"),
+    ("path,genre\na\0.wav,jazz\n", "row 1: path and genre must|line contains NUL"),
+    ("path,genre\na.wav,jazz,blues\n", "row 1: more cells than the header"),
+    ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", "row 2: 'a.wav' is listed before; keep one"),
+    ('path,genre\n"a.wav,jazz\n', "cannot be read .*: write it anew"),
+    ("path,genre,split\na.wav,jazz,training\n", "row 1: a split is one of .* got 'training'"),
+    ("path,genre,split\na.wav,jazz,train\nb.wav,jazz,\n", "'b.wav' has no split though others have"),
+    ("path,genre,split\na.wav,jazz,train\nb.wav,jazz,test\n", "no usable validation track of 'jazz'"),
+    ("path,genre,group,split\na.wav,jazz,x,train\nb.wav,jazz,x,test\n", "group 'x' is in test and train"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_MANIFESTS)
+def test_a_faulty_manifest_is_refused_by_name_and_row(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_corpus(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("path,genre\nä.wav,jazz\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"manifest.csv cannot be read .*as UTF-8"):
+        read_corpus(tmp_path)
+    (tmp_path / "manifest.csv").rename(tmp_path / "manifest.parquet")
+    with pytest.raises(InputError, match=r"manifest.parquet cannot be read"):
+        read_corpus(tmp_path)
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(InputError, match=r"has manifest.csv and manifest.parquet: keep the one"):
+        read_corpus(tmp_path)
+
+
+def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a corpus is a folder, and .*/nothing is none"):
+        read_corpus(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no audio in"):
+        read_corpus(touched(tmp_path, "blues/notes.txt"))
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.15, 0.15), (0.2, 0.1), (0.1, 0.33), (0.25, 0.25)])
+def test_a_drawn_split_is_stratified_and_near_the_shares_asked_for(validation: float, test: float) -> None:
+    corpus = split_corpus(flat(jazz=100, metal=60, soul=37), validation=validation, test=test, seed=3)
+    for genre, total in {"jazz": 100, "metal": 60, "soul": 37}.items():
+        for split, share in (("validation", validation), ("test", test)):
+            held = sum(track.genre == genre for track in corpus.part(split))
+            assert held / total == pytest.approx(share, abs=0.06)
+
+
+def test_three_groups_a_genre_are_enough() -> None:
+    pairs = [(f"genre {n}", f"{n} {group}") for n in range(10) for group in (0, 0, 0, 0, 1, 2)]
+    corpus = split_corpus(corpus_of(*pairs), validation=0.1, test=0.1, seed=0)
+    assert all(sides == set(SPLITS) for sides in sides_of(corpus, "genre").values())
+
+
+@pytest.mark.parametrize("sizes", [(5, 1, 1), (1, 1, 1), (9, 5, 1), (2, 2, 1, 1)])
+@pytest.mark.parametrize("test", [0.05, 0.3, 0.42])
+def test_the_test_part_leaves_groups_for_both_other_parts(sizes: tuple[int, ...], test: float) -> None:
+    pairs = [
+        (genre, f"{genre} {n}")
+        for genre in ("jazz", "soul")
+        for n, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+    for seed in range(5):
+        corpus = split_corpus(corpus_of(*pairs), validation=0.08, test=test, seed=seed)
+        assert all(sides == set(SPLITS) for sides in sides_of(corpus, "genre").values())
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> Corpus:
+    genres = [f"genre {number}" for number in range(draw(st.integers(1, 6)))]
+    pairs = []
+    for genre in genres:
+        shared = draw(st.booleans())  # whether its groups' names are those of other genres too
+        for group in range(draw(st.integers(1, 8))):
+            name = f"shared {group}" if shared else f"{genre} {group}"
+            pairs += [(genre, name)] * draw(st.integers(1, 5))
+    return corpus_of(*pairs)
+
+
+@settings(max_examples=80, deadline=None)
+@given(corpora(), st.floats(0.03, 0.25), st.floats(0.03, 0.25), st.integers(0, 2**32 - 1), st.randoms())
+def test_any_corpus_is_split_soundly_or_refused(
+    corpus: Corpus, validation: float, test: float, seed: int, shuffler: random.Random
+) -> None:
+    groups = defaultdict(set)
+    for track in corpus.tracks:
+        groups[track.genre].add(track.group)
+    try:
+        parted = split_corpus(corpus, validation=validation, test=test, seed=seed)
+    except InputError:
+        disjoint = sum(map(len, groups.values())) == len(set().union(*groups.values()))
+        assert len(groups) < 2 or min(map(len, groups.values())) < 3 or not disjoint
+        return
+    assert all(len(sides) == 1 for sides in sides_of(parted, "group").values())
+    assert all(sides == set(SPLITS) for sides in sides_of(parted, "genre").values())
+    assert [replace(track, split=None) for track in parted.tracks] == list(corpus.tracks)
+    shuffled = Corpus(tuple(shuffler.sample(corpus.tracks, len(corpus.tracks))))
+    again = split_corpus(shuffled, validation=validation, test=test, seed=seed)
+    assert set(again.tracks) == set(parted.tracks)
+
+
+def test_another_seed_gives_another_split() -> None:
+    corpus = flat(jazz=30, soul=30)
+    drawn = {split_corpus(corpus, validation=0.2, test=0.2, seed=seed) for seed in range(4)}
+    assert len(drawn) == 4
+
+
+def test_excluded_tracks_have_no_split_and_count_for_nothing() -> None:
+    corpus = flat(jazz=4, soul=4)
+    spoilt = replace(corpus.tracks[0], excluded_reason="silent")
+    parted = split_corpus(Corpus((spoilt, *corpus.tracks[1:])), validation=0.25, test=0.25, seed=0)
+    assert parted.tracks[0] == spoilt
+    assert len(parted.usable) == 7
+
+
+def test_a_split_that_was_given_is_kept() -> None:
+    bare = flat(jazz=3, soul=3)
+    tracks = tuple(replace(t, split=SPLITS[n % 3]) for n, t in enumerate(bare.tracks))
+    assert split_corpus(Corpus(tracks), validation=0.2, test=0.2, seed=0).tracks == tracks
+
+
+FANO = ["123", "145", "167", "246", "257", "347", "356"]  # no three colours of 7 points show on every line
+
+# tracks as (genre, group), shares, what the refusal must name
+REFUSED = [
+    (flat(jazz=9), (0.2, 0.2), r"two genres with usable tracks, but has \['jazz'\]"),
+    (flat(jazz=9, soul=2), (0.2, 0.2), r"genre 'soul' has 2 group\(s\), 'soul 0', 'soul 1', .* add tracks"),
+    (
+        corpus_of(*[("jazz", "x")] * 5, *[("soul", "y")] * 5),
+        (0.2, 0.2),
+        r"genre 'jazz' has 1 group\(s\), 'x',",
+    ),
+    (corpus_of(*((line, p) for line in FANO for p in line)), (0.2, 0.2), "groups that span genres .* '123'"),
+    (flat(jazz=9, soul=9), (0.0, 0.2), "got validation=0.0 and test=0.2"),
+    (flat(jazz=9, soul=9), (0.2, 0.7), "got validation=0.2 and test=0.7"),
+    (flat(jazz=9, soul=9), (0.3, 0.3), "at most 0.5 together"),
+    (flat(jazz=9, soul=9), (float("nan"), 0.5), "got validation=nan"),
+]
+
+
+@pytest.mark.parametrize(("corpus", "shares", "words"), REFUSED, ids=[case[2] for case in REFUSED])
+def test_a_split_that_cannot_be_is_refused(corpus: Corpus, shares: tuple[float, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        split_corpus(corpus, validation=shares[0], test=shares[1], seed=0)
+
+
+# changes to a sound given split of three jazz and three soul tracks, what the refusal must name
+UNSOUND = [
+    ({0: {"split": None}}, "'jazz/0000.wav' has no split"),
+    ({0: {"group": "jazz 1"}}, "group 'jazz 1' is in train and validation; keep it in one"),
+    ({5: {"split": "train"}}, "no usable test track of 'soul'; add some or drop the genre"),
+    ({1: {"excluded_reason": "silent"}}, "no usable validation track of 'jazz'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), UNSOUND)
+def test_an_unsound_given_split_is_refused(changes: dict[int, dict[str, str | None]], words: str) -> None:
+    tracks = [
+        replace(track, **{"split": SPLITS[number % 3]} | changes.get(number, {}))
+        for number, track in enumerate(flat(jazz=3, soul=3).tracks)
+    ]
+    with pytest.raises(InputError, match=re.escape(words)):
+        split_corpus(Corpus(tuple(tracks)), validation=0.2, test=0.2, seed=0)
+
+
+def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> None:
+    first, *others = split_corpus(flat(jazz=4, soul=4), validation=0.25, test=0.25, seed=0).tracks
+    full = replace(first, seconds=29.97, content="ab12", track_id="ü\n")
+    corpus = Corpus((full, *others, replace(first, excluded_reason="silent", split=None)))
+    path = tmp_path / "lr=0.1" / "corpus.parquet"  # a folder that looks like a partition is none
+    path.parent.mkdir()
+    write_corpus(corpus, path)
+    write_corpus(corpus, path)
+    assert load_corpus(path) == corpus
+    assert [child.name for child in path.parent.iterdir()] == ["corpus.parquet"]
+    schema = pq.read_schema(path)
+    assert schema.field("seconds").metadata == {b"unit": b"s"}
+    assert schema.metadata[b"schema_version"] == b"1"
+
+
+def test_what_is_no_corpus_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.parquet"
+    with pytest.raises(InputError, match="cannot be read as a corpus"):
+        load_corpus(path)
+    path.write_text("PAR1")
+    with pytest.raises(InputError, match="cannot be read as a corpus"):
+        load_corpus(path)
+    pq.write_table(pa.table({"track_id": ["a"]}), path)
+    with pytest.raises(InputError, match="is no corpus table of version 1"):
+        load_corpus(path)
+
+
+def test_the_fingerprint_is_of_the_usable_audio_only() -> None:
+    tracks = [replace(track, content=f"c{n}") for n, track in enumerate(flat(jazz=3, soul=3).tracks)]
+    fingerprint = Corpus(tuple(tracks)).fingerprint
+    renamed = tuple(replace(track, genre="x", track_id=f"{9 - n}") for n, track in enumerate(tracks))
+    assert Corpus(renamed[::-1]).fingerprint == fingerprint
+    assert Corpus(tuple(tracks[1:])).fingerprint != fingerprint
+    spoilt = replace(tracks[0], excluded_reason="silent")
+    assert Corpus((spoilt, *tracks[1:])).fingerprint == Corpus(tuple(tracks[1:])).fingerprint
+
+
+@pytest.mark.skipif(
+    not SOUNDTRACKS.is_dir(), reason="the soundtracks, real music, are not beside the project"
+)
+def test_real_music_is_read_by_its_manifest_and_split_by_recording() -> None:
+    corpus = split_corpus(read_corpus(SOUNDTRACKS), validation=0.15, test=0.15, seed=0)
+    assert (len(corpus.usable), len(corpus.genres)) == (240, 5)
+    assert all(track.path.is_file() for track in corpus.usable)
+    assert all(len(sides) == 1 for sides in sides_of(corpus, "group").values())
+    assert all(20 <= len(corpus.part(split)) <= 50 for split in ("validation", "test"))
