@@ -72,6 +72,7 @@ def run(
       genre-search run --config configs/demo.yaml --set space.backbone=resnet18
     """
     from search import config as settings
+    from search.results import require_new
 
     flags = {
         "data": data,
@@ -85,7 +86,9 @@ def run(
     }
     overrides = dict(settings.parse_override(text) for text in set_ or [])
     overrides |= {key: value for key, value in flags.items() if value is not None}
-    _run(settings.load(config, overrides), runs / (name or _default_name(config)), _cache(cache))
+    folder = runs / (name or _default_name(config))
+    require_new(folder)
+    _run(settings.load(config, overrides), folder, _cache(cache))
 
 
 @app.command()

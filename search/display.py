@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from search.prepare import Report
-from search.recording import Row
+if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
+    from search.prepare import Report
+    from search.recording import Row
 
 STATE_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
 
@@ -36,7 +38,7 @@ class Display:
         self._console.print(Text(text))
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Report]:
+    def progress(self, title: str) -> "Iterator[Report]":
         """A bar on a terminal, and a line at the end when there was something to do."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         started, last = time.monotonic(), 0
@@ -67,7 +69,7 @@ class Display:
             self._live = live
             yield
 
-    def trial(self, row: Row) -> None:
+    def trial(self, row: "Row") -> None:
         """Take in a trial's changed row; an ended trial gets its line."""
         if self._best is None or (row["val_f1"] or 0.0) > (self._best["val_f1"] or 0.0):
             self._best = dict(row)
@@ -119,7 +121,7 @@ class Display:
         return Group(Text(self.headline(), style="bold"), table)
 
 
-def trial_line(row: Row) -> Text:
+def trial_line(row: "Row") -> Text:
     """An ended trial in one line."""
     line = Text(f"trial {row['trial']:<4}")
     line.append(f"{row['state']:<9}", style=STATE_STYLE[row["state"]])

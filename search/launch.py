@@ -26,7 +26,7 @@ from search.models import ModelShelf
 from search.prepare import Prepared
 from search.pruning import StudyScheduler
 from search.recording import Recorder, Row
-from search.results import ResultsWriter
+from search.results import ResultsWriter, require_new
 from search.sampling import StudySearcher
 from search.study import Study
 from search.trial import PACKAGES, GenreTrial, WorkingSet
@@ -67,8 +67,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         InputError: the data, the settings or the cluster are not what a search can use.
         SearchFailed: no trial came to anything.
     """
-    if (folder / "config.yaml").exists():
-        raise InputError(f"--name must be a new one, but {folder} holds a search already; choose another")
+    require_new(folder)
     sampler = study.make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed)
     pruner = study.make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
     prepared = prepare.prepare(config, cache=cache, screen=screen)

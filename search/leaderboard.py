@@ -92,7 +92,8 @@ def winner(run: Path) -> list[Any]:
             f"RUN must have a trial with a score, but {run} has none yet; see genre-search results {run}"
         )
     row = scored.iloc[0]
-    curve = read_epochs(run).query("trial == @row.trial")
+    epochs = read_epochs(run)
+    curve = epochs[epochs["trial"] == row.trial]
     title = Text(
         f"trial {row.trial} of {run}: validation F1 {row.val_f1:.3f} at epoch {row.best_epoch}", style="bold"
     )

@@ -3,19 +3,21 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from genre_core import backbones, corpus, mel, spectrograms, synthetic
 from genre_core.audit import audit, reason_counts
-from genre_core.corpus import Corpus
+from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
 from genre_core.mel import FrontEnd
 from genre_core.spectrograms import SpectrogramStore
+from genre_core.splits import split_corpus
 from search.config import BUILTIN, SearchConfig
 
 HIDDEN = "hidden file"
@@ -52,18 +54,20 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     """
     front_end = mel.front_end(config.front_end)
     segment_frames = _segment_frames(config, front_end)
+    split = partial(
+        split_corpus, validation=config.split.validation, test=config.split.test, seed=config.split.seed
+    )
     for backbone in config.backbones:
         _check_weights(config, backbone, screen)
     tracks = audited(_source(config, cache, screen), config.segment_seconds, cache=cache, screen=screen)
     _refuse_bad_share(tracks, config.max_bad_share)
+    tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
     with screen.progress("Computing spectrograms") as report:
         store = spectrograms.open_or_build(
             tracks.usable, front_end, cache=cache, workers=_cores(), progress=report
         )
-    tracks = _without_lost(tracks, store)
-    tracks = corpus.split_corpus(
-        tracks, validation=config.split.validation, test=config.split.test, seed=config.split.seed
-    )
+    if lost := [track for track in tracks.usable if track.content not in store.places]:
+        tracks = split(_without(tracks, lost))
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     return Prepared(corpus=tracks, store=store, segment_frames=segment_frames)
@@ -128,13 +132,9 @@ def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
         )
 
 
-def _without_lost(tracks: Corpus, store: SpectrogramStore) -> Corpus:
+def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:
     """Exclude what could no longer be read when the spectrograms were computed."""
+    reason = "lost: changed or vanished after it was checked"
     return Corpus(
-        tuple(
-            track
-            if track.excluded_reason or track.content in store.places
-            else replace(track, excluded_reason="lost: changed or vanished after it was checked")
-            for track in tracks.tracks
-        )
+        tuple(replace(track, excluded_reason=reason) if track in lost else track for track in tracks.tracks)
     )

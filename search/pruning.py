@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.sampling import NUMBER
+from search.messages import FAILED, FINISHED, NUMBER
 from search.study import Study
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
-
-FINISHED, FAILED = "finished", "failed"
-"""Keys of a worker's result: whether the fine-tune is at its end, and the reason if it came to nothing.
-
-A worker never says `done`: Ray would then end the trial without asking the scheduler.
-"""
 
 
 class StudyScheduler(FIFOScheduler):

@@ -10,9 +10,8 @@ from ray.tune.experiment import Trial
 
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
-from search.pruning import FAILED
+from search.messages import FAILED, NUMBER
 from search.results import EPOCHS, TRIALS, ResultsWriter
-from search.sampling import NUMBER
 from search.study import Study
 
 _BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")

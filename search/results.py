@@ -151,11 +151,10 @@ def read_epochs(run: Path) -> pd.DataFrame:
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
 
 
-def leaderboard(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that scored, best validation F1 first; among equals the earlier one."""
-    return trials[trials["val_f1"].notna()].sort_values(
-        ["val_f1", "trial"], ascending=[False, True], ignore_index=True
-    )
+def require_new(run: Path) -> None:
+    """Raise InputError where the folder holds a run already: two searches are never mixed."""
+    if (run / "config.yaml").exists():
+        raise InputError(f"--name must be a new one, but {run} holds a search already; choose another")
 
 
 def require_run(run: Path) -> None:

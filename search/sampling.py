@@ -10,10 +10,8 @@ from ray.tune.search import Searcher
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from search.config import DepthRange, FloatRange, IntRange, SearchConfig
+from search.messages import NUMBER, RECIPE
 from search.study import Study
-
-NUMBER, RECIPE = "number", "recipe"
-"""Keys of a Ray trial's config: Optuna's number, and the recipe as a dictionary."""
 
 
 class StudySearcher(Searcher):

@@ -20,8 +20,7 @@ from genre_core.recipe import Recipe
 from genre_core.segments import level_statistics
 from genre_core.spectrograms import open_store
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
-from search.pruning import FAILED, FINISHED
-from search.sampling import NUMBER, RECIPE
+from search.messages import FAILED, FINISHED, NUMBER, RECIPE
 
 PACKAGES = ("genre-search", "torch", "torchvision", "torchaudio", "ray", "optuna")
 """What a model's card gives the versions of."""

@@ -1,20 +1,17 @@
 """A corpus is read as it lies on disk or is listed; its split keeps groups whole and genres everywhere."""
 
 import os
-import random
-import re
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from corpora import flat
 
-from genre_core.corpus import SPLITS, Corpus, Track, load_corpus, read_corpus, split_corpus, write_corpus
+from genre_core.corpus import Corpus, load_corpus, read_corpus, write_corpus
 from genre_core.errors import InputError
+from genre_core.splits import split_corpus
 
 SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
 
@@ -24,28 +21,6 @@ def touched(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
-
-
-def corpus_of(*pairs: tuple[str, str]) -> Corpus:
-    """A corpus of (genre, group) pairs."""
-    return Corpus(
-        tuple(
-            Track(track_id=f"{genre}/{number:04}.wav", path=Path(f"/{number}.wav"), genre=genre, group=group)
-            for number, (genre, group) in enumerate(pairs)
-        )
-    )
-
-
-def flat(**tracks: int) -> Corpus:
-    """A corpus of single-track groups: genre=number of tracks."""
-    return corpus_of(*((genre, f"{genre} {i}") for genre, count in tracks.items() for i in range(count)))
-
-
-def sides_of(corpus: Corpus, key: str) -> dict[str, set[str | None]]:
-    sides = defaultdict(set)
-    for track in corpus.usable:
-        sides[getattr(track, key)].add(track.split)
-    return dict(sides)
 
 
 # the file, its genre, its group, why it is excluded
@@ -151,9 +126,6 @@ BAD_MANIFESTS = [
     ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", "row 2: 'a.wav' is listed before; keep one"),
     ('path,genre\n"a.wav,jazz\n', "cannot be read .*: write it anew"),
     ("path,genre,split\na.wav,jazz,training\n", "row 1: a split is one of .* got 'training'"),
-    ("path,genre,split\na.wav,jazz,train\nb.wav,jazz,\n", "'b.wav' has no split though others have"),
-    ("path,genre,split\na.wav,jazz,train\nb.wav,jazz,test\n", "no usable validation track of 'jazz'"),
-    ("path,genre,group,split\na.wav,jazz,x,train\nb.wav,jazz,x,test\n", "group 'x' is in test and train"),
 ]
 
 
@@ -179,137 +151,10 @@ def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a corpus is a folder, and .*/nothing is none"):
+    with pytest.raises(InputError, match=r"a corpus is a folder or a manifest .*, and .*/nothing is neither"):
         read_corpus(tmp_path / "nothing")
     with pytest.raises(InputError, match="no audio in"):
         read_corpus(touched(tmp_path, "blues/notes.txt"))
-
-
-@pytest.mark.parametrize(("validation", "test"), [(0.15, 0.15), (0.2, 0.1), (0.1, 0.33), (0.25, 0.25)])
-def test_a_drawn_split_is_stratified_and_near_the_shares_asked_for(validation: float, test: float) -> None:
-    corpus = split_corpus(flat(jazz=100, metal=60, soul=37), validation=validation, test=test, seed=3)
-    for genre, total in {"jazz": 100, "metal": 60, "soul": 37}.items():
-        for split, share in (("validation", validation), ("test", test)):
-            held = sum(track.genre == genre for track in corpus.part(split))
-            assert held / total == pytest.approx(share, abs=0.06)
-
-
-def test_three_groups_a_genre_are_enough() -> None:
-    pairs = [(f"genre {n}", f"{n} {group}") for n in range(10) for group in (0, 0, 0, 0, 1, 2)]
-    corpus = split_corpus(corpus_of(*pairs), validation=0.1, test=0.1, seed=0)
-    assert all(sides == set(SPLITS) for sides in sides_of(corpus, "genre").values())
-
-
-@pytest.mark.parametrize("sizes", [(5, 1, 1), (1, 1, 1), (9, 5, 1), (2, 2, 1, 1)])
-@pytest.mark.parametrize("test", [0.05, 0.3, 0.42])
-def test_the_test_part_leaves_groups_for_both_other_parts(sizes: tuple[int, ...], test: float) -> None:
-    pairs = [
-        (genre, f"{genre} {n}")
-        for genre in ("jazz", "soul")
-        for n, size in enumerate(sizes)
-        for _ in range(size)
-    ]
-    for seed in range(5):
-        corpus = split_corpus(corpus_of(*pairs), validation=0.08, test=test, seed=seed)
-        assert all(sides == set(SPLITS) for sides in sides_of(corpus, "genre").values())
-
-
-@st.composite
-def corpora(draw: st.DrawFn) -> Corpus:
-    genres = [f"genre {number}" for number in range(draw(st.integers(1, 6)))]
-    pairs = []
-    for genre in genres:
-        shared = draw(st.booleans())  # whether its groups' names are those of other genres too
-        for group in range(draw(st.integers(1, 8))):
-            name = f"shared {group}" if shared else f"{genre} {group}"
-            pairs += [(genre, name)] * draw(st.integers(1, 5))
-    return corpus_of(*pairs)
-
-
-@settings(max_examples=80, deadline=None)
-@given(corpora(), st.floats(0.03, 0.25), st.floats(0.03, 0.25), st.integers(0, 2**32 - 1), st.randoms())
-def test_any_corpus_is_split_soundly_or_refused(
-    corpus: Corpus, validation: float, test: float, seed: int, shuffler: random.Random
-) -> None:
-    groups = defaultdict(set)
-    for track in corpus.tracks:
-        groups[track.genre].add(track.group)
-    try:
-        parted = split_corpus(corpus, validation=validation, test=test, seed=seed)
-    except InputError:
-        disjoint = sum(map(len, groups.values())) == len(set().union(*groups.values()))
-        assert len(groups) < 2 or min(map(len, groups.values())) < 3 or not disjoint
-        return
-    assert all(len(sides) == 1 for sides in sides_of(parted, "group").values())
-    assert all(sides == set(SPLITS) for sides in sides_of(parted, "genre").values())
-    assert [replace(track, split=None) for track in parted.tracks] == list(corpus.tracks)
-    shuffled = Corpus(tuple(shuffler.sample(corpus.tracks, len(corpus.tracks))))
-    again = split_corpus(shuffled, validation=validation, test=test, seed=seed)
-    assert set(again.tracks) == set(parted.tracks)
-
-
-def test_another_seed_gives_another_split() -> None:
-    corpus = flat(jazz=30, soul=30)
-    drawn = {split_corpus(corpus, validation=0.2, test=0.2, seed=seed) for seed in range(4)}
-    assert len(drawn) == 4
-
-
-def test_excluded_tracks_have_no_split_and_count_for_nothing() -> None:
-    corpus = flat(jazz=4, soul=4)
-    spoilt = replace(corpus.tracks[0], excluded_reason="silent")
-    parted = split_corpus(Corpus((spoilt, *corpus.tracks[1:])), validation=0.25, test=0.25, seed=0)
-    assert parted.tracks[0] == spoilt
-    assert len(parted.usable) == 7
-
-
-def test_a_split_that_was_given_is_kept() -> None:
-    bare = flat(jazz=3, soul=3)
-    tracks = tuple(replace(t, split=SPLITS[n % 3]) for n, t in enumerate(bare.tracks))
-    assert split_corpus(Corpus(tracks), validation=0.2, test=0.2, seed=0).tracks == tracks
-
-
-FANO = ["123", "145", "167", "246", "257", "347", "356"]  # no three colours of 7 points show on every line
-
-# tracks as (genre, group), shares, what the refusal must name
-REFUSED = [
-    (flat(jazz=9), (0.2, 0.2), r"two genres with usable tracks, but has \['jazz'\]"),
-    (flat(jazz=9, soul=2), (0.2, 0.2), r"genre 'soul' has 2 group\(s\), 'soul 0', 'soul 1', .* add tracks"),
-    (
-        corpus_of(*[("jazz", "x")] * 5, *[("soul", "y")] * 5),
-        (0.2, 0.2),
-        r"genre 'jazz' has 1 group\(s\), 'x',",
-    ),
-    (corpus_of(*((line, p) for line in FANO for p in line)), (0.2, 0.2), "groups that span genres .* '123'"),
-    (flat(jazz=9, soul=9), (0.0, 0.2), "got validation=0.0 and test=0.2"),
-    (flat(jazz=9, soul=9), (0.2, 0.7), "got validation=0.2 and test=0.7"),
-    (flat(jazz=9, soul=9), (0.3, 0.3), "at most 0.5 together"),
-    (flat(jazz=9, soul=9), (float("nan"), 0.5), "got validation=nan"),
-]
-
-
-@pytest.mark.parametrize(("corpus", "shares", "words"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_a_split_that_cannot_be_is_refused(corpus: Corpus, shares: tuple[float, float], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        split_corpus(corpus, validation=shares[0], test=shares[1], seed=0)
-
-
-# changes to a sound given split of three jazz and three soul tracks, what the refusal must name
-UNSOUND = [
-    ({0: {"split": None}}, "'jazz/0000.wav' has no split"),
-    ({0: {"group": "jazz 1"}}, "group 'jazz 1' is in train and validation; keep it in one"),
-    ({5: {"split": "train"}}, "no usable test track of 'soul'; add some or drop the genre"),
-    ({1: {"excluded_reason": "silent"}}, "no usable validation track of 'jazz'"),
-]
-
-
-@pytest.mark.parametrize(("changes", "words"), UNSOUND)
-def test_an_unsound_given_split_is_refused(changes: dict[int, dict[str, str | None]], words: str) -> None:
-    tracks = [
-        replace(track, **{"split": SPLITS[number % 3]} | changes.get(number, {}))
-        for number, track in enumerate(flat(jazz=3, soul=3).tracks)
-    ]
-    with pytest.raises(InputError, match=re.escape(words)):
-        split_corpus(Corpus(tuple(tracks)), validation=0.2, test=0.2, seed=0)
 
 
 def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> None:
@@ -347,14 +192,3 @@ def test_the_fingerprint_is_of_the_usable_audio_only() -> None:
     assert Corpus(tuple(tracks[1:])).fingerprint != fingerprint
     spoilt = replace(tracks[0], excluded_reason="silent")
     assert Corpus((spoilt, *tracks[1:])).fingerprint == Corpus(tuple(tracks[1:])).fingerprint
-
-
-@pytest.mark.skipif(
-    not SOUNDTRACKS.is_dir(), reason="the soundtracks, real music, are not beside the project"
-)
-def test_real_music_is_read_by_its_manifest_and_split_by_recording() -> None:
-    corpus = split_corpus(read_corpus(SOUNDTRACKS), validation=0.15, test=0.15, seed=0)
-    assert (len(corpus.usable), len(corpus.genres)) == (240, 5)
-    assert all(track.path.is_file() for track in corpus.usable)
-    assert all(len(sides) == 1 for sides in sides_of(corpus, "group").values())
-    assert all(20 <= len(corpus.part(split)) <= 50 for split in ("validation", "test"))

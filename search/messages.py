@@ -1,0 +1,13 @@
+"""The keys of what passes between the driver and its workers: Ray carries plain dictionaries."""
+
+NUMBER = "number"
+"""In a Ray trial's config: Optuna's number of the trial."""
+RECIPE = "recipe"
+"""In a Ray trial's config: the recipe, as a dictionary."""
+FINISHED = "finished"
+"""In a worker's result: whether the fine-tune is at its own end.
+
+A worker never says `done`: Ray would then end the trial without asking the scheduler.
+"""
+FAILED = "failed"
+"""In a worker's result, instead of an epoch: why the fine-tune came to nothing."""

@@ -1,0 +1,86 @@
+"""What tests share: one small Ray, one small corpus with its cache, and a command line to call."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genre_core.synthetic import SyntheticCorpus, write
+from search.config import SearchConfig, load
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TINY: dict[str, Any] = {
+    "front_end": "mel64",
+    "weights": "random",
+    "space.backbone": "resnet18",
+    "space.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
+    "space.frozen_blocks": {"low": 3, "high": "all"},
+    "space.batch_size": 16,
+    "training.epochs": 3,
+    "trials": 4,
+    "workers": 1,
+}
+"""A search that takes seconds: most of the network frozen, 64 x 64 images, three epochs."""
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write(SyntheticCorpus(tracks_per_genre=6, seconds=3.2, difficulty=0.0), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny(music: Path) -> Callable[..., SearchConfig]:
+    """Makes a tiny search's configuration, with changes by dotted key."""
+
+    def make(**changes: Any) -> SearchConfig:
+        return load(None, TINY | {"data": str(music)} | {k.replace("__", "."): v for k, v in changes.items()})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_ray() -> Iterator[None]:
+    """A Ray with two cores that all tests of a session share."""
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="gs", dir="/tmp") as folder:
+        ray.init(
+            num_cpus=2,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=256 * 1024**2,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=folder,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def genre_search(cache: Path) -> Command:
+    """Calls the installed command as a user would, in a process of its own."""
+
+    def call(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+        command = [str(Path(sys.executable).parent / "genre-search"), *map(str, arguments)]
+        environment = os.environ | {"GENRE_SEARCH_CACHE": str(cache)}
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=150, check=False, **options
+        )
+
+    return call

@@ -1,0 +1,66 @@
+"""Imports point one way, and what is light stays light: shown by importing, not by reading."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    f"{path.parent.name}.{path.stem}"
+    for package in ("genre_core", "search")
+    for path in (ROOT / package).glob("*.py")
+)
+
+# what importing a module must not load, in any way
+NEVER_LOADED = {
+    **{
+        module: ("search", "ray", "optuna", "typer") for module in MODULES if module.startswith("genre_core.")
+    },
+    "genre_core.training": ("genre_core.audio", "genre_core.corpus", "search", "ray", "optuna", "typer"),
+    "genre_core.families": ("torch", "numpy", "search"),
+    "genre_core.recipe": ("torch", "numpy", "search"),
+    "genre_core.audit": ("torch", "search"),
+    "search.config": ("torch", "ray", "optuna", "typer"),
+    "search.study": ("torch", "ray", "typer"),
+    "search.sampling": ("torch", "typer"),
+    "search.pruning": ("torch", "typer"),
+    "search.recording": ("torch", "typer"),
+    "search.trial": ("optuna", "typer"),
+    "search.results": ("torch", "ray", "optuna", "typer", "genre_core.corpus"),
+    "search.leaderboard": ("torch", "ray", "optuna", "typer"),
+    "search.display": ("torch", "ray", "optuna", "typer"),
+    "search.models": ("torch", "ray", "optuna", "typer"),
+    "search.cli": ("torch", "ray", "optuna", "pandas", "pyarrow", "pydantic", "numpy", "rich.live"),
+}
+
+
+@pytest.mark.parametrize("module", NEVER_LOADED)
+def test_a_module_loads_nothing_from_above_or_beyond_its_need(module: str) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not set(NEVER_LOADED[module]) & set(loaded)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_importing_runs_nothing(module: str) -> None:
+    """At the top of a module stand definitions, constants and imports; no loops, no calls for their effect."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    for node in ast.parse(path.read_text()).body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        call_for_effect = isinstance(node, ast.Expr) and not docstring
+        registers = call_for_effect and "add_typer" in ast.unparse(node)
+        assert registers or not (call_for_effect or isinstance(node, ast.For | ast.While | ast.With)), (
+            ast.unparse(node)
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_opens_with_the_question_it_answers(module: str) -> None:
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring, f"{module} says nothing of itself"
