@@ -17,17 +17,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from genre_core.errors import InputError
-from genre_core.synthetic import (
-    DRUMS,
-    GENRES,
-    SAMPLE_RATE,
-    SCALES,
-    STYLES,
-    VOICES,
-    SyntheticCorpus,
-    render,
-    write,
-)
+from genre_core.styles import SCALES, STYLES
+from genre_core.synthesis import DRUMS, VOICES
+from genre_core.synthetic import GENRES, SAMPLE_RATE, SyntheticCorpus, render, write
 
 TINY = SyntheticCorpus(tracks_per_genre=1, seconds=1.0)
 

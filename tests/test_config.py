@@ -1,0 +1,140 @@
+"""A configuration is whole and legal, or refused in one line that names the key, the value and the way out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genre_core.errors import InputError
+from search.config import SearchConfig, load, parse_override, to_yaml
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_configuration_is_legal_and_opens_with_the_command_that_runs_it(path: Path) -> None:
+    load(path, {})
+    assert f"genre-search run --config configs/{path.name}" in path.read_text().splitlines()[0]
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    config = load(None, {"space.momentum": [0.5, 0.9], "weights": {"alexnet": "random"}, "time_budget": "2h"})
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load(tmp_path / "config.yaml", {}) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400), (5, 5), (None, None)],
+)
+def test_a_time_budget_is_seconds_or_has_a_unit(given: Any, seconds: float | None) -> None:
+    assert load(None, {"time_budget": given}).time_budget == seconds
+
+
+def test_weights_by_backbone_leave_the_others_at_imagenet() -> None:
+    config = load(None, {"weights.alexnet": "a.pth"})
+    assert (config.weights_of("alexnet"), config.weights_of("resnet18")) == ("a.pth", "imagenet")
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("trials: 7\nspace: {momentum: 0.3}\n")
+    config = load(tmp_path / "c.yaml", {"trials": 9})
+    assert (config.trials, config.space.momentum) == (9, 0.3)
+
+
+BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"frontend": "mel64"}, "frontend is not a setting; did you mean front_end?"),
+    ({"space.lerning_rate": 1}, "space.lerning_rate is not a setting; did you mean learning_rate?"),
+    ({"space.learning_rate": "fast"}, "space.learning_rate: input should be a valid number"),
+    (
+        {"space.learning_rate": {"low": 1, "high": 0.1}},
+        "low must be less than high, but got low=1.0, high=0.1",
+    ),
+    ({"space.learning_rate": {"low": 0, "high": 0.1, "log": True}}, "low must be above 0 with log: true"),
+    ({"space.learning_rate": {"low": 0.1, "high": 1, "log": True, "step": 0.1}}, "exclude each other"),
+    ({"space.learning_rate": {"low": 0.1}}, "space.learning_rate.high: field required"),
+    ({"space.learning_rate": {"low": 0.1, "hi": 1, "high": 2}}, "space.learning_rate.hi is not a setting"),
+    ({"space.learning_rate": -0.1}, "learning_rate must be above 0, but got learning_rate=-0.1"),
+    ({"space.momentum": []}, "space.momentum: "),
+    ({"space.momentum": {"low": 0.5, "high": 1.0}}, "momentum must be in [0, 1), but got momentum=1.0"),
+    ({"space.nesterov": True, "space.momentum": 0}, "momentum must be above 0 with nesterov"),
+    ({"space.backbone": "resnet50"}, "backbone='resnet50'; did you mean resnet"),
+    ({"space.backbone": []}, "space.backbone: "),
+    ({"space.frozen_blocks": 6, "space.backbone": ["vgg16", "resnet18"]}, "in 0..5 for resnet18"),
+    ({"space.frozen_blocks": {"low": 0, "high": "al"}}, "space.frozen_blocks.high: "),
+    ({"space.frozen_blocks": {"low": 0, "high": 9}}, "frozen_blocks must be in 0..7 for alexnet"),
+    ({"space.batch_size": [16, 1]}, "batch_size must be 2 or more"),
+    ({"space.batch_size": 16.5}, "space.batch_size: input should be a valid integer"),
+    ({"space": 3}, "space: "),
+    ({"training.schedule": "linear"}, "schedule must be one of cosine, constant"),
+    ({"training.epochs": 0}, "epochs must be 1 or more"),
+    ({"trials": 0}, "trials: input should be greater than or equal to 1, but got trials=0"),
+    ({"trials": "many"}, "trials: input should be a valid integer"),
+    ({"time_budget": "2 hours"}, "time_budget: "),
+    ({"time_budget": -5}, "time_budget: input should be greater than 0"),
+    ({"synthetic.difficulty": 3}, "difficulty must be between 0 and 1, but got difficulty=3"),
+    ({"synthetic.dificulty": 1}, "synthetic.dificulty"),
+    ({"sampler": 5}, "sampler: "),
+    ({"weights": {"alexnet": 3}}, "weights"),
+    ({"max_bad_share": 2}, "max_bad_share: input should be less than or equal to 1"),
+    ({"cpus_per_trial": 0}, "cpus_per_trial: input should be greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), BAD_SETTINGS, ids=[str(case[0]) for case in BAD_SETTINGS])
+def test_a_mistake_is_one_line_with_the_key_and_the_value(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(None, settings)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+BAD_FILES = {
+    "not YAML": ("space: [1, 2", "at line 1"),
+    "a list": ("- 1\n- 2\n", "holds a list"),
+    "a tab": ("space:\n\tmomentum: 1\n", "at line 2"),
+    "binary": (b"\xff\xfe\x00", "must be a readable YAML file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    content, words = BAD_FILES[case]
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        load(path, {})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"), [("a.b=3", "a.b", 3), ("a=x=y", "a", "x=y"), ("a=", "a", None)]
+)
+def test_an_override_is_read_as_yaml(text: str, key: str, value: object) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["a", "=3", "a=[1"])
+def test_an_override_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        parse_override(text)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(key=st.sampled_from(sorted(SearchConfig.model_fields)), value=_json)
+def test_whatever_a_setting_is_given_it_is_taken_or_refused_in_one_line(key: str, value: object) -> None:
+    try:
+        config = load(None, {key: value})
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert isinstance(config, SearchConfig)
