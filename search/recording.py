@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from search.messages import FAILED, NUMBER
-from search.results import EPOCHS, TRIALS, ResultsWriter
+from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter
 from search.study import Study
 
 _BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")
@@ -67,7 +67,7 @@ class Recorder(Callback):
     def _put(self, number: int) -> None:
         row = self._rows[number]
         row["state"] = self._study.state(number)
-        if row["state"] != "RUNNING":
+        if row["state"] != RUNNING:
             row["finished"] = datetime.now(UTC)
             del self._rows[number]
         self._writer.put_trial(row)

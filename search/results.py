@@ -1,7 +1,7 @@
 """The Parquet tables of a search: written while it runs, readable at any time by pandas."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
 SCHEMA_VERSION = "1"
-ROWS_PER_PART = 500
-"""Epochs in one file of the epochs' table; a file is written anew for each epoch until it is full."""
+RUNNING = "RUNNING"
+"""The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
 WRITE_SHARE = 0.02
 """Most of the wall time that rewriting the trials' table may take; its cost grows with the search."""
 
@@ -92,35 +92,41 @@ EPOCHS = _schema(
 
 
 class ResultsWriter:
-    """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one."""
+    """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one.
+
+    The epochs' table is a file a trial with a row group an epoch: a longer version begins with the bytes of
+    the shorter one. So even a reader that opens a file twice, as pyarrow's datasets do, once for the footer
+    and once for the rows, reads right when the file is replaced in between.
+    """
 
     def __init__(self, run: Path) -> None:
         """Args: the run's folder."""
         self._folder = run / "results"
         (self._folder / "epochs").mkdir(parents=True, exist_ok=True)
         self._trials: dict[int, Mapping[str, Any]] = {}
-        self._part = EPOCHS.empty_table()
-        self._part_number = len(list(_parts(run)))
+        self._epochs: dict[int, list[pa.Table]] = {}
         self._next_write = 0.0
 
     def put_trial(self, row: Mapping[str, Any]) -> None:
         """Set a trial's row; the file follows at once, or a little later in a search of thousands."""
         self._trials[row["trial"]] = row
+        if row["state"] != RUNNING:
+            self._epochs.pop(row["trial"], None)
         if time.monotonic() >= self._next_write:
             self.flush()
 
     def add_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch's row; when this returns it is on disk."""
-        self._part = pa.concat_tables([self._part, pa.Table.from_pylist([row], schema=EPOCHS)])
-        _write(self._part, self._folder / "epochs" / f"part-{self._part_number:05d}.parquet")
-        if len(self._part) >= ROWS_PER_PART:
-            self._part, self._part_number = EPOCHS.empty_table(), self._part_number + 1
+        number = row["trial"]
+        groups = self._epochs.setdefault(number, [])
+        groups.append(pa.Table.from_pylist([row], schema=EPOCHS))
+        _write(groups, self._folder / "epochs" / f"trial-{number:05d}.parquet")
 
     def flush(self) -> None:
         """Write the trials' table now."""
         started = time.monotonic()
         rows = [self._trials[number] for number in sorted(self._trials)]
-        _write(pa.Table.from_pylist(rows, schema=TRIALS), self._folder / "trials.parquet")
+        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet")
         now = time.monotonic()
         self._next_write = now + (now - started) / WRITE_SHARE
 
@@ -133,9 +139,12 @@ def read_trials(run: Path) -> pd.DataFrame:
     """
     require_run(run)
     file = run / "results" / "trials.parquet"
-    table = pq.read_table(file) if file.exists() else TRIALS.empty_table()
-    trials: pd.DataFrame = table.to_pandas()
-    return trials
+    if not file.exists():
+        return TRIALS.empty_table().to_pandas()
+    with file.open(
+        "rb"
+    ) as opened:  # once: by its path pyarrow opens a file twice, and it may be replaced between
+        return pd.read_parquet(opened)
 
 
 def read_epochs(run: Path) -> pd.DataFrame:
@@ -145,8 +154,10 @@ def read_epochs(run: Path) -> pd.DataFrame:
         InputError: the folder holds no run.
     """
     require_run(run)
-    parts = [str(part) for part in _parts(run)]
-    table = pyarrow.dataset.dataset(parts, schema=EPOCHS).to_table() if parts else EPOCHS.empty_table()
+    folder = run / "results" / "epochs"
+    if not folder.exists():
+        return EPOCHS.empty_table().to_pandas()
+    table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
     rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
 
@@ -163,10 +174,9 @@ def require_run(run: Path) -> None:
         raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
 
 
-def _parts(run: Path) -> list[Path]:
-    return sorted((run / "results" / "epochs").glob("part-*.parquet"))
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    with whole_file(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+def _write(groups: Sequence[pa.Table], path: Path) -> None:
+    """A Parquet file with these row groups, in the place of the earlier one; plain, for the rows are few."""
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with whole_file(path) as partial, pq.ParquetWriter(partial, groups[0].schema, **plain) as writer:
+        for group in groups:
+            writer.write_table(group)

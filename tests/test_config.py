@@ -135,6 +135,8 @@ def test_whatever_a_setting_is_given_it_is_taken_or_refused_in_one_line(key: str
     try:
         config = load(None, {key: value})
     except InputError as error:
-        assert "\n" not in str(error)
+        message = str(error)
     else:
+        message = ""
         assert isinstance(config, SearchConfig)
+    assert "\n" not in message

@@ -1,6 +1,8 @@
 """The Parquet tables: whole at any moment, unique on reading, with units and schema."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genre_core.errors import InputError
-from search.results import EPOCHS, ROWS_PER_PART, TRIALS, ResultsWriter, read_epochs, read_trials, require_new
+from search.results import EPOCHS, TRIALS, ResultsWriter, read_epochs, read_trials, require_new
 
 
 @pytest.fixture
@@ -45,39 +47,53 @@ def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
     assert read_epochs(run)["val_f1"].tolist() == [0.25, 0.5]
 
 
-def test_rows_of_many_files_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
-    first = ResultsWriter(run)
-    for epoch in range(1, ROWS_PER_PART + 3):
-        first.add_epoch(_epoch(7, epoch, val_f1=0.1))
-    second = ResultsWriter(run)
-    second.add_epoch(_epoch(7, 3, attempt=2, val_f1=0.9))
+def test_rows_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
+    writer = ResultsWriter(run)
+    for epoch, attempt in [(1, 1), (2, 1), (2, 2), (3, 2)]:
+        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10))
     rows = read_epochs(run)
-    assert rows["epoch"].tolist() == list(range(1, ROWS_PER_PART + 3))
-    assert rows[rows["epoch"] == 3]["val_f1"].tolist() == [0.9]
-    assert len(list((run / "results" / "epochs").iterdir())) == 3
+    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert rows["val_f1"].tolist() == [0.1, 0.2, 0.2]
 
 
-def test_a_reader_never_sees_half_a_file(run: Path) -> None:
+def _read_opened(path: Path) -> pd.DataFrame:
+    with path.open("rb") as file:
+        return pd.read_parquet(file)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], pd.DataFrame]]] = {
+    "ours, trials": ("trials", read_trials),
+    "ours, epochs": ("epochs", read_epochs),
+    "pandas, trials": ("trials", lambda run: _read_opened(run / "results" / "trials.parquet")),
+    "pandas, epochs": ("epochs", lambda run: pd.read_parquet(run / "results" / "epochs")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
+    table, read = READERS[reader]
     writer = ResultsWriter(run)
     writer.put_trial(_trial(0))
-    seen: list[int] = []
+    writer.add_epoch(_epoch(0, 1))
+    counts: list[int] = []
     done = threading.Event()
 
-    def read() -> None:
+    def read_on() -> None:
         while not done.is_set():
-            seen.append(len(read_trials(run)) + len(read_epochs(run)))
+            counts.append(len(read(run)))
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    for n in range(1, 200):
-        writer.put_trial(_trial(n))
-        writer.add_epoch(_epoch(n, 1))
-    writer.flush()
-    done.set()
-    reader.join()
-    assert seen == sorted(seen), "a table only grows"
-    assert len(seen) > 3
-    assert (len(read_trials(run)), len(read_epochs(run))) == (200, 199)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_on)
+        for n in range(300):
+            if table == "epochs":
+                writer.add_epoch(_epoch(n // 30, n % 30 + 2))
+            else:
+                writer.put_trial(_trial(n))
+                writer.flush()
+        done.set()
+        reading.result()
+    assert counts == sorted(counts), "a table only grows"
+    assert len(counts) > 10
 
 
 def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> None:
