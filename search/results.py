@@ -140,7 +140,7 @@ def read_trials(run: Path) -> pd.DataFrame:
     require_run(run)
     file = run / "results" / "trials.parquet"
     if not file.exists():
-        return TRIALS.empty_table().to_pandas()
+        return pd.DataFrame(columns=TRIALS.names)
     with file.open(
         "rb"
     ) as opened:  # once: by its path pyarrow opens a file twice, and it may be replaced between
@@ -156,7 +156,7 @@ def read_epochs(run: Path) -> pd.DataFrame:
     require_run(run)
     folder = run / "results" / "epochs"
     if not folder.exists():
-        return EPOCHS.empty_table().to_pandas()
+        return pd.DataFrame(columns=EPOCHS.names)
     table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
     rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)

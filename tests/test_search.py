@@ -1,0 +1,143 @@
+"""A search over a real Ray: repeatable, one process for all trials of a worker, honest about what fails."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from rich.console import Console
+
+from genre_core.errors import InputError
+from search import launch
+from search.config import SearchConfig
+from search.display import Display
+from search.results import read_epochs, read_trials
+
+pytestmark = pytest.mark.usefixtures("small_ray")
+
+Search = Callable[..., pd.DataFrame]
+
+
+class WithEvent(Display):
+    """A display that lets something happen between the preparation and the first trial."""
+
+    def __init__(self, event: Callable[[], object], trials: int) -> None:
+        super().__init__(Console(file=StringIO()), trials=trials)
+        self._event = event
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        self._event()
+        yield
+
+
+@pytest.fixture
+def search(tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path) -> Search:
+    """Runs a tiny search with these changes, and gives its trials."""
+
+    def run(name: str = "r", event: Callable[[], object] = lambda: None, **changes: Any) -> pd.DataFrame:
+        config = tiny(**changes)
+        launch.run(config, folder=tmp_path / name, cache=cache, screen=WithEvent(event, config.trials))
+        return read_trials(tmp_path / name)
+
+    return run
+
+
+def test_with_one_worker_a_search_repeats_exactly(search: Search) -> None:
+    columns = [
+        "trial",
+        "state",
+        "backbone",
+        "learning_rate",
+        "momentum",
+        "frozen_blocks",
+        "val_f1",
+        "val_loss",
+    ]
+    pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
+    first, second, other = (
+        search(name, trials=6, pruner=pruner, seed=seed)[columns].to_dict("records")
+        for name, seed in [("a", 5), ("b", 5), ("c", 6)]
+    )
+    assert first == second
+    assert first != other
+
+
+def test_trials_follow_each_other_in_one_process_each_with_its_own_parameters(search: Search) -> None:
+    trials = search(training__epochs=1)
+    assert trials["learning_rate"].nunique() == len(trials)
+    # A process that imports torch takes seconds to start: were there one a trial, the gaps would show it.
+    gaps = trials["started"].iloc[1:].reset_index(drop=True) - trials["finished"].iloc[:-1]
+    assert gaps.dt.total_seconds().max() < 1.0
+
+
+def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: Search) -> None:
+    trials = search(space__learning_rate=[0.01, 1e30], sampler="random", trials=6, seed=1)
+    runaway = trials["learning_rate"] == 1e30
+    assert set(trials["state"]) == {"COMPLETE", "FAIL"}
+    assert trials[runaway]["error"].str.startswith("Diverged: diverged in epoch 1").all()
+    assert trials[~runaway]["error"].isna().all()
+
+
+def test_when_every_trial_fails_the_search_fails(search: Search, tmp_path: Path) -> None:
+    with pytest.raises(launch.SearchFailed, match="diverged in epoch 1"):
+        search(space__learning_rate=1e30, trials=2)
+    assert read_trials(tmp_path / "r")["state"].tolist() == ["FAIL", "FAIL"]
+
+
+def test_a_worker_that_raises_fails_its_trial_with_the_reason(search: Search, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    with pytest.raises(launch.SearchFailed, match="weights must be a state dict"):
+        search(weights=str(weights), trials=2, event=weights.unlink)
+    trials = read_trials(tmp_path / "r")
+    assert trials["state"].tolist() == ["FAIL", "FAIL"]
+    assert trials["error"].str.contains("w.pth cannot be read").all()
+
+
+def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:
+    trials = search(time_budget="12s", trials=10_000)
+    assert 1 < len(trials) < 10_000
+    assert "COMPLETE" in set(trials["state"])
+    assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"time budget reached"}
+    assert "RUNNING" not in set(trials["state"])
+    assert set(read_epochs(tmp_path / "r")["trial"]) <= set(trials["trial"])
+
+
+def test_three_windows_fill_the_three_channels(search: Search) -> None:
+    trials = search(front_end="mel128x3", segment_seconds=1.5, trials=1)
+    assert trials["state"].tolist() == ["COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"front_end": "mel256"}, "front_end must be one of"),
+        ({"segment_seconds": 0.5}, "segment_seconds must give 32 frames, but 0.5 gives 10 with mel64"),
+        ({"segment_seconds": 2.0, "space.backbone": "alexnet"}, "segment_seconds must give 63 frames"),
+        ({"weights": "nowhere.pth"}, "weights must be a state dict"),
+        ({"data": "nowhere"}, "nowhere is neither"),
+        ({"split.test": 0.9}, "shares above 0"),
+        ({"sampler": "tpee"}, "sampler.name must be one of"),
+        ({"pruner": {"name": "median", "warmup": 1}}, "pruner median takes"),
+        ({"gpus_per_trial": 1}, "--gpus-per-trial must be at most the cluster's 0, but got 1"),
+        (
+            {"cpus_per_trial": 64, "workers": None},
+            "--cpus-per-trial must be at most the cluster's 2, but got 64",
+        ),
+        ({"segment_seconds": 3.3}, "100% are: 60 of 60 files left out: 60 shorter than a segment"),
+    ],
+    ids=lambda case: str(case)[:40],
+)
+def test_a_mistake_that_shows_only_in_use_is_refused_in_one_line(
+    changes: dict[str, Any], words: str, search: Search
+) -> None:
+    with pytest.raises(InputError) as caught:
+        search(**{key.replace(".", "__"): value for key, value in changes.items()})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
