@@ -73,8 +73,8 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     prepared = prepare.prepare(config, cache=cache, screen=screen)
     _write_run(config, prepared, folder)
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
-    for noisy in ("ray.tune", "optuna"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("ray.tune", "optuna"):  # a failed trial's reason is in the results, not on the screen
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     the_study = Study(folder / "study.journal", name=folder.name, sampler=sampler, pruner=pruner)
     writer = ResultsWriter(folder)
     recorder = Recorder(the_study, writer, name=folder.name, show=screen.trial)

@@ -1,5 +1,6 @@
 """What to stop: Ray's scheduler over the Optuna study. Every epoch's F1 is reported, the last one's too."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.experiment import Trial
@@ -41,6 +42,6 @@ class StudyScheduler(FIFOScheduler):
 
 def failure_reason(trial: Trial) -> str:
     """The last line of a failed trial's error, which names its kind and its message."""
-    error = trial.get_pickled_error()
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    file = trial.error_file  # on this machine: Ray's get_error reads the copy in storage, which comes later
+    lines = Path(file).read_text(encoding="utf-8").strip().splitlines() if file else []
     return lines[-1].strip() if lines else "the worker ended without a word"

@@ -21,7 +21,7 @@ class StudySearcher(Searcher):
         self, study: Study, config: SearchConfig, *, workers: int, begin: Callable[[int, Recipe], None]
     ) -> None:
         """Args: what to ask, what to sample, how many trials at a time, and who is told of each new one."""
-        super().__init__(metric="val_f1", mode="max")
+        super().__init__()
         self._study = study
         self._config = config
         self._workers = workers
