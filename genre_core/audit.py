@@ -14,6 +14,7 @@ from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
+ALL_CORES = -1  # as joblib has it
 CACHE_NAME = "audit-1.parquet"  # a new number when what is stored, or how it is computed, changes
 
 CACHE_SCHEMA = pa.schema(
@@ -48,7 +49,7 @@ def audit(
     *,
     minimum_seconds: float,
     cache: Path | None,
-    workers: int,
+    workers: int = ALL_CORES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
     """Decode every file not yet excluded: the corpus with lengths, contents and excluded reasons.
@@ -85,6 +86,13 @@ def reason_counts(corpus: Corpus) -> dict[str, int]:
     """Number of excluded tracks by kind of reason, the most frequent first."""
     reasons = (track.excluded_reason for track in corpus.tracks if track.excluded_reason)
     return dict(Counter(reason.partition(":")[0] for reason in reasons).most_common())
+
+
+def excluded_summary(corpus: Corpus) -> str:
+    """How many files were left out for which kinds of reason, in one line; empty where none was."""
+    counts = reason_counts(corpus)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{sum(counts.values())} of {len(corpus.tracks)} files left out: {kinds}" if counts else ""
 
 
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:

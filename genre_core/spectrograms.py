@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from genre_core import audio
 from genre_core.audio import BadAudio
+from genre_core.audit import ALL_CORES
 from genre_core.corpus import Track
 from genre_core.mel import FrontEnd, log_mel, segment_starts
 from genre_core.segments import Segments
@@ -76,7 +77,7 @@ def open_or_build(
     front_end: FrontEnd,
     *,
     cache: Path,
-    workers: int,
+    workers: int = ALL_CORES,
     progress: Callable[[int, int], None] | None = None,
 ) -> SpectrogramStore:
     """The store of these tracks: the one in the cache, or a new one, built in parallel.

@@ -43,17 +43,21 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="Of the run's folder; without one, the time of day.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="How many trials.")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="End after so long: 90s, 30m, 2h.")] = None,
+    trials: Annotated[str | None, typer.Option(metavar="N", help="How many trials.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End after so long: 90s, 30m, 2h.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, this machine.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Trials at a time; without it, as many as fit.")] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="Cores a trial takes.")] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs a trial takes; fractions share one.")
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Trials at a time; without it, as many as fit.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sampler and of every trial.")] = None,
+    cpus_per_trial: Annotated[str | None, typer.Option(metavar="X", help="Cores a trial takes.")] = None,
+    gpus_per_trial: Annotated[
+        str | None, typer.Option(metavar="X", help="GPUs a trial takes; fractions share one.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Of the sampler and of every trial.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5."),
@@ -85,7 +89,7 @@ def run(
         "seed": seed,
     }
     overrides = dict(settings.parse_override(text) for text in set_ or [])
-    overrides |= {key: value for key, value in flags.items() if value is not None}
+    overrides |= {key: settings.parse_value(value) for key, value in flags.items() if value is not None}
     folder = runs / (name or _default_name(config))
     require_new(folder)
     _run(settings.load(config, overrides), folder, _cache(cache))
@@ -125,10 +129,13 @@ def check(
     cache: Cache = None,
 ) -> None:
     """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
+    from genre_core.audit import audit, excluded_summary
+    from genre_core.corpus import read_corpus
     from search.display import Display
-    from search.prepare import audited, excluded_summary
 
-    corpus = audited(source, segment_seconds, cache=_cache(cache), screen=Display(_console()))
+    found = read_corpus(source)
+    with Display(_console()).progress("Checking audio files") as report:
+        corpus = audit(found, minimum_seconds=segment_seconds, cache=_cache(cache), progress=report)
     bad = [track for track in corpus.tracks if track.excluded_reason]
     for track in bad:
         typer.echo(f"{track.track_id!r}: {track.excluded_reason}")

@@ -207,6 +207,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
         raise InputError(_one_line(error)) from error
+    config = _with_absolute_paths(config)
     _check_space(config)
     return config
 
@@ -222,16 +223,39 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(
             f"--set must be key=value, but got --set {text}; for example --set training.epochs=5"
         )
+    return key.strip(), parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A setting's value on the command line, read as YAML.
+
+    Raises:
+        InputError: it is not YAML.
+    """
     try:
-        return key.strip(), yaml.safe_load(value)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--set needs a YAML value, but got --set {text}; quote it") from error
+        raise InputError(f"a setting must be a YAML value, but got {text}; quote it") from error
 
 
 def to_yaml(config: SearchConfig) -> str:
     """The whole configuration, resolved, as YAML that `load` reads back to an equal one."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
+
+
+def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
+    """Paths as they are seen from anywhere: workers, and the command that repeats a trial, start elsewhere."""
+
+    def absolute(value: str, *names: str) -> str:
+        return value if value in names else str(Path(value).expanduser().absolute())
+
+    weights = (
+        absolute(config.weights, "imagenet", "random")
+        if isinstance(config.weights, str)
+        else {backbone: absolute(value, "imagenet", "random") for backbone, value in config.weights.items()}
+    )
+    return config.model_copy(update={"data": absolute(config.data, BUILTIN), "weights": weights})
 
 
 def _read(path: Path) -> dict[str, Any]:

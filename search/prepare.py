@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from genre_core import backbones, corpus, mel, spectrograms, synthetic
-from genre_core.audit import audit, reason_counts
+from genre_core.audit import audit, excluded_summary, reason_counts
 from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
@@ -59,36 +58,18 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     )
     for backbone in config.backbones:
         _check_weights(config, backbone, screen)
-    tracks = audited(_source(config, cache, screen), config.segment_seconds, cache=cache, screen=screen)
+    found = corpus.read_corpus(_source(config, cache, screen))
+    with screen.progress("Checking audio files") as report:
+        tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.max_bad_share)
     tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
     with screen.progress("Computing spectrograms") as report:
-        store = spectrograms.open_or_build(
-            tracks.usable, front_end, cache=cache, workers=_cores(), progress=report
-        )
+        store = spectrograms.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     return Prepared(corpus=tracks, store=store, segment_frames=segment_frames)
-
-
-def audited(source: Path, minimum_seconds: float, *, cache: Path, screen: Screen) -> Corpus:
-    """The corpus at this place, each file decoded once and judged."""
-    found = corpus.read_corpus(source)
-    with screen.progress("Checking audio files") as report:
-        return audit(found, minimum_seconds=minimum_seconds, cache=cache, workers=_cores(), progress=report)
-
-
-def excluded_summary(tracks: Corpus) -> str:
-    """Which kinds of fault excluded how many files, in one line; empty where none did."""
-    counts = reason_counts(tracks)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"{sum(counts.values())} of {len(tracks.tracks)} files left out: {kinds}" if counts else ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:

@@ -1,5 +1,6 @@
 """What to stop: Ray's scheduler over the Optuna study. Every epoch's F1 is reported, the last one's too."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,4 +45,5 @@ def failure_reason(trial: Trial) -> str:
     """The last line of a failed trial's error, which names its kind and its message."""
     file = trial.error_file  # on this machine: Ray's get_error reads the copy in storage, which comes later
     lines = Path(file).read_text(encoding="utf-8").strip().splitlines() if file else []
-    return lines[-1].strip() if lines else "the worker ended without a word"
+    last = lines[-1].strip() if lines else "the worker ended without a word"
+    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", last)  # an exception's module says little

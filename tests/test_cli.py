@@ -1,0 +1,127 @@
+"""The command line: mistakes are one line and exit code 2, Ctrl-C keeps what there is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import psutil
+import pytest
+import soundfile
+from conftest import TINY, Command
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from search.results import read_epochs, read_trials
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["run", "--trials", "many"],
+            "trials: input should be a valid integer, unable to parse string as an integer, but got trials='many'",
+        ),
+        (["run", "--trails", "3"], "No such option: --trails"),
+        (["run", "--trials", "0"], "trials: input should be greater than or equal to 1, but got trials=0"),
+        (["run", "--set", "trials"], "--set must be key=value, but got --set trials"),
+        (["run", "--set", "space.momentun=0.9"], "space.momentun is not a setting; did you mean momentum?"),
+        (["run", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["run", "--data", "nowhere", "--set", "weights=random"], "nowhere is neither"),
+        (["search"], "No such command 'search'"),
+        (["results", "nowhere"], "RUN must be the folder of a search"),
+        (["best", "nowhere"], "RUN must be the folder of a search"),
+        (["data", "check", "nowhere"], "nowhere is neither"),
+        (
+            ["data", "make", "new", "--difficulty", "2"],
+            "difficulty must be between 0 and 1, but got difficulty=2.0",
+        ),
+        (["data", "make", "."], "DIR must be new or empty"),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, list) else "",
+)
+def test_a_mistake_is_one_line_on_standard_error(
+    arguments: list[str], words: str, genre_search: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "something").touch()
+    done = genre_search(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_made_corpus_is_all_good_and_a_spoilt_file_is_named(genre_search: Command, tmp_path: Path) -> None:
+    made = genre_search("data", "make", tmp_path / "m", "--tracks-per-genre", 3, "--seconds", 3)
+    assert made.returncode == 0, made.stderr
+    good = genre_search("data", "check", tmp_path / "m")
+    assert (good.returncode, good.stdout.splitlines()[-1]) == (0, "30 files in 10 genres, all good")
+    soundfile.write(tmp_path / "m" / "jazz" / "jazz.00001.wav", np.zeros(70_000), 22_050)
+    (tmp_path / "m" / "rock" / "rock.00000.wav").write_text("not audio")
+    bad = genre_search("data", "check", tmp_path / "m")
+    assert bad.returncode == 1
+    assert "'jazz/jazz.00001.wav': silent" in bad.stdout
+    assert "'rock/rock.00000.wav': unreadable" in bad.stdout
+    assert bad.stdout.splitlines()[-1].startswith("2 of 30 files left out: ")
+
+
+def test_version_names_every_package_and_device(genre_search: Command) -> None:
+    shown = genre_search("version").stdout
+    assert all(name in shown for name in ("genre-search", "torch", "torchaudio", "ray", "optuna", "cpu, "))
+
+
+def _children(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
+    signal_number: signal.Signals, music: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = [
+        f"--set={key}={value}" for key, value in TINY.items() if key not in ("trials", "space.learning_rate")
+    ]
+    command = [
+        str(Path(sys.executable).parent / "genre-search"),
+        "run",
+        "--data",
+        str(music),
+        "--trials",
+        "5000",
+    ]
+    process = subprocess.Popen(
+        [*command, "--runs", str(tmp_path), "--name", "cut", *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GENRE_SEARCH_CACHE": str(cache)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "COMPLETE" in line:
+            break
+    started = _children(process)
+    assert started
+    time.sleep(0.5)
+    os.killpg(process.pid, signal_number) if signal_number == signal.SIGINT else process.send_signal(
+        signal_number
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
+    trials = read_trials(tmp_path / "cut")
+    assert set(trials["state"]) <= {"COMPLETE", "PRUNED", "FAIL"}
+    assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"interrupted"}
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "cut" / "study.journal")))
+    study = optuna.load_study(study_name="cut", storage=storage)
+    assert [trial.state.name for trial in study.trials] == trials["state"].tolist()
+    reported = sum(len(trial.intermediate_values) for trial in study.trials)
+    assert len(read_epochs(tmp_path / "cut")) == reported
