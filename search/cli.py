@@ -78,18 +78,18 @@ def run(
     from search import config as settings
     from search.results import require_new
 
-    flags = {
-        "data": data,
+    texts = {"data": data, "address": address}
+    values = {
         "trials": trials,
         "time_budget": time_budget,
-        "address": address,
         "workers": workers,
         "cpus_per_trial": cpus_per_trial,
         "gpus_per_trial": gpus_per_trial,
         "seed": seed,
     }
     overrides = dict(settings.parse_override(text) for text in set_ or [])
-    overrides |= {key: settings.parse_value(value) for key, value in flags.items() if value is not None}
+    overrides |= {key: settings.parse_value(value) for key, value in values.items() if value is not None}
+    overrides |= {key: text for key, text in texts.items() if text is not None}
     folder = runs / (name or _default_name(config))
     require_new(folder)
     _run(settings.load(config, overrides), folder, _cache(cache))

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from genre_core.audit import CACHE_NAME, audit, reason_counts
-from genre_core.corpus import Corpus, Track, load_corpus, read_corpus, split_corpus, write_corpus
+from genre_core.corpus import Corpus, Track, load_corpus, read_corpus, write_corpus
+from genre_core.splits import split_corpus
 from genre_core.errors import InputError
 
 SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
