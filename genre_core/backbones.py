@@ -113,7 +113,7 @@ def check_weights(backbone: str, weights: str) -> tuple[str, ...]:
     """Fetch and check a backbone's weights before anything is spent on them.
 
     Returns:
-        The layers that stay random because the weights lack them as a whole.
+        The blocks that stay random, wholly or in part, because the weights lack their layers.
 
     Raises:
         InputError: the weights cannot be had or do not fit.
@@ -122,7 +122,9 @@ def check_weights(backbone: str, weights: str) -> tuple[str, ...]:
         return ()
     with torch.device("meta"):
         model = _torchvision_model(backbone)
-    return _fit(model, backbone, weights)[1]
+    missing = {model.get_submodule(layer) for layer in _fit(model, backbone, weights)[1]}
+    blocks, _ = _blocks(backbone, model)
+    return tuple(name for name, block in blocks.items() if missing & set(block.modules()))
 
 
 def load_weights(model: nn.Module, backbone: str, weights: str) -> None:

@@ -248,7 +248,7 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """Paths as they are seen from anywhere: workers, and the command that repeats a trial, start elsewhere."""
 
     def absolute(value: str, *names: str) -> str:
-        return value if value in names else str(Path(value).expanduser().absolute())
+        return value if value in names else str(Path(value).expanduser().resolve())
 
     weights = (
         absolute(config.weights, "imagenet", "random")

@@ -79,7 +79,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     writer = ResultsWriter(folder)
     recorder = Recorder(the_study, writer, name=folder.name, show=screen.trial)
     started = time.monotonic()
-    with _ray(config), screen.searching():
+    with screen.searching(), _ray(config):
         _tune(config, prepared, folder, the_study, recorder)
     over = config.time_budget is not None and time.monotonic() - started >= config.time_budget
     interrupted = bool(the_study.running) and not over

@@ -87,7 +87,7 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
 def _check_weights(config: SearchConfig, backbone: str, screen: Screen) -> None:
     weights = config.weights_of(backbone)
     if missing := backbones.check_weights(backbone, weights):
-        screen.say(f"{backbone}: {weights} lacks {', '.join(missing)}; left random")
+        screen.say(f"{backbone}: {', '.join(missing)} stay random, for {weights} lacks layers of them")
 
 
 def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:

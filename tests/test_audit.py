@@ -11,8 +11,8 @@ import soundfile
 
 from genre_core.audit import CACHE_NAME, audit, reason_counts
 from genre_core.corpus import Corpus, Track, load_corpus, read_corpus, write_corpus
-from genre_core.splits import split_corpus
 from genre_core.errors import InputError
+from genre_core.splits import split_corpus
 
 SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
 RATE = 8_000

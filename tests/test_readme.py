@@ -1,0 +1,69 @@
+"""What the README says is so: its commands parse, its tree is the code's own account, its paths exist."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+from search.cli import app
+from search.config import load
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+COMMANDS = [
+    line[2:]
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+MODULES = sorted(path for package in ("genre_core", "search") for path in (ROOT / package).glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("genre-search")])
+def test_a_command_has_the_options_it_is_shown_with(command: str) -> None:
+    group = typer.main.get_command(app)
+    arguments = shlex.split(command)[1:]
+    while hasattr(group, "commands"):
+        group = group.commands[arguments.pop(0)]
+    parameters = group.make_context("genre-search", arguments).params
+    overrides = dict(text.split("=", 1) for text in parameters.get("set_") or [])
+    config = parameters.get("config")
+    load(ROOT / config if config else None, {k: yaml.safe_load(v) for k, v in overrides.items()})
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_a_make_target_exists(command: str) -> None:
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_command_is_known_to_these_tests() -> None:
+    assert COMMANDS
+    assert all(command.startswith(("genre-search ", "make ")) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_the_tree_says_of_a_module_what_it_says_of_itself(path: Path) -> None:
+    first_line = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    assert re.search(rf"^  {path.name} +{re.escape(first_line)}$", README, re.MULTILINE)
+
+
+def test_the_tree_names_nothing_that_is_not_there() -> None:
+    tree = README.split("## Architecture")[1].split("```")[1]
+    named = re.findall(r"^  (\w+\.py)", tree, re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in MODULES)
+    for folder in re.findall(r"^(\w+)/", tree, re.MULTILINE):
+        assert (ROOT / folder).is_dir()
+
+
+def test_the_settings_shown_are_legal(tmp_path: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
+        (tmp_path / "c.yaml").write_text(block)
+        load(tmp_path / "c.yaml", {})
+
+
+def test_the_python_shown_is_python() -> None:
+    compile(PYTHON, "README.md", "exec")
