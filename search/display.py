@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
     from search.prepare import Report
     from search.recording import Row
 
+STATE_WORD = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+"""A trial's state in a sentence."""
 STATE_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
 
 
@@ -31,7 +33,6 @@ class Display:
         self._ended: Counter[str] = Counter()
         self._best: Row | None = None
         self._started = time.monotonic()
-        self._live: Live | None = None
 
     def say(self, text: str) -> None:
         """One line."""
@@ -63,10 +64,7 @@ class Display:
         if not self._console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True
-        ) as live:
-            self._live = live
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True):
             yield
 
     def trial(self, row: "Row") -> None:
@@ -83,9 +81,11 @@ class Display:
     def headline(self) -> str:
         """How far the search is, in one line."""
         done = sum(self._ended.values())
+        if not done and not self._running:
+            return "starting Ray"
         parts = [f"{done}/{self._trials} trials", f"{len(self._running)} running"]
         parts += [
-            f"{self._ended[state]} {state.lower()}" for state in ("PRUNED", "FAIL") if self._ended[state]
+            f"{self._ended[state]} {STATE_WORD[state]}" for state in ("PRUNED", "FAIL") if self._ended[state]
         ]
         if self._best and self._best["val_f1"] is not None:
             parts.append(
@@ -108,7 +108,7 @@ class Display:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for title in ("trial", "backbone", "frozen", "learning rate", "momentum", "epoch", "best F1"):
             table.add_column(title, justify="left" if title == "backbone" else "right")
-        for row in self._running.values():
+        for row in list(self._running.values()):  # drawn in a thread of its own
             table.add_row(
                 str(row["trial"]),
                 row["backbone"],

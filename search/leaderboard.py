@@ -10,10 +10,9 @@ from rich.text import Text
 
 from genre_core.errors import InputError
 from search.config import Space
-from search.display import STATE_STYLE, duration, score
+from search.display import STATE_STYLE, STATE_WORD, duration, score
 from search.results import read_epochs, read_trials
 
-STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
 """Columns whose small values come first."""
 _TITLES = (
@@ -42,8 +41,8 @@ def select(
         InputError: no run, no such state, or no such column.
     """
     trials = read_trials(run)
-    if state is not None and state.upper() not in STATES:
-        raise InputError(f"--state must be one of {', '.join(STATES)}, but got --state {state}")
+    if state is not None and state.upper() not in STATE_WORD:
+        raise InputError(f"--state must be one of {', '.join(STATE_WORD)}, but got --state {state}")
     if sort not in trials.columns:
         raise InputError(
             f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}"
@@ -71,7 +70,7 @@ def summary(run: Path) -> Text:
     trials = read_trials(run)
     counts = trials["state"].value_counts()
     text = Text(f"{len(trials)} trials: ")
-    text.append(", ".join(f"{counts[state]} {state.lower()}" for state in STATES if state in counts))
+    text.append(", ".join(f"{counts[state]} {word}" for state, word in STATE_WORD.items() if state in counts))
     if len(trials) and trials["finished"].notna().any():
         text.append(f", in {duration((trials['finished'].max() - trials['started'].min()).total_seconds())}")
     for reason, count in trials["error"].value_counts().head(3).items():
