@@ -22,6 +22,9 @@ from search.config import BUILTIN, SearchConfig
 HIDDEN = "hidden file"
 """The audit's kind for what is not meant as audio; it does not count as a bad file."""
 
+NAMED = 10
+"""Bad files that are named on the screen."""
+
 Report = Callable[[int, int], None]
 """Told (done, total) while something long goes on."""
 
@@ -67,6 +70,7 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
         store = spectrograms.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
+    _tell_excluded(tracks, screen)
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     return Prepared(corpus=tracks, store=store, segment_frames=segment_frames)
@@ -111,6 +115,15 @@ def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
             f"{excluded_summary(tracks)}; see them with: genre-search data check"
         )
+
+
+def _tell_excluded(tracks: Corpus, screen: Screen) -> None:
+    """Name the first few files that are left out, and count the rest; corpus.parquet names all."""
+    excluded = [track for track in tracks.tracks if track.excluded_reason]
+    for track in excluded[:NAMED]:
+        screen.say(f"left out {track.track_id!r}: {track.excluded_reason}")
+    if len(excluded) > NAMED:
+        screen.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
 
 
 def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:
