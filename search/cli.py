@@ -237,5 +237,5 @@ def _print(*parts: Any) -> None:
 
 
 def _complain(error: object, code: int) -> int:
-    typer.echo(f"error: {error}", err=True)
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
     return code

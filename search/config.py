@@ -5,99 +5,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from genre_core.errors import InputError
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from genre_core.synthetic import SyntheticCorpus
+from search.space import Settings, Space, choices, ends
 
 BUILTIN = "builtin"
 """The value of `data` that stands for the built-in corpus."""
 
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FloatRange(_Settings):
-    """Any number from low to high."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Sample the logarithm evenly."""
-    step: float | None = None
-
-
-class IntRange(_Settings):
-    """Any whole number from low to high."""
-
-    low: int
-    high: int
-    log: bool = False
-    step: int = 1
-
-
-class DepthRange(_Settings):
-    """How many leading blocks to freeze; `all` is as many as the drawn backbone has."""
-
-    low: int = Field(default=0, ge=0)
-    high: int | Literal["all"] = "all"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, Mapping | BaseModel):
-        return "range"
-    return "choices" if isinstance(value, list | tuple) else "fixed"
-
-
 _UNION_MEMBERS = ("fixed", "choices", "range", "int", "literal['all']", "str", "dict[str,str]")
 """What pydantic adds to the path of a mistake inside a union; no setting is called so."""
 
-_Fixed, _Choices, _Range = Tag("fixed"), Tag("choices"), Tag("range")
-_by_kind = Discriminator(_kind)
-_AtLeastOne = Field(min_length=1)
 
-FloatValue = Annotated[
-    Annotated[float, _Fixed]
-    | Annotated[tuple[float, ...], _AtLeastOne, _Choices]
-    | Annotated[FloatRange, _Range],
-    _by_kind,
-]
-IntValue = Annotated[
-    Annotated[int, _Fixed] | Annotated[tuple[int, ...], _AtLeastOne, _Choices] | Annotated[IntRange, _Range],
-    _by_kind,
-]
-DepthValue = Annotated[
-    Annotated[int, _Fixed]
-    | Annotated[tuple[int, ...], _AtLeastOne, _Choices]
-    | Annotated[DepthRange, _Range],
-    _by_kind,
-]
-BoolValue = Annotated[Annotated[bool, _Fixed] | Annotated[tuple[bool, ...], _AtLeastOne, _Choices], _by_kind]
-NameValue = Annotated[Annotated[str, _Fixed] | Annotated[tuple[str, ...], _AtLeastOne, _Choices], _by_kind]
-
-
-class Space(_Settings):
-    """What is sampled for each trial. One value is fixed, a list is a choice, {low, high} a range."""
-
-    backbone: NameValue = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
-    learning_rate: FloatValue = FloatRange(low=1e-4, high=1e-1, log=True)
-    momentum: FloatValue = FloatRange(low=0.5, high=0.99)
-    frozen_blocks: DepthValue = DepthRange()
-    nesterov: BoolValue = False
-    weight_decay: FloatValue = 0.0
-    head_lr_ratio: FloatValue = 1.0
-    batch_size: IntValue = 32
-    label_smoothing: FloatValue = 0.0
-
-
-class Training(_Settings):
+class Training(Settings):
     """What is the same for all trials of a search; see `genre_core.recipe.Recipe`."""
 
     epochs: int = 20
@@ -107,7 +34,7 @@ class Training(_Settings):
     class_weights: str = "none"
 
 
-class Split(_Settings):
+class Split(Settings):
     """Shares of the tracks for validation and test, and the seed of the draw; groups stay whole."""
 
     validation: float = 0.2
@@ -138,7 +65,7 @@ def _seconds(value: object) -> object:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else value
 
 
-class SearchConfig(_Settings):
+class SearchConfig(Settings):
     """A whole search."""
 
     data: str = BUILTIN
@@ -187,11 +114,6 @@ class SearchConfig(_Settings):
     def backbones(self) -> tuple[str, ...]:
         """All backbones that may be drawn."""
         return choices(self.space.backbone)
-
-
-def choices(value: Any) -> tuple[Any, ...]:
-    """The values that a fixed value or a choice may take."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
@@ -316,13 +238,15 @@ def _known_keys(model: type[BaseModel]) -> list[str]:
 
 def _check_space(config: SearchConfig) -> None:
     """Both ends of every range, for every backbone, must make a recipe that can be followed."""
-    ends = {
-        name: _ends(name, getattr(config.space, name)) for name in Space.model_fields if name != "backbone"
-    }
+    if isinstance(config.weights, dict):
+        for backbone in config.weights:
+            block_names(backbone)
+    sampled = [name for name in Space.model_fields if name != "backbone"]
+    extremes = {name: ends(name, getattr(config.space, name)) for name in sampled}
     for backbone in config.backbones:
         n_blocks = len(block_names(backbone))
-        depths = tuple(n_blocks if depth == "all" else depth for depth in ends["frozen_blocks"])
-        own = {**ends, "frozen_blocks": depths}
+        depths = tuple(n_blocks if depth == "all" else depth for depth in extremes["frozen_blocks"])
+        own = {**extremes, "frozen_blocks": depths}
         lowest = Recipe(
             backbone=backbone,
             weights=config.weights_of(backbone),
@@ -333,18 +257,3 @@ def _check_space(config: SearchConfig) -> None:
         for name, values in own.items():
             for value in values:
                 replace(lowest, **{name: value})
-
-
-def _ends(name: str, value: Any) -> tuple[Any, ...]:
-    """The values that a setting takes at its extremes."""
-    if not isinstance(value, FloatRange | IntRange | DepthRange):
-        return choices(value)
-    if value.high != "all" and value.low >= value.high:
-        raise InputError(
-            f"space.{name}: low must be less than high, but got low={value.low}, high={value.high}"
-        )
-    if getattr(value, "log", False) and value.low <= 0:
-        raise InputError(f"space.{name}: low must be above 0 with log: true, but got low={value.low}")
-    if getattr(value, "log", False) and getattr(value, "step", None) not in (None, 1):
-        raise InputError(f"space.{name}: step and log: true exclude each other; drop one of them")
-    return value.low, value.high

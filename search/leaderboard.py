@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from genre_core.errors import InputError
-from search.config import Space
 from search.display import STATE_STYLE, STATE_WORD, duration, score
 from search.results import read_epochs, read_trials
+from search.space import Space
 
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
 """Columns whose small values come first."""

@@ -91,7 +91,7 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
 def _check_weights(config: SearchConfig, backbone: str, screen: Screen) -> None:
     weights = config.weights_of(backbone)
     if missing := backbones.check_weights(backbone, weights):
-        screen.say(f"{backbone}: {', '.join(missing)} stay random, for {weights} lacks layers of them")
+        screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
 
 
 def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:

@@ -9,8 +9,9 @@ from ray.tune.search import Searcher
 
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
-from search.config import DepthRange, FloatRange, IntRange, SearchConfig
+from search.config import SearchConfig
 from search.messages import NUMBER, RECIPE
+from search.space import DepthRange, FloatRange, IntRange
 from search.study import Study
 
 

@@ -78,6 +78,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"synthetic.dificulty": 1}, "synthetic.dificulty"),
     ({"sampler": 5}, "sampler: "),
     ({"weights": {"alexnet": 3}}, "weights"),
+    ({"weights": {"alexnett": "random"}}, "backbone='alexnett'; did you mean alexnet?"),
     ({"max_bad_share": 2}, "max_bad_share: input should be less than or equal to 1"),
     ({"cpus_per_trial": 0}, "cpus_per_trial: input should be greater than 0"),
 ]
