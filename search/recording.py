@@ -57,10 +57,16 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The worker died or raised, which the scheduler has told the study."""
-        self.put_failed(trial.config[NUMBER])
+        self._put_failed(trial.config[NUMBER])
 
-    def put_failed(self, number: int) -> None:
-        """Record a failure that the study knows of."""
+    def end(self, reason: str) -> None:
+        """The search is over: what was still running came to nothing, for this reason."""
+        for number in self._study.running:
+            self._study.fail(number, reason)
+            self._put_failed(number)
+        self._writer.flush()
+
+    def _put_failed(self, number: int) -> None:
         self._rows[number]["error"] = self._study.error(number)
         self._put(number)
 

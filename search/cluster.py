@@ -1,0 +1,100 @@
+"""The Ray to run on: the one at an address, or one of our own; and how many trials it has room for."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from genre_core.errors import InputError
+
+OBJECT_STORE_BYTES = 2 * 1024**3
+"""Of a Ray that is started here: models on their way to the shelf pass through it."""
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a GPU sees none
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results tables take their place
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the study is the state; Tune's own snapshots grow with it
+}
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray for as long as the context lasts; a polite kill ends it as Ctrl-C does.
+
+    A Ray that this process is connected to already is used as it is, and left so.
+
+    Args:
+        address: of a running cluster; None starts a Ray on this machine that ends with the context.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    for noisy in ("ray.tune", "optuna"):  # a failed trial's reason is in the results, not on the screen
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        _connect(address)
+        with _termination_as_interrupt():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def room(
+    *, cpus_per_trial: float, gpus_per_trial: float | None, workers: int | None, growing: bool
+) -> tuple[int, float]:
+    """Trials at a time, and GPUs for each.
+
+    Args:
+        cpus_per_trial: cores that each trial takes.
+        gpus_per_trial: GPUs that each takes; None for one where the cluster has any.
+        workers: trials at a time, at most.
+        growing: the cluster may add nodes for what is asked of it, so `workers` is taken as given.
+
+    Raises:
+        InputError: the cluster has not room for one trial.
+    """
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, all_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    gpus = min(1.0, all_gpus) if gpus_per_trial is None else gpus_per_trial
+    if growing and workers is not None:
+        return workers, gpus
+    if gpus > all_gpus:
+        raise InputError(f"--gpus-per-trial must be at most the cluster's {all_gpus:g}, but got {gpus:g}")
+    if cpus_per_trial > cores:
+        raise InputError(
+            f"--cpus-per-trial must be at most the cluster's {cores:g}, but got {cpus_per_trial:g}"
+        )
+    fitting = min(int(cores / cpus_per_trial), int(all_gpus / gpus) if gpus else sys.maxsize)
+    return min(workers or fitting, fitting), gpus
+
+
+def _connect(address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--address must be a running Ray cluster, but got {address}: {reason}") from error
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    earlier = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
