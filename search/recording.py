@@ -52,7 +52,7 @@ class Recorder(Callback):
             row.update(_progress(result))
             if result["best_epoch"] == result["epoch"]:
                 row.update({name: result[name] for name in _BEST})
-        row["node"] = result.get("hostname")
+        row.update(node=result["hostname"], pid=result["pid"])
         self._put(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

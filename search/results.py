@@ -63,6 +63,7 @@ TRIALS = _schema(
     ("training_seconds", _real, "s"),
     ("peak_memory_bytes", _whole, "bytes"),
     ("node", _text),
+    ("pid", _whole),
     ("device", _text),
     ("seed", _whole),
     ("attempt", _whole),

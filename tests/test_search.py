@@ -71,9 +71,7 @@ def test_with_one_worker_a_search_repeats_exactly(search: Search) -> None:
 def test_trials_follow_each_other_in_one_process_each_with_its_own_parameters(search: Search) -> None:
     trials = search(training__epochs=1)
     assert trials["learning_rate"].nunique() == len(trials)
-    # A process that imports torch takes seconds to start: were there one a trial, the gaps would show it.
-    gaps = trials["started"].iloc[1:].reset_index(drop=True) - trials["finished"].iloc[:-1]
-    assert gaps.dt.total_seconds().max() < 1.0
+    assert trials["pid"].nunique() == 1
 
 
 def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: Search) -> None:
@@ -135,9 +133,10 @@ def test_three_windows_fill_the_three_channels(search: Search) -> None:
     ids=lambda case: str(case)[:40],
 )
 def test_a_mistake_that_shows_only_in_use_is_refused_in_one_line(
-    changes: dict[str, Any], words: str, search: Search
+    changes: dict[str, Any], words: str, search: Search, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as caught:
         search(**{key.replace(".", "__"): value for key, value in changes.items()})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists(), "a refused search takes no name"
