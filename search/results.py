@@ -145,7 +145,7 @@ def read_trials(run: Path) -> pd.DataFrame:
     with file.open(
         "rb"
     ) as opened:  # once: by its path pyarrow opens a file twice, and it may be replaced between
-        return pd.read_parquet(opened)
+        return pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
 
 
 def read_epochs(run: Path) -> pd.DataFrame:
