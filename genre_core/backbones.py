@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from genre_core.errors import InputError
 from genre_core.families import block_names
 
+CHUNK = {"cpu": 16, "cuda": 256}
+"""Segments that go through the frozen blocks at a time, by device: as few as keep it busy."""
+
 StateDict = Mapping[str, Tensor]
 
 
@@ -62,11 +65,26 @@ class Network(nn.Module):
         self.frozen = Frozen(OrderedDict(named[:cut]))
         self.trained = nn.Sequential(OrderedDict([*named[cut:], ("head", head)]))
 
+    @torch.no_grad()
     def to_cut(self, mels: Tensor) -> Tensor:
-        """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the cut."""
-        with torch.no_grad():
-            features: Tensor = self.frozen(self.image(mels))
-        return features
+        """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the cut.
+
+        A segment's activations are the same to the bit whichever others it comes with: the frozen blocks
+        see one fixed number of segments at a time, for kernels differ by the size of their batch.
+        """
+        if not len(self.frozen):
+            return self.image(mels)  # type: ignore[no-any-return]
+        size = CHUNK[mels.device.type]
+        activations: Tensor | None = None
+        for first in range(0, len(mels), size):
+            chunk = mels[first : first + size]
+            padded = torch.cat([chunk, chunk[:1].expand(size - len(chunk), *chunk.shape[1:])])
+            through = self.frozen(self.image(padded))[: len(chunk)]
+            if activations is None:
+                activations = through.new_empty(len(mels), *through.shape[1:])
+            activations[first : first + size] = through
+        assert activations is not None, "there is at least one segment"
+        return activations
 
     def forward(self, mels: Tensor) -> Tensor:
         """Log-mel segments in dB, [segments, channels, mels, frames] -> logits [segments, genres]."""

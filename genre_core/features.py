@@ -2,13 +2,9 @@
 
 import time
 
-import torch
 from torch import Tensor
 
 from genre_core.backbones import Network
-
-CHUNK = 64
-"""Segments that go through the frozen blocks at a time."""
 
 
 class Features:
@@ -43,9 +39,7 @@ class Features:
         return self._network.to_cut(self._mels[segments])
 
     def _computed_once(self, budget_bytes: int) -> Tensor | None:
-        first = self._network.to_cut(self._mels[:CHUNK])
-        bytes_each = first[0].numel() * first.element_size()
-        if bytes_each * len(self._mels) > budget_bytes:
+        one = self._network.to_cut(self._mels[:1])
+        if one.numel() * one.element_size() * len(self._mels) > budget_bytes:
             return None
-        rest = (self._network.to_cut(chunk) for chunk in torch.split(self._mels[CHUNK:], CHUNK) if len(chunk))
-        return torch.cat([first, *rest])
+        return self._network.to_cut(self._mels)

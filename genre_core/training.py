@@ -65,8 +65,10 @@ class FineTune:
         self.best_epoch = 0
         self._recipe = recipe
         self._train, self._validation = train, validation
-        self._train_features = Features(network, train.mels, budget_bytes=feature_bytes)
-        self._validation_features = Features(network, validation.mels, budget_bytes=feature_bytes)
+        bytes_each = feature_bytes // (len(train) + len(validation))
+        self._train_features, self._validation_features = (
+            Features(network, part.mels, budget_bytes=bytes_each * len(part)) for part in (train, validation)
+        )
         self.features = self._train_features.kind
         self.features_seconds = self._train_features.seconds + self._validation_features.seconds
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None

@@ -73,6 +73,15 @@ def test_dropout_in_frozen_blocks_is_off_and_in_trained_blocks_on(name: str) -> 
     assert not torch.equal(trained(_mels()), trained(_mels()))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_activations_at_the_deepest_cut_do_not_depend_on_the_company(name: str) -> None:
+    network, mels = _network(name, len(BLOCKS[name])), _mels(21)
+    together = network.to_cut(mels)
+    assert len(together) == 21
+    for few in (torch.tensor([20]), torch.tensor([5, 0, 19]), torch.arange(20, -1, -1)):
+        assert torch.equal(network.to_cut(mels[few]), together[few])
+
+
 def test_one_channel_is_repeated_and_three_are_kept() -> None:
     repeated = ToImage(*LEVELS)(_mels())
     assert repeated.shape == (2, 3, 64, 64)

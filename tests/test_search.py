@@ -1,5 +1,6 @@
 """A search over a real Ray: repeatable, one process for all trials of a worker, honest about what fails."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -12,6 +13,7 @@ import torch
 import torchvision
 from rich.console import Console
 
+from genre_core.corpus import load_corpus
 from genre_core.errors import InputError
 from search import launch
 from search.config import SearchConfig
@@ -105,6 +107,22 @@ def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, t
     assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"time budget reached"}
     assert "RUNNING" not in set(trials["state"])
     assert set(read_epochs(tmp_path / "r")["trial"]) <= set(trials["trial"])
+
+
+def test_bad_files_are_left_out_named_and_recorded(search: Search, music: Path, tmp_path: Path) -> None:
+    spoilt = tmp_path / "music"
+    shutil.copytree(music, spoilt)
+    (spoilt / "manifest.csv").unlink()
+    (spoilt / "jazz" / "jazz.00002.wav").write_text("not audio")
+    (spoilt / "rock" / "._rock.00000.wav").write_bytes(b"junk")
+    shutil.copy(spoilt / "pop" / "pop.00000.wav", spoilt / "pop" / "again.wav")
+    search(data=str(spoilt), trials=1, training__epochs=1)
+    corpus = load_corpus(tmp_path / "r" / "corpus.parquet")
+    reasons = {track.track_id: str(track.excluded_reason) for track in corpus.tracks if track.excluded_reason}
+    assert reasons.keys() == {"jazz/jazz.00002.wav", "rock/._rock.00000.wav", "pop/pop.00000.wav"}
+    assert reasons["jazz/jazz.00002.wav"].startswith("unreadable")
+    assert reasons["pop/pop.00000.wav"] == "duplicate: pop/again.wav"
+    assert all(track.split is None for track in corpus.tracks if track.excluded_reason)
 
 
 def test_three_windows_fill_the_three_channels(search: Search) -> None:
