@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+_CHUNK = 256
+"""Segments whose levels are summed up at a time: as 64-bit numbers they take four times their room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +32,11 @@ class Segments:
 
 def level_statistics(segments: Segments) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the segments' levels in dB, each [channels]; of training segments only."""
-    by_channel = segments.mels.transpose(0, 1).flatten(1).double()
-    return by_channel.mean(dim=1), by_channel.std(dim=1).clamp_min(1.0)
+    count = segments.mels[:, 0].numel()
+    total = squares = torch.zeros(segments.mels.shape[1], dtype=torch.float64, device=segments.mels.device)
+    for chunk in torch.split(segments.mels, _CHUNK):
+        levels = chunk.double()
+        total = total + levels.sum(dim=(0, 2, 3))
+        squares = squares + levels.square().sum(dim=(0, 2, 3))
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp_min(1.0).sqrt()

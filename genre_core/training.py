@@ -153,12 +153,11 @@ class FineTune:
 
     def _score(self) -> tuple[float, Scores]:
         """Validation loss and scores, per track."""
-        genre = self._validation.genre
+        genre = self._validation.genre.cpu()
         logits = track_logits(self.network, self._validation, self._validation_features)
         loss = F.cross_entropy(logits, genre)
-        confusion = confusion_matrix(
-            genre.cpu().numpy(), logits.argmax(dim=1).cpu().numpy(), self._validation.n_genres
-        )
+        predicted = logits.argmax(dim=1)
+        confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self._validation.n_genres)
         return float(loss), scores(confusion)
 
     def _check(self, epoch: int, train_loss: float, val_loss: float) -> None:
@@ -172,12 +171,18 @@ class FineTune:
 
 @torch.no_grad()
 def track_logits(network: Network, segments: Segments, features: Features) -> Tensor:
-    """Mean of each track's segments' logits, [tracks, genres]; leaves the trained part in eval mode."""
+    """Mean of each track's segments' logits, [tracks, genres], on the CPU; leaves the trained part in eval mode.
+
+    On a GPU the sum over segments would come out in another order each time.
+    """
     network.trained.eval()
     indices = torch.arange(len(segments), device=segments.mels.device)
-    logits = torch.cat([network.trained(features[part]) for part in torch.split(indices, VALIDATION_BATCH)])
-    total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, segments.track, logits)
-    return total / torch.bincount(segments.track, minlength=segments.n_tracks).unsqueeze(1)
+    logits = torch.cat(
+        [network.trained(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+    ).cpu()
+    track = segments.track.cpu()
+    total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
+    return total / torch.bincount(track, minlength=segments.n_tracks).unsqueeze(1)
 
 
 def genre_weights(segments: Segments) -> Tensor:

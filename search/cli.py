@@ -1,11 +1,14 @@
 """genre-search on the command line: parses, calls, prints; what is heavy is imported where it is used."""
 
+import errno
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from genre_core.errors import InputError
 
@@ -30,6 +33,17 @@ Cache = Annotated[
 ]
 
 _USER_MISTAKE, _FAILED, _INTERRUPTED = 2, 1, 130
+_SYSTEM_SAYS_NO = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""What the system has against a path that the user gave: full, forbidden, or of another kind."""
 
 
 @app.command()
@@ -191,10 +205,15 @@ def main() -> None:
         code = app(standalone_mode=False)
     except InputError as error:
         code = _complain(error, _USER_MISTAKE)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # what the command line's parser raises
+    except TyperException as error:  # what the command line's parser raises
+        code = _explain(error.format_message())
+    except BrokenPipeError:  # `genre-search results RUN --csv | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _FAILED
+    except OSError as error:
+        if error.errno not in _SYSTEM_SAYS_NO:
             raise
-        code = _complain(error.format_message(), _USER_MISTAKE)
+        code = _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror}", _USER_MISTAKE)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -234,6 +253,14 @@ def _console() -> Any:
 def _print(*parts: Any) -> None:
     for part in parts:
         _console().print(part, soft_wrap=True)
+
+
+def _explain(message: str) -> int:
+    """Of the command line's parser: the help, where nothing was asked, or a mistake."""
+    if message.startswith("Usage:"):
+        typer.echo(message)
+        return 0
+    return _complain(message, _USER_MISTAKE)
 
 
 def _complain(error: object, code: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray import tune
 
 from genre_core.backbones import ToImage, build
-from genre_core.corpus import load_corpus
+from genre_core.corpus import SPLITS, Corpus, load_corpus
 from genre_core.mel import front_end
 from genre_core.recipe import Recipe
 from genre_core.segments import level_statistics
@@ -61,7 +61,7 @@ class GenreTrial(tune.Trainable):
         self._shelf = shelf  # the ModelShelf, in a process of its own
         self._device = torch.device(working_set.device)
         corpus = load_corpus(working_set.corpus)
-        self._genres = corpus.genres
+        self._corpus = corpus
         store = open_store(working_set.store, front_end(working_set.front_end))
         self._train, self._validation = (
             store.segments(
@@ -125,7 +125,7 @@ class GenreTrial(tune.Trainable):
         network = build(
             self._recipe.backbone,
             weights=self._recipe.weights,
-            n_genres=len(self._genres),
+            n_genres=len(self._corpus.genres),
             frozen_blocks=self._recipe.frozen_blocks,
             image=ToImage(*self._levels),
             seed=self._recipe.seed,
@@ -147,23 +147,24 @@ class GenreTrial(tune.Trainable):
         f1 = result.scores.f1
         if ray.get(self._shelf.wants.remote(self._number, f1)):
             tensors = {name: _array(value) for name, value in fine_tune.network.flat_state().items()}
-            card = model_card(self._number, self._recipe, self._set, self._genres, result)
+            card = model_card(self._number, self._recipe, self._set, self._corpus, result)
             ray.get(self._shelf.offer.remote(self._number, f1, tensors, card))
 
 
 def model_card(
-    trial: int, recipe: Recipe, working_set: WorkingSet, genres: tuple[str, ...], result: EpochResult
+    trial: int, recipe: Recipe, working_set: WorkingSet, corpus: Corpus, result: EpochResult
 ) -> dict[str, Any]:
     """Everything about a model that its tensors do not say: model.json."""
     return {
         "trial": trial,
         "epoch": result.epoch,
-        "genres": genres,
+        "genres": corpus.genres,
         "front_end": asdict(front_end(working_set.front_end)),
         "segment_frames": working_set.segment_frames,
         "segments_per_track": working_set.segments_per_track,
         "recipe": asdict(recipe),
         "validation": asdict(result.scores) | {"loss": result.val_loss},
+        "split": {part: [track.track_id for track in corpus.part(part)] for part in SPLITS},
         "versions": {package: version(package) for package in PACKAGES},
     }
 

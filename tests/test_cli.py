@@ -41,6 +41,7 @@ from search.results import read_epochs, read_trials
             "difficulty must be between 0 and 1, but got difficulty=2.0",
         ),
         (["data", "make", "."], "DIR must be new or empty"),
+        (["data", "make", "something/new"], "something/new cannot be used: Not a directory"),
     ],
     ids=lambda case: " ".join(case) if isinstance(case, list) else "",
 )
@@ -68,6 +69,12 @@ def test_a_made_corpus_is_all_good_and_a_spoilt_file_is_named(genre_search: Comm
     assert "'jazz/jazz.00001.wav': silent" in bad.stdout
     assert "'rock/rock.00000.wav': unreadable" in bad.stdout
     assert bad.stdout.splitlines()[-1].startswith("2 of 30 files left out: ")
+
+
+def test_a_reader_that_goes_away_is_no_error(genre_search: Command, tmp_path: Path) -> None:
+    command = f"{Path(sys.executable).parent / 'genre-search'} version | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
 
 
 def test_version_names_every_package_and_device(genre_search: Command) -> None:

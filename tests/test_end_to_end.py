@@ -147,6 +147,9 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
     confusion = confusion_matrix(segments.genre.numpy(), predicted, len(card["genres"]))
     assert scores(confusion).f1 == pytest.approx(row.val_f1)
     assert card["validation"]["f1"] == row.val_f1
+    assert {part: len(ids) for part, ids in card["split"].items()} == {
+        part: len(corpus.part(part)) for part in ("train", "validation", "test")
+    }
 
 
 def test_the_leaderboard_filters_and_exports(run: Path, genre_search: Command) -> None:

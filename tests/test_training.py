@@ -181,6 +181,13 @@ def test_a_runaway_loss_ends_with_a_plain_reason(learning_rate: float) -> None:
         _epochs(_fine_tune(recipe))
 
 
+def test_level_statistics_are_numpys_over_the_training_segments() -> None:
+    mean, std = level_statistics(TRAIN)
+    levels = TRAIN.mels.double().numpy()
+    assert mean.tolist() == pytest.approx([levels.mean()])
+    assert std.tolist() == pytest.approx([levels.std()])
+
+
 def test_genre_weights_equal_scikit_learns_balanced_ones() -> None:
     uneven = replace(TRAIN, genre=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
     labels = uneven.genre[uneven.track].numpy()
