@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from genre_core.errors import InputError
 
 OBJECT_STORE_BYTES = 2 * 1024**3
 """Of a Ray that is started here: models on their way to the shelf pass through it."""
+
+ANSWER_SECONDS = 5.0
+"""How long a cluster's head may take to answer."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,13 +86,24 @@ def room(
 def _connect(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        # "local": without an address Ray would join a cluster that happens to run on this machine
+        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         return
     try:
+        if address != "auto":
+            _require_listening(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--address must be a running Ray cluster, but got {address}: {reason}") from error
+        raise InputError(
+            f"--address must be `auto` or the HOST:PORT of a running Ray cluster, but got {address}: {reason}"
+        ) from error
+
+
+def _require_listening(address: str) -> None:
+    """Raise OSError or ValueError where nothing answers: Ray itself would go on trying for ever."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def small_ray() -> Iterator[None]:
 
     with tempfile.TemporaryDirectory(prefix="gs", dir="/tmp") as folder:
         ray.init(
+            address="local",
             num_cpus=2,
             num_gpus=0,
             include_dashboard=False,

@@ -41,7 +41,7 @@ from search.results import read_epochs, read_trials
             "difficulty must be between 0 and 1, but got difficulty=2.0",
         ),
         (["data", "make", "."], "DIR must be new or empty"),
-        (["data", "make", "something/new"], "something/new cannot be used: Not a directory"),
+        (["data", "make", "something/new"], "cannot be used: Not a directory"),
     ],
     ids=lambda case: " ".join(case) if isinstance(case, list) else "",
 )
@@ -69,6 +69,18 @@ def test_a_made_corpus_is_all_good_and_a_spoilt_file_is_named(genre_search: Comm
     assert "'jazz/jazz.00001.wav': silent" in bad.stdout
     assert "'rock/rock.00000.wav': unreadable" in bad.stdout
     assert bad.stdout.splitlines()[-1].startswith("2 of 30 files left out: ")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere"])
+def test_an_address_where_nothing_answers_is_refused_at_once(
+    address: str, music: Path, genre_search: Command, tmp_path: Path
+) -> None:
+    settings = [f"--set={key}={value}" for key, value in TINY.items() if key != "space.learning_rate"]
+    done = genre_search("run", "--data", music, "--address", address, *settings, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"`auto` or the HOST:PORT of a running Ray cluster, but got {address}: " in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_reader_that_goes_away_is_no_error(genre_search: Command, tmp_path: Path) -> None:
