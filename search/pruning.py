@@ -1,6 +1,7 @@
 """What to stop: Ray's scheduler over the Optuna study. Every epoch's F1 is reported, the last one's too."""
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from search.study import Study
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
+
+REASON_CHARACTERS = 240
+"""Of a dead worker Ray tells a long story whose beginning is the reason."""
 
 
 class StudyScheduler(FIFOScheduler):
@@ -46,4 +50,5 @@ def failure_reason(trial: Trial) -> str:
     file = trial.error_file  # on this machine: Ray's get_error reads the copy in storage, which comes later
     lines = Path(file).read_text(encoding="utf-8").strip().splitlines() if file else []
     last = lines[-1].strip() if lines else "the worker ended without a word"
-    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", last)  # an exception's module says little
+    named = re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", last)  # an exception's module says little
+    return textwrap.shorten(named, REASON_CHARACTERS, placeholder=" …")
