@@ -84,7 +84,7 @@ def audit(
 
 def reason_counts(corpus: Corpus) -> dict[str, int]:
     """Number of excluded tracks by kind of reason, the most frequent first."""
-    reasons = (track.excluded_reason for track in corpus.tracks if track.excluded_reason)
+    reasons = (str(track.excluded_reason) for track in corpus.excluded)
     return dict(Counter(reason.partition(":")[0] for reason in reasons).most_common())
 
 

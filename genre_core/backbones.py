@@ -5,7 +5,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
 import safetensors
 import safetensors.torch
@@ -85,6 +84,12 @@ class Network(nn.Module):
             activations[first : first + size] = through
         assert activations is not None, "there is at least one segment"
         return activations
+
+    @torch.no_grad()
+    def bytes_at_cut(self, one: Tensor) -> int:
+        """Size of a segment's activations at the cut, from one segment [1, channels, mels, frames]."""
+        activations: Tensor = self.frozen(self.image(one))
+        return activations.numel() * activations.element_size()
 
     def forward(self, mels: Tensor) -> Tensor:
         """Log-mel segments in dB, [segments, channels, mels, frames] -> logits [segments, genres]."""
@@ -258,7 +263,7 @@ def imagenet_weights(backbone: str) -> StateDict:
     file = enum.url.rsplit("/", 1)[-1]
     try:
         state: StateDict = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise InputError(
             f"ImageNet weights of {backbone} could not be downloaded ({error}); put {file} into {folder}, "
             f"or give --set weights.{backbone}=PATH or --set weights=random"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
-K = TypeVar("K")
-V = TypeVar("V")
-
+HIDDEN = "hidden file"  # the reason against what was never meant as audio
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -73,6 +71,11 @@ class Corpus:
         return tuple(track for track in self.tracks if track.excluded_reason is None)
 
     @cached_property
+    def excluded(self) -> tuple[Track, ...]:
+        """The other tracks."""
+        return tuple(track for track in self.tracks if track.excluded_reason)
+
+    @cached_property
     def genres(self) -> tuple[str, ...]:
         """Names of the genres that have usable tracks, sorted: a genre's place here is its class index."""
         return tuple(sorted({track.genre for track in self.usable}))
@@ -98,8 +101,13 @@ def read_corpus(source: Path) -> Corpus:
     audio file is opened.
     """
     root = source.absolute()
-    if root.suffix in MANIFEST_SUFFIXES and root.is_file():
-        return Corpus(tuple(sorted(_listed(root), key=lambda track: track.track_id)))
+    listed = root.suffix in MANIFEST_SUFFIXES and root.is_file()
+    tracks = _listed(root) if listed else _of_folder(root, source)
+    return Corpus(tuple(sorted(tracks, key=lambda track: track.track_id)))
+
+
+def _of_folder(root: Path, source: Path) -> list[Track]:
+    """The tracks of a folder, by its manifest or by its genre folders; `source` is what the user called it."""
     if not root.is_dir():
         raise InputError(
             f"a corpus is a folder or a manifest (.csv, .parquet), and {source} is neither: "
@@ -111,7 +119,7 @@ def read_corpus(source: Path) -> Corpus:
     tracks = _listed(manifests[0]) if manifests else _found(root)
     if not tracks:
         raise InputError(f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFESTS[0]}")
-    return Corpus(tuple(sorted(tracks, key=lambda track: track.track_id)))
+    return tracks
 
 
 def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
@@ -124,7 +132,7 @@ def _track(root: Path, path: Path, genre: str, group: str = "", split: str | Non
         genre=_unicode(genre),
         group=_unicode(group) or name,
         split=split,
-        excluded_reason="hidden file" if path.name.startswith(".") else excluded,
+        excluded_reason=HIDDEN if path.name.startswith(".") else excluded,
     )
 
 

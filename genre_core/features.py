@@ -22,9 +22,6 @@ class Features:
         self._activations = self._computed_once(budget_bytes) if len(network.frozen) else None
         self.seconds = time.perf_counter() - started
 
-    def __len__(self) -> int:
-        return len(self._mels)
-
     @property
     def kind(self) -> str:
         """`none` without frozen blocks, `shared` by all epochs where held, else `computed` at each look-up."""
@@ -39,7 +36,6 @@ class Features:
         return self._network.to_cut(self._mels[segments])
 
     def _computed_once(self, budget_bytes: int) -> Tensor | None:
-        one = self._network.to_cut(self._mels[:1])
-        if one.numel() * one.element_size() * len(self._mels) > budget_bytes:
+        if self._network.bytes_at_cut(self._mels[:1]) * len(self._mels) > budget_bytes:
             return None
         return self._network.to_cut(self._mels)

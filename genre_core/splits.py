@@ -36,24 +36,26 @@ def split_corpus(corpus: Corpus, *, validation: float, test: float, seed: int) -
     if not any(track.split for track in tracks):
         sides = _drawn_sides(tracks, validation, test, seed)
         tracks = [replace(track, split=sides[track.group]) for track in tracks]
-    _verify_split(tracks, "the split")
+    _verify_split(tracks)
     split_of = {track.track_id: track.split for track in tracks}
     return Corpus(tuple(replace(track, split=split_of.get(track.track_id)) for track in corpus.tracks))
 
 
-def _verify_split(tracks: Sequence[Track], where: str) -> None:
+def _verify_split(tracks: Sequence[Track]) -> None:
     """Every track has a side, every genre is on every side, and no group is on two."""
     if bare := [track.track_id for track in tracks if track.split is None]:
-        raise InputError(f"{where}: {bare[0]!r} has no split though others have; fill all or none")
+        raise InputError(f"the split: {bare[0]!r} has no split though others have; fill all or none")
     sides = _collected((track.group, track.split or "") for track in tracks)
     for group, found in sides.items():
         if len(found) > 1:
-            raise InputError(f"{where}: group {group!r} is in {' and '.join(sorted(found))}; keep it in one")
+            raise InputError(
+                f"the split: group {group!r} is in {' and '.join(sorted(found))}; keep it in one"
+            )
     present = _collected((track.split or "", track.genre) for track in tracks)
     for split in SPLITS:
         if missing := {track.genre for track in tracks} - present[split]:
             names = ", ".join(map(repr, sorted(missing)))
-            raise InputError(f"{where}: no usable {split} track of {names}; add some or drop the genre")
+            raise InputError(f"the split: no usable {split} track of {names}; add some or drop the genre")
 
 
 def _collected(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, set[V]]:

@@ -120,12 +120,14 @@ def results(
 ) -> None:
     """The leaderboard of a search, also while it runs."""
     from search import leaderboard
+    from search.results import read_trials
 
-    trials = leaderboard.select(run, state=state, backbone=backbone, sort=sort)
+    trials = read_trials(run)
+    selected = leaderboard.select(trials, state=state, backbone=backbone, sort=sort)
     if csv:
-        typer.echo(trials.to_csv(index=False), nl=False)
+        typer.echo(selected.to_csv(index=False), nl=False)
     else:
-        _print(leaderboard.table(trials.head(top)), leaderboard.summary(run))
+        _print(leaderboard.table(selected.head(top)), leaderboard.summary(trials))
 
 
 @app.command()
@@ -150,13 +152,12 @@ def check(
     found = read_corpus(source)
     with Display(_console()).progress("Checking audio files") as report:
         corpus = audit(found, minimum_seconds=segment_seconds, cache=_cache(cache), progress=report)
-    bad = [track for track in corpus.tracks if track.excluded_reason]
-    for track in bad:
+    for track in corpus.excluded:
         typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
     typer.echo(
         excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
     )
-    if bad:
+    if corpus.excluded:
         raise typer.Exit(_FAILED)
 
 
@@ -185,15 +186,13 @@ def make(
 @app.command()
 def version() -> None:
     """All versions, and the devices that trials would run on."""
-    from importlib.metadata import version as installed
-
     import torch
 
-    from search.trial import PACKAGES
+    from search.versions import versions
 
     typer.echo(f"python {sys.version.split()[0]}")
-    for package in PACKAGES:
-        typer.echo(f"{package} {installed(package)}")
+    for package, installed in versions().items():
+        typer.echo(f"{package} {installed}")
     for gpu in range(torch.cuda.device_count()):
         typer.echo(f"cuda:{gpu} {torch.cuda.get_device_name(gpu)}")
     typer.echo(f"cpu, {torch.get_num_threads()} threads")
@@ -220,6 +219,7 @@ def main() -> None:
 def _run(config: "SearchConfig", folder: Path, cache: Path) -> None:
     from search import launch, leaderboard
     from search.display import Display
+    from search.results import read_trials
 
     display = Display(_console(), trials=config.trials, time_budget=config.time_budget)
     display.say(f"Search {folder.name}: up to {config.trials} trials over {', '.join(config.backbones)}")
@@ -227,7 +227,8 @@ def _run(config: "SearchConfig", folder: Path, cache: Path) -> None:
         complete = launch.run(config, folder=folder, cache=cache, screen=display)
     except launch.SearchFailed as error:
         raise typer.Exit(_complain(f"every trial failed; the first because: {error}", _FAILED)) from error
-    _print(leaderboard.table(leaderboard.select(folder).head(5)), leaderboard.summary(folder))
+    trials = read_trials(folder)
+    _print(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
     typer.echo(f"genre-search best {folder}    genre-search results {folder}")
     if not complete:
         raise typer.Exit(_INTERRUPTED)

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,8 @@ from search.recording import Recorder, Row
 from search.results import ResultsWriter, require_new
 from search.sampling import StudySearcher
 from search.study import Study
-from search.trial import PACKAGES, GenreTrial, WorkingSet
+from search.trial import GenreTrial, WorkingSet
+from search.versions import versions
 
 
 class SearchFailed(Exception):
@@ -77,7 +77,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
 def _write_run(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
     """The run's folder, with what it will need to be understood later."""
     provenance = {
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
         "corpus": prepared.corpus.fingerprint,
         "spectrograms": prepared.store.folder.name,
         "genres": list(prepared.corpus.genres),

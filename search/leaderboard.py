@@ -33,14 +33,13 @@ _BAR = "▁▂▃▄▅▆▇█"
 
 
 def select(
-    run: Path, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
+    trials: pd.DataFrame, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
 ) -> pd.DataFrame:
-    """The trials of a run that are asked for, in order; those without the sorted value come last.
+    """The trials that are asked for, in order; those without the sorted value come last.
 
     Raises:
-        InputError: no run, no such state, or no such column.
+        InputError: no such state, or no such column.
     """
-    trials = read_trials(run)
     if state is not None and state.upper() not in STATE_WORD:
         raise InputError(f"--state must be one of {', '.join(STATE_WORD)}, but got --state {state}")
     if sort not in trials.columns:
@@ -65,9 +64,8 @@ def table(trials: pd.DataFrame) -> Table:
     return shown
 
 
-def summary(run: Path) -> Text:
+def summary(trials: pd.DataFrame) -> Text:
     """How many trials ended how, the failures' reasons, and the time, in a line or two."""
-    trials = read_trials(run)
     counts = trials["state"].value_counts()
     text = Text(f"{len(trials)} trials: ")
     text.append(", ".join(f"{counts[state]} {word}" for state, word in STATE_WORD.items() if state in counts))
@@ -84,7 +82,7 @@ def winner(run: Path) -> list[Any]:
     Raises:
         InputError: no run, or no trial of it has scored.
     """
-    scored = select(run)
+    scored = select(read_trials(run))
     scored = scored[scored["val_f1"].notna()]
     if scored.empty:
         raise InputError(

@@ -19,9 +19,6 @@ from genre_core.spectrograms import SpectrogramStore
 from genre_core.splits import split_corpus
 from search.config import BUILTIN, SearchConfig
 
-HIDDEN = "hidden file"
-"""The audit's kind for what is not meant as audio; it does not count as a bad file."""
-
 NAMED = 10
 """Bad files that are named on the screen."""
 
@@ -108,7 +105,7 @@ def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
 
 
 def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
-    bad = sum(count for kind, count in reason_counts(tracks).items() if kind != HIDDEN)
+    bad = sum(count for kind, count in reason_counts(tracks).items() if kind != corpus.HIDDEN)
     share = bad / len(tracks.tracks)
     if share > limit:
         raise InputError(
@@ -119,10 +116,9 @@ def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
 
 def _tell_excluded(tracks: Corpus, screen: Screen) -> None:
     """Name the first few files that are left out, and count the rest; corpus.parquet names all."""
-    excluded = [track for track in tracks.tracks if track.excluded_reason]
-    for track in excluded[:NAMED]:
+    for track in tracks.excluded[:NAMED]:
         screen.say(f"left out {track.track_id!r}: {track.excluded_reason}")
-    if len(excluded) > NAMED:
+    if len(tracks.excluded) > NAMED:
         screen.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
 
 

@@ -44,9 +44,7 @@ class Recorder(Callback):
         """An epoch is done, or the fine-tune came to nothing."""
         number = trial.config[NUMBER]
         row = self._rows[number]
-        if FAILED in result:
-            row["error"] = result[FAILED]
-        else:
+        if FAILED not in result:
             attempt = {"trial": number, "attempt": row["attempt"]}
             self._writer.add_epoch({name: (result | attempt)[name] for name in EPOCHS.names})
             row.update(_progress(result))
@@ -57,22 +55,18 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The worker died or raised, which the scheduler has told the study."""
-        self._put_failed(trial.config[NUMBER])
+        self._put(trial.config[NUMBER])
 
     def end(self, reason: str) -> None:
         """The search is over: what was still running came to nothing, for this reason."""
         for number in self._study.running:
             self._study.fail(number, reason)
-            self._put_failed(number)
+            self._put(number)
         self._writer.flush()
-
-    def _put_failed(self, number: int) -> None:
-        self._rows[number]["error"] = self._study.error(number)
-        self._put(number)
 
     def _put(self, number: int) -> None:
         row = self._rows[number]
-        row["state"] = self._study.state(number)
+        row.update(state=self._study.state(number), error=self._study.error(number))
         if row["state"] != RUNNING:
             row["finished"] = datetime.now(UTC)
             del self._rows[number]

@@ -142,9 +142,8 @@ def read_trials(run: Path) -> pd.DataFrame:
     file = run / "results" / "trials.parquet"
     if not file.exists():
         return pd.DataFrame(columns=TRIALS.names)
-    with file.open(
-        "rb"
-    ) as opened:  # once: by its path pyarrow opens a file twice, and it may be replaced between
+    # Opened once: by its path pyarrow opens a file twice, and it may be replaced in between.
+    with file.open("rb") as opened:
         return pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
 
 

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from genre_core.segments import level_statistics
 from genre_core.spectrograms import open_store
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search.messages import FAILED, FINISHED, NUMBER, RECIPE
-
-PACKAGES = ("genre-search", "torch", "torchvision", "torchaudio", "ray", "optuna")
-"""What a model's card gives the versions of."""
+from search.versions import versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +162,7 @@ def model_card(
         "recipe": asdict(recipe),
         "validation": asdict(result.scores) | {"loss": result.val_loss},
         "split": {part: [track.track_id for track in corpus.part(part)] for part in SPLITS},
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
     }
 
 
