@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from genre_core.errors import InputError
 from genre_core.families import block_names
 
+PRECISIONS = ("float32", "bfloat16")
+AUGMENT_AT = ("cut", "input")
 SCHEDULES = ("cosine", "constant")
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -37,6 +39,13 @@ class Recipe:
     """Segments a step, at most: an epoch is cut into equal batches."""
     label_smoothing: float = 0.0
     """Share of each label spread evenly over all genres, in [0, 1)."""
+    mixup: float = 0.0
+    """Alpha of the beta distribution by which segments are mixed in pairs; 0 for none."""
+    masking: float = 0.0
+    """Share of the mel rows, and of the time columns, that are masked at most; in [0, 1), 0 for none."""
+    augment_at: str = "cut"
+    """Whether mixup and masking act on the activations at the `cut`, or on the `input`, which then has to pass
+    the frozen blocks in every epoch: nothing can be shared."""
     class_weights: str = "none"
     """`balanced` weighs each genre's loss by the inverse of its share of the training segments."""
     epochs: int = 20
@@ -47,8 +56,15 @@ class Recipe:
     """Epochs over which the learning rate rises linearly from zero."""
     schedule: str = "cosine"
     """What the learning rate does after warm-up: falls to zero by half a `cosine`, or stays `constant`."""
+    precision: str = "float32"
+    """The type that layers compute in; with `bfloat16` weights and sums stay float32 (autocast)."""
     seed: int = 0
-    """Of the initial weights that are random, the order of the segments, and dropout."""
+    """Of the initial weights that are random, the order of the segments, dropout, mixup and masking."""
+
+    @property
+    def augments_input(self) -> bool:
+        """Whether what enters the frozen blocks differs from epoch to epoch."""
+        return self.augment_at == "input" and bool(self.mixup or self.masking)
 
     def __post_init__(self) -> None:
         n_blocks = len(block_names(self.backbone))
@@ -65,6 +81,10 @@ class Recipe:
         _require(self.head_lr_ratio > 0, "above 0", self, "head_lr_ratio")
         _require(self.batch_size >= 2, "2 or more (batch norm needs two)", self, "batch_size")
         _require(0 <= self.label_smoothing < 1, "in [0, 1)", self, "label_smoothing")
+        _require(self.mixup >= 0, "0 or more", self, "mixup")
+        _require(0 <= self.masking < 1, "in [0, 1)", self, "masking")
+        _require(self.augment_at in AUGMENT_AT, f"one of {', '.join(AUGMENT_AT)}", self, "augment_at")
+        _require(self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}", self, "precision")
         _require(
             self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}", self, "class_weights"
         )

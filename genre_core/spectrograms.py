@@ -20,7 +20,7 @@ from genre_core.audio import BadAudio
 from genre_core.audit import ALL_CORES
 from genre_core.corpus import Track
 from genre_core.mel import FrontEnd, log_mel, segment_starts
-from genre_core.segments import Segments
+from genre_core.segments import SegmentArrays
 
 FORMAT_VERSION = 1
 """Changes when the bytes of a store would: it is part of the name that a store is found by."""
@@ -55,19 +55,18 @@ class SpectrogramStore:
         genres: Sequence[str],
         segment_frames: int,
         segments_per_track: int,
-        device: torch.device,
-    ) -> Segments:
-        """The tracks cut into segments side by side, `segments_per_track` at most, all on the device."""
+    ) -> SegmentArrays:
+        """The tracks cut into segments side by side, `segments_per_track` at most."""
         mels, owners = [], []
         for position, track in enumerate(tracks):
             mel = self.mel(str(track.content))
             for start in segment_starts(len(mel), segment_frames, segments_per_track):
                 mels.append(mel[start : start + segment_frames].transpose(1, 2, 0))
                 owners.append(position)
-        return Segments(
-            mels=torch.from_numpy(np.stack(mels)).to(device),
-            track=torch.tensor(owners, device=device),
-            genre=torch.tensor([genres.index(track.genre) for track in tracks], device=device),
+        return SegmentArrays(
+            mels=np.stack(mels),
+            track=np.array(owners),
+            genre=np.array([genres.index(track.genre) for track in tracks]),
             n_genres=len(genres),
         )
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genre_core.backbones import Network
+from genre_core.augmentation import mask, mixup
 from genre_core.features import Features
 from genre_core.metrics import Scores, confusion_matrix, scores
+from genre_core.network import Network
+from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.segments import Segments
 
@@ -40,6 +42,9 @@ class EpochResult:
     learning_rate: float
     """At the epoch's end, for the trained blocks."""
     seconds: float
+    arithmetic_seconds: float
+    """Of the epoch, in forward, backward and the optimiser: what no bookkeeping can save. On a GPU, which is
+    not waited for, the seconds until its work was handed over."""
     samples_per_second: float
     """Training segments over the seconds of their part of the epoch."""
 
@@ -48,7 +53,13 @@ class FineTune:
     """A fine-tune between two epochs: call `epoch` until `finished`."""
 
     def __init__(
-        self, network: Network, recipe: Recipe, *, train: Segments, validation: Segments, feature_bytes: int
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        train: Segments,
+        validation: Segments,
+        node_cache: NodeCache,
     ) -> None:
         """Prepare to train `network`, which is changed in place.
 
@@ -57,7 +68,7 @@ class FineTune:
             recipe: what to do.
             train: segments to learn from.
             validation: segments to score, of other tracks.
-            feature_bytes: memory that the activations at the cut may take.
+            node_cache: where the activations at the cut are kept, and found again.
         """
         self.network = network
         self.epochs_done = 0
@@ -65,14 +76,21 @@ class FineTune:
         self.best_epoch = 0
         self._recipe = recipe
         self._train, self._validation = train, validation
-        bytes_each = feature_bytes // (len(train) + len(validation))
+        self._arithmetic = 0.0
+        self._random = np.random.default_rng()
         self._train_features, self._validation_features = (
-            Features(network, part.mels, budget_bytes=bytes_each * len(part)) for part in (train, validation)
+            Features(network, part, node_cache=node_cache, epochs=recipe.epochs, keep=keep)
+            for part, keep in ((train, not recipe.augments_input), (validation, True))
         )
         self.features = self._train_features.kind
         self.features_seconds = self._train_features.seconds + self._validation_features.seconds
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
         self._optimizer = _optimizer(network, recipe)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the segments are on the device, not sent to it batch by batch."""
+        return self._train.resident and self._validation.resident
 
     @property
     def finished(self) -> bool:
@@ -88,6 +106,7 @@ class FineTune:
         """
         epoch = self.epochs_done + 1
         started = time.perf_counter()
+        self._arithmetic = 0.0
         train_loss = self._train_epoch(epoch)
         trained = time.perf_counter()
         val_loss, result = self._score()
@@ -102,6 +121,7 @@ class FineTune:
             scores=result,
             learning_rate=self._optimizer.param_groups[0]["lr"],
             seconds=time.perf_counter() - started,
+            arithmetic_seconds=self._arithmetic,
             samples_per_second=len(self._train) / (trained - started),
         )
 
@@ -124,9 +144,11 @@ class FineTune:
 
     def _train_epoch(self, epoch: int) -> float:
         """Mean loss over the segments. Every random number of an epoch follows from (seed, epoch)."""
-        seed = int(np.random.SeedSequence([self._recipe.seed, epoch]).generate_state(1)[0])
+        sequence = np.random.SeedSequence([self._recipe.seed, epoch])
+        self._random = np.random.default_rng(sequence)
+        seed = int(sequence.generate_state(1)[0])
         torch.manual_seed(seed)
-        device = self._train.mels.device
+        device = self.network.device
         order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed)).to(device)
         batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
         total = torch.zeros((), device=device)
@@ -137,14 +159,34 @@ class FineTune:
         return float(total / len(order))
 
     def _step(self, batch: Tensor) -> Tensor:
-        logits = self.network.trained(self._train_features[batch])
-        truth = self._train.genre[self._train.track[batch]]
-        smoothing = self._recipe.label_smoothing
-        loss = F.cross_entropy(logits, truth, weight=self._genre_weights, label_smoothing=smoothing)
+        activations, partner, share = self._augmented(batch)
+        genre = self._train.genre[self._train.track[batch]]
+        began = time.perf_counter()
+        logits = self.network.from_cut(activations)
+        loss = self._loss(logits, genre)
+        if share < 1:
+            loss = share * loss + (1 - share) * self._loss(logits, genre[partner])
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        self._arithmetic += time.perf_counter() - began
         return loss.detach()
+
+    def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor, float]:
+        """A batch's activations at the cut, augmented there or before, each one's partner, and its own share."""
+        at_input = self._recipe.augments_input
+        seen = self._train.mels_of(batch).float() if at_input else self._train_features[batch]
+        partner, share = batch, 1.0
+        if self._recipe.mixup:
+            seen, partner, share = mixup(seen, alpha=self._recipe.mixup, random=self._random)
+        if self._recipe.masking:
+            empty = self.network.image.mean if at_input else torch.zeros((), device=seen.device)
+            seen = mask(seen, share=self._recipe.masking, empty=empty, random=self._random)
+        return (self.network.to_cut(seen) if at_input else seen), partner, share
+
+    def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
+        smoothing = self._recipe.label_smoothing
+        return F.cross_entropy(logits, genre, weight=self._genre_weights, label_smoothing=smoothing)
 
     def _set_learning_rate(self, epochs: float) -> None:
         factor = learning_rate_factor(self._recipe, epochs)
@@ -154,7 +196,9 @@ class FineTune:
     def _score(self) -> tuple[float, Scores]:
         """Validation loss and scores, per track."""
         genre = self._validation.genre.cpu()
+        began = time.perf_counter()
         logits = track_logits(self.network, self._validation, self._validation_features)
+        self._arithmetic += time.perf_counter() - began
         loss = F.cross_entropy(logits, genre)
         predicted = logits.argmax(dim=1)
         confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self._validation.n_genres)
@@ -176,9 +220,9 @@ def track_logits(network: Network, segments: Segments, features: Features) -> Te
     On a GPU the sum over segments would come out in another order each time.
     """
     network.trained.eval()
-    indices = torch.arange(len(segments), device=segments.mels.device)
+    indices = torch.arange(len(segments), device=network.device)
     logits = torch.cat(
-        [network.trained(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+        [network.from_cut(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
     ).cpu()
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
@@ -221,4 +265,5 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
+        fused=True,
     )

@@ -68,8 +68,11 @@ def run(
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as many as fit.")
     ] = None,
     cpus_per_trial: Annotated[str | None, typer.Option(metavar="X", help="Cores a trial takes.")] = None,
-    gpus_per_trial: Annotated[
-        str | None, typer.Option(metavar="X", help="GPUs a trial takes; fractions share one.")
+    trials_per_gpu: Annotated[
+        str | None, typer.Option(metavar="N", help="Trials that share a GPU, or `auto`, by their memory.")
+    ] = None,
+    feature_cache: Annotated[
+        str | None, typer.Option(metavar="GIB", help="Disk on a node for what its trials share; 0 for none.")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Of the sampler and of every trial.")] = None,
     set_: Annotated[
@@ -98,7 +101,8 @@ def run(
         "time_budget": time_budget,
         "workers": workers,
         "cpus_per_trial": cpus_per_trial,
-        "gpus_per_trial": gpus_per_trial,
+        "trials_per_gpu": trials_per_gpu,
+        "feature_cache": feature_cache,
         "seed": seed,
     }
     overrides = dict(settings.parse_override(text) for text in set_ or [])

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -15,6 +15,9 @@ from genre_core.errors import InputError
 
 OBJECT_STORE_BYTES = 2 * 1024**3
 """Of a Ray that is started here: models on their way to the shelf pass through it."""
+
+AUTO_TRIALS_PER_GPU = 4
+"""How many at most: each is a process whose CUDA context takes about half a GiB of the GPU."""
 
 ANSWER_SECONDS = 5.0
 """How long a cluster's head may take to answer."""
@@ -29,13 +32,14 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, *, data_bytes: int) -> Iterator[None]:
     """Ray for as long as the context lasts; a polite kill ends it as Ctrl-C does.
 
     A Ray that this process is connected to already is used as it is, and left so.
 
     Args:
         address: of a running cluster; None starts a Ray on this machine that ends with the context.
+        data_bytes: what its object store must hold beside models on their way.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -47,7 +51,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        _connect(address)
+        _connect(address, OBJECT_STORE_BYTES + data_bytes)
         with _termination_as_interrupt():
             yield
     finally:
@@ -55,13 +59,13 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def room(
-    *, cpus_per_trial: float, gpus_per_trial: float | None, workers: int | None, growing: bool
+    *, cpus_per_trial: float, trials_per_gpu: int | Literal["auto"], workers: int | None, growing: bool
 ) -> tuple[int, float]:
     """Trials at a time, and GPUs for each.
 
     Args:
         cpus_per_trial: cores that each trial takes.
-        gpus_per_trial: GPUs that each takes; None for one where the cluster has any.
+        trials_per_gpu: how many share one; `auto` for at most AUTO_TRIALS_PER_GPU where the cluster has GPUs.
         workers: trials at a time, at most.
         growing: the cluster may add nodes for what is asked of it, so `workers` is taken as given.
 
@@ -70,11 +74,14 @@ def room(
     """
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cores, all_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus = min(1.0, all_gpus) if gpus_per_trial is None else gpus_per_trial
+    sharing = (AUTO_TRIALS_PER_GPU if all_gpus else 0) if trials_per_gpu == "auto" else trials_per_gpu
+    gpus = 1 / sharing if sharing else 0.0
     if growing and workers is not None:
         return workers, gpus
     if gpus > all_gpus:
-        raise InputError(f"--gpus-per-trial must be at most the cluster's {all_gpus:g}, but got {gpus:g}")
+        raise InputError(
+            f"--trials-per-gpu must be 0 where the cluster has no GPU, but got {trials_per_gpu}; or leave it out"
+        )
     if cpus_per_trial > cores:
         raise InputError(
             f"--cpus-per-trial must be at most the cluster's {cores:g}, but got {cpus_per_trial:g}"
@@ -83,11 +90,11 @@ def room(
     return min(workers or fitting, fitting), gpus
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, object_store_bytes: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # "local": without an address Ray would join a cluster that happens to run on this machine
-        ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        ray.init("local", include_dashboard=False, object_store_memory=object_store_bytes, **quiet)
         return
     try:
         if address != "auto":

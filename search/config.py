@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -32,6 +32,7 @@ class Training(Settings):
     warmup_epochs: float = 1.0
     schedule: str = "cosine"
     class_weights: str = "none"
+    augment_at: str = "cut"
 
 
 class Split(Settings):
@@ -97,10 +98,12 @@ class SearchConfig(Settings):
     workers: int | None = Field(default=None, ge=1)
     """Trials at a time; without it, as many as the cluster has room for."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
-    gpus_per_trial: float | None = Field(default=None, ge=0)
-    """Fractions are allowed; without it, 1 where the cluster has GPUs."""
-    feature_gib: float = Field(default=2.0, ge=0)
-    """GiB a trial may take for the activations at its cut."""
+    trials_per_gpu: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Trials that share a GPU: as many as their measured memory allows, or so many; with 0 all run on CPUs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What layers compute in; `auto` is bfloat16 on GPUs and float32 on CPUs."""
+    feature_cache: float = Field(default=10.0, ge=0)
+    """GiB of a node's disk for what its trials share: starting points and activations at cuts. 0 shares nothing."""
     provenance: dict[str, Any] | None = None
     """Written by a run: versions and the corpus it saw. Ignored when read."""
 

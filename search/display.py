@@ -31,6 +31,7 @@ class Display:
         self._time_budget = time_budget
         self._running: dict[int, Row] = {}
         self._ended: Counter[str] = Counter()
+        self._ended_seconds = 0.0
         self._best: Row | None = None
         self._started = time.monotonic()
 
@@ -76,6 +77,7 @@ class Display:
             return
         self._running.pop(row["trial"], None)
         self._ended[row["state"]] += 1
+        self._ended_seconds += row["seconds"] or 0.0
         self._console.print(trial_line(row), soft_wrap=True)
 
     def headline(self) -> str:
@@ -96,17 +98,30 @@ class Display:
         return " · ".join(parts)
 
     def _seconds_left(self, done: int) -> float | None:
-        """By the pace so far, and never past the time budget."""
+        """By what epochs cost and trials took so far, and never past the time budget."""
         passed = time.monotonic() - self._started
         by_budget = None if self._time_budget is None else max(0.0, self._time_budget - passed)
-        if not done:
+        rows = list(self._running.values())
+        if not rows or any(row["epoch_seconds_expected"] is None for row in rows):
             return by_budget
-        by_pace = passed / done * (self._trials - done)
-        return by_pace if by_budget is None else min(by_pace, by_budget)
+        left = [row["epoch_seconds_expected"] * (row["max_epochs"] - row["epochs"]) for row in rows]
+        whole = [row["epoch_seconds_expected"] * row["max_epochs"] for row in rows]
+        typical = self._ended_seconds / done if done else sum(whole) / len(rows)
+        by_cost: float = (sum(left) + typical * (self._trials - done - len(rows))) / len(rows)
+        return by_cost if by_budget is None else min(by_cost, by_budget)
 
     def _table(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("trial", "backbone", "frozen", "learning rate", "momentum", "epoch", "best F1"):
+        for title in (
+            "trial",
+            "backbone",
+            "frozen",
+            "learning rate",
+            "momentum",
+            "epoch",
+            "s/epoch",
+            "best F1",
+        ):
             table.add_column(title, justify="left" if title == "backbone" else "right")
         for row in list(self._running.values()):  # drawn in a thread of its own
             table.add_row(
@@ -116,6 +131,7 @@ class Display:
                 f"{row['learning_rate']:.2g}",
                 f"{row['momentum']:.2f}",
                 f"{row['epochs']}/{row['max_epochs']}",
+                "-" if row["epoch_seconds_expected"] is None else f"{row['epoch_seconds_expected']:.2g}",
                 score(row["val_f1"]),
             )
         return Group(Text(self.headline(), style="bold"), table)

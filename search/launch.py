@@ -53,19 +53,22 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     sampler = study.make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed)
     pruner = study.make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
     prepared = prepare.prepare(config, cache=cache, screen=screen)
-    with screen.searching(), cluster.connected(config.address):
+    data_bytes = prepared.train.mels.nbytes + prepared.validation.mels.nbytes
+    with screen.searching(), cluster.connected(config.address, data_bytes=data_bytes):
         workers, gpus = cluster.room(
             cpus_per_trial=config.cpus_per_trial,
-            gpus_per_trial=config.gpus_per_trial,
+            trials_per_gpu=config.trials_per_gpu,
             workers=config.workers,
             growing=config.address is not None,
         )
+        if config.precision == "auto":
+            config = config.model_copy(update={"precision": "bfloat16" if gpus else "float32"})
         _write_run(config, prepared, folder)
         the_study = Study(folder / "study.journal", name=folder.name, sampler=sampler, pruner=pruner)
         recorder = Recorder(the_study, ResultsWriter(folder), name=folder.name, show=screen.trial)
         searcher = StudySearcher(the_study, config, workers=workers, begin=recorder.begin)
         started = time.monotonic()
-        _tune(config, _trainable(config, prepared, folder, gpus), gpus, searcher, the_study, recorder)
+        _tune(config, _trainable(config, prepared, folder, cache, gpus), gpus, searcher, the_study, recorder)
         passed = time.monotonic() - started
     interrupted = bool(the_study.running) and passed < (config.time_budget or passed + 1)
     recorder.end("interrupted" if interrupted else "time budget reached")
@@ -79,7 +82,7 @@ def _write_run(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
     provenance = {
         "versions": versions(),
         "corpus": prepared.corpus.fingerprint,
-        "spectrograms": prepared.store.folder.name,
+        "spectrograms": prepared.spectrograms,
         "genres": list(prepared.corpus.genres),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,17 +91,21 @@ def _write_run(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
 
 
-def _trainable(config: SearchConfig, prepared: Prepared, folder: Path, gpus: float) -> type[tune.Trainable]:
-    """What workers run, with its data and the shelf for its models."""
+def _trainable(
+    config: SearchConfig, prepared: Prepared, folder: Path, cache: Path, gpus: float
+) -> type[tune.Trainable]:
+    """What workers run, with its data, which they share in Ray's object store, and the shelf for its models."""
     working_set = WorkingSet(
-        corpus=(folder / "corpus.parquet").absolute(),
-        store=prepared.store.folder.absolute(),
+        corpus=prepared.corpus,
+        train=prepared.train,
+        validation=prepared.validation,
         front_end=config.front_end,
-        segment_frames=prepared.segment_frames,
         segments_per_track=config.segments_per_track,
-        feature_bytes=int(config.feature_gib * 1024**3),
+        cache=cache.absolute(),
+        cache_bytes=int(config.feature_cache * 1024**3),
         threads=max(1, int(config.cpus_per_trial)),
         device="cuda" if gpus else "cpu",
+        gpu_shared=0 < gpus < 1,
     )
     trainable: type[tune.Trainable] = tune.with_parameters(
         GenreTrial, working_set=working_set, shelf=_shelf(folder / "models", config.keep_models)

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from genre_core import backbones, corpus, mel, spectrograms, synthetic
+from genre_core import corpus, mel, spectrograms, synthetic
 from genre_core.audit import audit, excluded_summary, reason_counts
 from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
 from genre_core.mel import FrontEnd
-from genre_core.spectrograms import SpectrogramStore
+from genre_core.segments import SegmentArrays
 from genre_core.splits import split_corpus
+from genre_core.weights import check_weights
 from search.config import BUILTIN, SearchConfig
 
 NAMED = 10
@@ -41,8 +42,10 @@ class Prepared:
     """What a search's trials work on."""
 
     corpus: Corpus
-    store: SpectrogramStore
-    segment_frames: int
+    spectrograms: str
+    """The name of their store."""
+    train: SegmentArrays
+    validation: SegmentArrays
 
 
 def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
@@ -70,7 +73,16 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     _tell_excluded(tracks, screen)
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
-    return Prepared(corpus=tracks, store=store, segment_frames=segment_frames)
+    train, validation = (
+        store.segments(
+            tracks.part(part),
+            genres=tracks.genres,
+            segment_frames=segment_frames,
+            segments_per_track=config.segments_per_track,
+        )
+        for part in ("train", "validation")
+    )
+    return Prepared(corpus=tracks, spectrograms=store.folder.name, train=train, validation=validation)
 
 
 def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
@@ -87,7 +99,7 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
 
 def _check_weights(config: SearchConfig, backbone: str, screen: Screen) -> None:
     weights = config.weights_of(backbone)
-    if missing := backbones.check_weights(backbone, weights):
+    if missing := check_weights(backbone, weights):
         screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
 
 

@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
+from search.costs import Costs
 from search.messages import FAILED, NUMBER
 from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter
 from search.study import Study
@@ -32,6 +33,7 @@ class Recorder(Callback):
         self._name = name
         self._show = show
         self._rows: dict[int, Row] = {}
+        self._costs = Costs()
 
     def begin(self, number: int, recipe: Recipe) -> None:
         """The study has been asked for a trial."""
@@ -67,6 +69,8 @@ class Recorder(Callback):
     def _put(self, number: int) -> None:
         row = self._rows[number]
         row.update(state=self._study.state(number), error=self._study.error(number))
+        self._costs.observe(row)
+        row["epoch_seconds_expected"] = self._costs.epoch_seconds(row["backbone"], row["frozen_blocks"])
         if row["state"] != RUNNING:
             row["finished"] = datetime.now(UTC)
             del self._rows[number]
@@ -93,7 +97,7 @@ def _new_row(study: str, number: int, recipe: Recipe) -> Row:
 
 def _progress(result: Row) -> Row:
     """What every epoch brings up to date."""
-    same = ("trainable_parameters", "features", "features_seconds", "peak_memory_bytes", "device")
+    same = ("trainable_parameters", "features", "features_seconds", "resident", "peak_memory_bytes", "device")
     return {
         **{name: result[name] for name in same},
         "epochs": result["epoch"],

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 RUNNING = "RUNNING"
 """The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
 WRITE_SHARE = 0.02
@@ -42,6 +42,9 @@ TRIALS = _schema(
     ("head_lr_ratio", _real),
     ("batch_size", _whole, "segments"),
     ("label_smoothing", _real),
+    ("mixup", _real),
+    ("masking", _real),
+    ("augment_at", _text),
     ("class_weights", _text),
     ("schedule", _text),
     ("warmup_epochs", _real, "epochs"),
@@ -50,7 +53,9 @@ TRIALS = _schema(
     ("frozen_blocks", _whole, "blocks"),
     ("n_blocks", _whole, "blocks"),
     ("trainable_parameters", _whole),
+    ("precision", _text),
     ("features", _text),
+    ("resident", _flag),
     ("epochs", _whole, "epochs"),
     ("best_epoch", _whole),
     ("val_loss", _real, "nats"),
@@ -61,6 +66,7 @@ TRIALS = _schema(
     ("seconds", _real, "s"),
     ("features_seconds", _real, "s"),
     ("training_seconds", _real, "s"),
+    ("epoch_seconds_expected", _real, "s"),
     ("peak_memory_bytes", _whole, "bytes"),
     ("node", _text),
     ("pid", _whole),
@@ -87,6 +93,7 @@ EPOCHS = _schema(
     ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
     ("learning_rate", _real),
     ("seconds", _real, "s"),
+    ("arithmetic_seconds", _real, "s"),
     ("samples_per_second", _real, "segments/s"),
 )
 """A row per trial and epoch; f1_per_genre and confusion [true][predicted] in the order of the genres."""

@@ -69,6 +69,7 @@ def sample(trial: Trial, config: SearchConfig) -> Recipe:
         backbone=backbone,
         weights=config.weights_of(backbone),
         frozen_blocks=_draw_depth(trial, backbone, space.frozen_blocks),
+        precision="float32" if config.precision == "auto" else config.precision,
         seed=config.seed,
         **config.training.model_dump(),
         **values,

@@ -82,6 +82,8 @@ class Space(Settings):
     head_lr_ratio: FloatValue = 1.0
     batch_size: IntValue = 32
     label_smoothing: FloatValue = 0.0
+    mixup: FloatValue = 0.0
+    masking: FloatValue = 0.0
 
 
 def choices(value: Any) -> tuple[Any, ...]:

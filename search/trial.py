@@ -1,5 +1,7 @@
 """What runs on one worker: Ray's trainable, which does one epoch of one fine-tune a step."""
 
+import gc
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,32 +14,41 @@ import torch
 from numpy.typing import NDArray
 from ray import tune
 
-from genre_core.backbones import ToImage, build
-from genre_core.corpus import SPLITS, Corpus, load_corpus
+from genre_core import process_memory
+from genre_core.corpus import SPLITS, Corpus
 from genre_core.mel import front_end
+from genre_core.network import ToImage, build
+from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
-from genre_core.segments import level_statistics
-from genre_core.spectrograms import open_store
+from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
+from search.gpu_memory import GpuMemory
 from search.messages import FAILED, FINISHED, NUMBER, RECIPE
 from search.versions import versions
+
+GPU_MEMORY_SHARE = 0.9
+"""Of a GPU's memory, what trials that share it may take together."""
+CONTEXT_BYTES = 600 * 1024**2
+"""What a process takes of a GPU beside its tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingSet:
-    """Where a worker finds its data, and how much of the machine it may use."""
+    """What all trials of a search work on, and how much of a node each worker may use."""
 
-    corpus: Path
-    """corpus.parquet, with the split."""
-    store: Path
-    """The folder of the spectrogram store."""
+    corpus: Corpus
+    train: SegmentArrays
+    validation: SegmentArrays
     front_end: str
-    segment_frames: int
     segments_per_track: int
-    feature_bytes: int
+    cache: Path
+    """The folder on each node for what its workers share."""
+    cache_bytes: int
     threads: int
     device: str
     """`cpu` or `cuda`."""
+    gpu_shared: bool
+    """Whether several trials share a GPU."""
 
 
 class GenreTrial(tune.Trainable):
@@ -52,25 +63,17 @@ class GenreTrial(tune.Trainable):
     def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
         self, config: dict[str, Any], working_set: WorkingSet, shelf: Any
     ) -> None:
-        """Load the training and validation segments, once for all trials of this process."""
+        """Get ready for all trials of this process."""
+        process_memory.keep()
         torch.set_num_threads(working_set.threads)
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
         self._shelf = shelf  # the ModelShelf, in a process of its own
         self._device = torch.device(working_set.device)
-        corpus = load_corpus(working_set.corpus)
-        self._corpus = corpus
-        store = open_store(working_set.store, front_end(working_set.front_end))
-        self._train, self._validation = (
-            store.segments(
-                corpus.part(part),
-                genres=corpus.genres,
-                segment_frames=working_set.segment_frames,
-                segments_per_track=working_set.segments_per_track,
-                device=self._device,
-            )
-            for part in ("train", "validation")
-        )
-        self._levels = level_statistics(self._train)
+        self._cache = NodeCache(working_set.cache / "shared", budget_bytes=working_set.cache_bytes)
+        self._data: tuple[Segments, Segments] | None = None
+        self._gpu = _gpu_memory(working_set.cache) if working_set.gpu_shared else None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -82,60 +85,99 @@ class GenreTrial(tune.Trainable):
         """One epoch; divergence and lack of memory are results that say so: they leave the worker alive."""
         started = time.perf_counter()
         try:
-            fine_tune = self._fine_tune or self._prepare()
-            result = fine_tune.epoch()
+            fine_tune, result = self._epoch()
         except (Diverged, torch.OutOfMemoryError) as error:
-            self._fine_tune = None
+            self._let_go()
             return {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
         self._keep_if_best(fine_tune, result)
         self._seconds += time.perf_counter() - started
         self._peak_memory = max(self._peak_memory, _memory_bytes(self._device))
-        return epoch_row(result) | {
+        if self._gpu:
+            self._gpu.measured(self._kind, self._peak_memory + CONTEXT_BYTES)
+        row = epoch_row(result) | {
             FINISHED: fine_tune.finished,
             "best_f1": fine_tune.best_f1,
             "best_epoch": fine_tune.best_epoch,
             "trainable_parameters": fine_tune.network.trainable_parameters,
             "features": fine_tune.features,
             "features_seconds": fine_tune.features_seconds,
+            "resident": fine_tune.resident,
             "total_seconds": self._seconds,
             "peak_memory_bytes": self._peak_memory,
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
         }
+        if fine_tune.finished:
+            self._let_go()
+        return row
 
     def cleanup(self) -> None:
         """Let go of the network when the process ends."""
-        self._fine_tune = None
+        self._let_go()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        """Forget the last trial, so that its memory is free before the next one takes any."""
-        self._fine_tune = None
+        """Forget the last trial, which may have been pruned, before the next one takes any memory."""
+        self._let_go()
         self._number = config[NUMBER]
         self._recipe = Recipe(**config[RECIPE])
         self._seconds = 0.0
         self._peak_memory = 0
+
+    def _let_go(self) -> None:
+        self._fine_tune = None
+        gc.collect()  # a caught error's traceback holds its frames, and these hold tensors
+        process_memory.give_back()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+        if self._gpu:
+            self._gpu.give_back()
 
-    def _prepare(self) -> FineTune:
+    def _epoch(self) -> tuple[FineTune, EpochResult]:
+        """The next epoch; where the GPU's memory ran out beside other trials, again with the GPU to itself."""
+        try:
+            fine_tune = self._fine_tune or self._prepare()
+            return fine_tune, fine_tune.epoch()
+        except torch.OutOfMemoryError:
+            if self._gpu is None:
+                raise
+            done = self._fine_tune.epochs_done if self._fine_tune else 0
+        self._let_go()
+        fine_tune = self._prepare(alone=True)
+        for _ in range(done):
+            fine_tune.epoch()
+        return fine_tune, fine_tune.epoch()
+
+    def _prepare(self, *, alone: bool = False) -> FineTune:
         """The network cut at the recipe's depth, with its activations there."""
+        if self._gpu and not self._gpu.ask(self._kind, alone=alone):
+            self._data = None  # who waits holds nothing
+            torch.cuda.empty_cache()
+            self._gpu.wait()
+        if self._data is None:
+            self._data = self._set.train.to(self._device), self._set.validation.to(self._device)
+            self._levels = level_statistics(self._data[0])
+        train, validation = self._data
         network = build(
             self._recipe.backbone,
             weights=self._recipe.weights,
-            n_genres=len(self._corpus.genres),
+            n_genres=train.n_genres,
             frozen_blocks=self._recipe.frozen_blocks,
             image=ToImage(*self._levels),
             seed=self._recipe.seed,
+            node_cache=self._cache,
+            precision=self._recipe.precision,
+            device=self._device,
         )
-        fine_tune = FineTune(
-            network.to(self._device),
-            self._recipe,
-            train=self._train,
-            validation=self._validation,
-            feature_bytes=self._set.feature_bytes,
+        self._fine_tune = FineTune(
+            network, self._recipe, train=train, validation=validation, node_cache=self._cache
         )
-        self._fine_tune = fine_tune
-        return fine_tune
+        return self._fine_tune
+
+    @property
+    def _kind(self) -> str:
+        """What a trial's need of memory depends on, beside the data."""
+        recipe = self._recipe
+        return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
 
     def _keep_if_best(self, fine_tune: FineTune, result: EpochResult) -> None:
         """Offer the model where this epoch is the trial's best and the trial among the search's best."""
@@ -144,24 +186,22 @@ class GenreTrial(tune.Trainable):
         f1 = result.scores.f1
         if ray.get(self._shelf.wants.remote(self._number, f1)):
             tensors = {name: _array(value) for name, value in fine_tune.network.flat_state().items()}
-            card = model_card(self._number, self._recipe, self._set, self._corpus, result)
+            card = model_card(self._number, self._recipe, self._set, result)
             ray.get(self._shelf.offer.remote(self._number, f1, tensors, card))
 
 
-def model_card(
-    trial: int, recipe: Recipe, working_set: WorkingSet, corpus: Corpus, result: EpochResult
-) -> dict[str, Any]:
+def model_card(trial: int, recipe: Recipe, working_set: WorkingSet, result: EpochResult) -> dict[str, Any]:
     """Everything about a model that its tensors do not say: model.json."""
     return {
         "trial": trial,
         "epoch": result.epoch,
-        "genres": corpus.genres,
+        "genres": working_set.corpus.genres,
         "front_end": asdict(front_end(working_set.front_end)),
-        "segment_frames": working_set.segment_frames,
+        "segment_frames": working_set.train.mels.shape[-1],
         "segments_per_track": working_set.segments_per_track,
         "recipe": asdict(recipe),
         "validation": asdict(result.scores) | {"loss": result.val_loss},
-        "split": {part: [track.track_id for track in corpus.part(part)] for part in SPLITS},
+        "split": {part: [track.track_id for track in working_set.corpus.part(part)] for part in SPLITS},
         "versions": versions(),
     }
 
@@ -173,5 +213,15 @@ def _array(value: torch.Tensor) -> NDArray[Any]:
 def _memory_bytes(device: torch.device) -> int:
     """The trial's peak on a GPU; on CPU the process's resident memory now."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     return int(psutil.Process().memory_info().rss)
+
+
+def _gpu_memory(cache: Path) -> GpuMemory:
+    """The ledger of the GPU that Ray gave this process."""
+    properties = torch.cuda.get_device_properties(0)
+    return GpuMemory(
+        cache / "gpus" / f"{properties.uuid}.json",
+        capacity=int(GPU_MEMORY_SHARE * properties.total_memory),
+        pid=os.getpid(),
+    )

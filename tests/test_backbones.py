@@ -9,14 +9,16 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genre_core import backbones
-from genre_core.backbones import ToImage, build, check_weights
 from genre_core.errors import InputError
 from genre_core.families import BLOCKS, block_names
+from genre_core.network import Network, ToImage, build
+from genre_core.node_cache import NodeCache
+from genre_core.weights import check_weights
 
 FAMILIES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg11_bn")
 CUTS = [(name, cut) for name in FAMILIES for cut in range(len(BLOCKS[name]) + 1)]
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
+NO_CACHE = NodeCache(Path("nowhere"), budget_bytes=0)
 LEVELS = (torch.tensor([-40.0]), torch.tensor([15.0]))
 
 
@@ -26,8 +28,16 @@ def _mels(segments: int = 2, channels: int = 1) -> Tensor:
     return torch.randn(segments, channels, 64, 64, generator=generator) * 15 - 40
 
 
-def _network(name: str, cut: int, weights: str = "random") -> backbones.Network:
-    return build(name, weights=weights, n_genres=3, frozen_blocks=cut, image=ToImage(*LEVELS), seed=0)
+def _network(name: str, cut: int, weights: str = "random") -> Network:
+    return build(
+        name,
+        weights=weights,
+        n_genres=3,
+        frozen_blocks=cut,
+        image=ToImage(*LEVELS),
+        seed=0,
+        node_cache=NO_CACHE,
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

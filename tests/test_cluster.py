@@ -21,11 +21,13 @@ from search import cluster
     ],
 )
 def test_as_many_trials_run_as_two_cores_hold(asked: dict[str, Any], workers: int) -> None:
-    assert cluster.room(**({"gpus_per_trial": None, "growing": False} | asked)) == (workers, 0.0)
+    assert cluster.room(**({"trials_per_gpu": "auto", "growing": False} | asked)) == (workers, 0.0)
 
 
 @pytest.mark.usefixtures("small_ray")
 def test_a_cluster_that_grows_takes_fractions_of_gpus_it_does_not_have_yet() -> None:
-    assert cluster.room(cpus_per_trial=1.0, gpus_per_trial=0.25, workers=8, growing=True) == (8, 0.25)
-    with pytest.raises(InputError, match=r"--gpus-per-trial must be at most the cluster's 0, but got 0\.25"):
-        cluster.room(cpus_per_trial=1.0, gpus_per_trial=0.25, workers=8, growing=False)
+    assert cluster.room(cpus_per_trial=1.0, trials_per_gpu=4, workers=8, growing=True) == (8, 0.25)
+    with pytest.raises(
+        InputError, match="--trials-per-gpu must be 0 where the cluster has no GPU, but got 4"
+    ):
+        cluster.room(cpus_per_trial=1.0, trials_per_gpu=4, workers=8, growing=False)

@@ -15,10 +15,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file
 
-from genre_core.backbones import ToImage, build
 from genre_core.corpus import load_corpus
 from genre_core.mel import front_end
 from genre_core.metrics import confusion_matrix, scores
+from genre_core.network import ToImage, build
+from genre_core.node_cache import NodeCache
 from genre_core.spectrograms import open_or_build
 from search.config import load
 from search.results import read_epochs, read_trials
@@ -130,6 +131,7 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
         frozen_blocks=0,
         image=ToImage(state.pop("image.mean"), state.pop("image.std")),
         seed=123,
+        node_cache=NodeCache(cache, budget_bytes=0),
     ).eval()
     network.trained.load_state_dict(state)
     corpus = load_corpus(run / "corpus.parquet")
@@ -139,8 +141,7 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
         genres=card["genres"],
         segment_frames=card["segment_frames"],
         segments_per_track=card["segments_per_track"],
-        device=torch.device("cpu"),
-    )
+    ).to(torch.device("cpu"))
     assert len(segments) == segments.n_tracks, "3.2 s hold one segment"
     with torch.no_grad():
         predicted = network(segments.mels).argmax(dim=1).numpy()

@@ -141,7 +141,7 @@ def test_three_windows_fill_the_three_channels(search: Search) -> None:
         ({"split.test": 0.9}, "shares above 0"),
         ({"sampler": "tpee"}, "sampler.name must be one of"),
         ({"pruner": {"name": "median", "warmup": 1}}, "pruner median takes"),
-        ({"gpus_per_trial": 1}, "--gpus-per-trial must be at most the cluster's 0, but got 1"),
+        ({"trials_per_gpu": 2}, "--trials-per-gpu must be 0 where the cluster has no GPU, but got 2"),
         (
             {"cpus_per_trial": 64, "workers": None},
             "--cpus-per-trial must be at most the cluster's 2, but got 64",

@@ -1,0 +1,182 @@
+"""A backbone cut in two: frozen blocks, whose activations are constants, and the trained rest with a new head."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from genre_core.backbones import Blocks, StateDict
+from genre_core.node_cache import NodeCache
+from genre_core.starting_points import blocks_without_weights, starting_point
+
+CHUNK = {"cpu": 16, "cuda": 256}
+"""Segments that go through the frozen blocks at a time, by device: as few as keep it busy."""
+
+
+class ToImage(nn.Module):
+    """Log-mel segments in dB -> what an ImageNet net expects: three channels of zero mean and unit variance."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        """Args: mean and std of the training segments, dB, [channels] with one or three channels."""
+        super().__init__()
+        self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
+        self.register_buffer("std", std.float().reshape(-1, 1, 1))
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """[segments, channels, mels, frames] in dB -> float32 [segments, 3, mels, frames], channels last."""
+        image = ((mels.float() - self.mean) / self.std).expand(-1, 3, -1, -1)
+        return image.contiguous(memory_format=torch.channels_last)
+
+
+class Frozen(nn.Sequential):
+    """Blocks that never change: no gradient, and always in eval mode, whatever `train()` is called."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        super().__init__(blocks)
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stay in eval mode: running statistics do not move, dropout stays off."""
+        return super().train(False)
+
+
+class Network(nn.Module):
+    """A backbone cut in two: `image` and `frozen` are constants, `trained` ends in the head."""
+
+    def __init__(
+        self,
+        *,
+        image: ToImage,
+        blocks: Blocks,
+        head: nn.Linear,
+        digests: tuple[str, ...],
+        precision: str,
+    ) -> None:
+        """Args: the blocks in order, the head, a hash for each frozen block, and `Recipe.precision`."""
+        super().__init__()
+        named, cut = list(blocks.items()), len(digests)
+        self.image = image
+        self.frozen = Frozen(OrderedDict(named[:cut]))
+        self.trained = nn.Sequential(OrderedDict([*named[cut:], ("head", head)]))
+        self.digests = digests
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it is."""
+        return self.image.mean.device
+
+    @torch.no_grad()
+    def through(self, rows: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """One chunk of segments through the frozen blocks.
+
+        A segment's activations are the same to the bit whichever others it comes with: the blocks see one
+        fixed number of segments at a time, for kernels differ by the size of their batch.
+
+        Args:
+            rows: at most `CHUNK` segments: log-mels in dB, [segments, channels, mels, frames], where `start`
+                is 0, else what this yielded after `start` blocks.
+            start: blocks that the rows have passed already.
+
+        Yields:
+            (blocks passed, rows) after each block; the rows of maps are [segments, height, width, channels].
+        """
+        padding = CHUNK[rows.device.type] - len(rows)
+        padded = torch.cat([rows, rows[:1].expand(padding, *rows.shape[1:])])
+        activations = from_rows(padded) if start else self.image(padded)
+        for passed, block in enumerate(self.frozen[start:], start=start + 1):
+            with self._autocast():
+                activations = block(activations)
+            yield passed, to_rows(activations)[: len(rows)]
+
+    @torch.no_grad()
+    def to_cut(self, mels: Tensor) -> Tensor:
+        """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the cut."""
+        if not len(self.frozen):
+            return self.image(mels)  # type: ignore[no-any-return]
+        chunks = torch.split(mels, CHUNK[mels.device.type])
+        return from_rows(torch.cat([rows for chunk in chunks for _, rows in [*self.through(chunk)][-1:]]))
+
+    def from_cut(self, activations: Tensor) -> Tensor:
+        """Activations at the cut -> float32 logits [segments, genres]."""
+        with self._autocast():
+            logits: Tensor = self.trained(activations)
+        return logits.float()
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """Log-mel segments in dB, [segments, channels, mels, frames] -> float32 logits [segments, genres]."""
+        return self.from_cut(self.to_cut(mels))
+
+    def flat_state(self) -> StateDict:
+        """All tensors by `block.layer...` name: the same names wherever the network was cut."""
+        parts = self.frozen.state_dict() | self.trained.state_dict()
+        return {"image.mean": self.image.mean, "image.std": self.image.std, **parts}
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.trained.parameters())
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def build(
+    backbone: str,
+    *,
+    weights: str,
+    n_genres: int,
+    frozen_blocks: int,
+    image: ToImage,
+    seed: int,
+    node_cache: NodeCache,
+    precision: str = "float32",
+    device: torch.device | None = None,
+) -> Network:
+    """A network ready to be fine-tuned.
+
+    Args:
+        backbone: a name in `families.BLOCKS`.
+        weights: `imagenet`, `random`, or the path of a state dict.
+        n_genres: outputs of the new head.
+        frozen_blocks: leading blocks to freeze.
+        image: the front of the network, with the training segments' statistics.
+        seed: of the head and of every other layer that no weights are loaded into.
+        node_cache: where starting points are kept.
+        precision: see `Recipe.precision`.
+        device: where to put it; the CPU if not given.
+
+    Raises:
+        InputError: the weights cannot be had or do not fit.
+    """
+    device = device or torch.device("cpu")
+    blocks, features = blocks_without_weights(backbone)
+    start = starting_point(backbone, weights=weights, seed=seed, node_cache=node_cache)
+    frozen = tuple(blocks)[:frozen_blocks]
+    # what is frozen stays mapped on the CPU; what is trained becomes the network's own
+    state = {
+        key: tensor.to(device, copy=key.partition(".")[0] not in frozen)
+        for key, tensor in start.state.items()
+    }
+    nn.Sequential(blocks).load_state_dict(state, assign=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(features, n_genres)
+    digests = tuple(start.digests[name] for name in frozen)
+    return Network(image=image, blocks=blocks, head=head, digests=digests, precision=precision).to(device)
+
+
+def to_rows(activations: Tensor) -> Tensor:
+    """Activations -> a contiguous row for each segment: maps in the memory order of channels-last."""
+    return (activations.permute(0, 2, 3, 1) if activations.dim() == 4 else activations).contiguous()
+
+
+def from_rows(rows: Tensor) -> Tensor:
+    """What `to_rows` made back into activations, without a copy."""
+    return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows

@@ -1,0 +1,98 @@
+"""Where a fine-tune starts: a backbone with its weights, random where these lack layers, on disk once and mapped."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from genre_core.backbones import Blocks, StateDict, blocks_and_head, torchvision_model
+from genre_core.node_cache import NodeCache
+from genre_core.weights import load_weights
+
+FORMAT_VERSION = 1
+"""Changes when the tensors of a starting point would: it is part of the name that one is found by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingPoint:
+    """The blocks of a backbone before any training, in the memory order of channels-last."""
+
+    state: StateDict
+    """By `block.layer...` name. Of a file they are mapped: reading touches only what is used."""
+    digests: Mapping[str, str]
+    """Block -> hash of its tensors, in the blocks' order."""
+
+
+def starting_point(backbone: str, *, weights: str, seed: int, node_cache: NodeCache) -> StartingPoint:
+    """The backbone with these weights; layers that they lack are random from the seed.
+
+    Raises:
+        InputError: the weights cannot be had or do not fit.
+    """
+    if not node_cache.budget_bytes:
+        return _make(backbone, weights, seed)
+    key = [FORMAT_VERSION, torch.__version__, backbone, _identity(backbone, weights), seed]
+    name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.pt"
+    with node_cache.making(name):
+        if path := node_cache.find(name):
+            kept: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
+            return StartingPoint(**kept)
+        made = _make(backbone, weights, seed)
+        if node_cache.make_room(sum(tensor.nbytes for tensor in made.state.values())):
+            with node_cache.new(name) as partial:
+                torch.save({"state": made.state, "digests": made.digests}, partial)
+        return made
+
+
+def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:
+    """The blocks as modules whose tensors take no room, and the number of features that the head sees."""
+    with torch.device("meta"):
+        blocks, head = blocks_and_head(backbone, torchvision_model(backbone))
+    return blocks, head.in_features
+
+
+def _make(backbone: str, weights: str, seed: int) -> StartingPoint:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = torchvision_model(backbone)
+    load_weights(model, backbone, weights)
+    blocks, _ = blocks_and_head(backbone, model)
+    state = nn.Sequential(blocks).to(memory_format=torch.channels_last).state_dict()
+    digests = OrderedDict((name, _digest(block.state_dict())) for name, block in blocks.items())
+    return StartingPoint(state=state, digests=digests)
+
+
+def _digest(state: StateDict) -> str:
+    hashed = hashlib.sha256()
+    for name, tensor in state.items():
+        hashed.update(name.encode())
+        hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
+
+
+def _identity(backbone: str, weights: str) -> str:
+    """What tells weights from others: a file's content, or the name under which torchvision publishes them."""
+    if weights == "random":
+        return weights
+    if weights == "imagenet":
+        url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
+        return url.rpartition("/")[2]  # it holds the beginning of the file's hash
+    path = Path(weights)
+    if not path.is_file():
+        return weights  # the reader of weights says what is wrong with it
+    status = path.stat()
+    return _content(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

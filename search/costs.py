@@ -1,0 +1,32 @@
+"""What an epoch costs, by backbone and frozen depth: a running estimate from the epochs so far."""
+
+from collections import defaultdict
+from typing import Any
+
+
+class Costs:
+    """Learns from the rows of the trials' table as they change."""
+
+    def __init__(self) -> None:
+        self._cells: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
+        """Backbone -> frozen blocks -> seconds and epochs of all trials."""
+        self._counted: dict[int, tuple[float, int]] = {}
+        """Of the trials that run: seconds and epochs that are in a cell."""
+
+    def observe(self, row: dict[str, Any]) -> None:
+        """Count what is new in a trial's row."""
+        seconds, epochs = row["training_seconds"] or 0.0, row["epochs"]
+        old_seconds, old_epochs = self._counted.pop(row["trial"], (0.0, 0))
+        cell = self._cells[row["backbone"]]
+        all_seconds, all_epochs = cell.get(row["frozen_blocks"], (0.0, 0))
+        cell[row["frozen_blocks"]] = (all_seconds + seconds - old_seconds, all_epochs + epochs - old_epochs)
+        if row["state"] == "RUNNING":
+            self._counted[row["trial"]] = (seconds, epochs)
+
+    def epoch_seconds(self, backbone: str, frozen_blocks: int) -> float | None:
+        """The mean at this depth, or at the nearest one of this backbone, or over all; None before any epoch."""
+        seen = {depth: s / n for depth, (s, n) in self._cells[backbone].items() if n}
+        if seen:
+            return seen[min(seen, key=lambda depth: abs(depth - frozen_blocks))]
+        others = [s / n for cells in self._cells.values() for s, n in cells.values() if n]
+        return sum(others) / len(others) if others else None
