@@ -156,7 +156,7 @@ class Features:
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
             pay = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
             room = self._cache.make_room(size) if cut == wanted else self._cache.has_room(total + size)
-            if pay and room and total + size <= memory and not self._cache.find(names[cut - 1]):
+            if pay and room and total + size <= memory and self._find(names[cut - 1]) is None:
                 chosen.append(cut)
                 total += size
         return chosen

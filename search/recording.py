@@ -18,6 +18,17 @@ from search.study import Study
 _BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")
 """Columns of a trial's row that are its best epoch's."""
 
+_SAME = (
+    "trainable_parameters",
+    "features",
+    "features_seconds",
+    "resident",
+    "memory_before_bytes",
+    "peak_memory_bytes",
+    "device",
+)
+"""Columns that a worker's result has by the same name."""
+
 Row = dict[str, Any]
 
 
@@ -97,9 +108,8 @@ def _new_row(study: str, number: int, recipe: Recipe) -> Row:
 
 def _progress(result: Row) -> Row:
     """What every epoch brings up to date."""
-    same = ("trainable_parameters", "features", "features_seconds", "resident", "peak_memory_bytes", "device")
     return {
-        **{name: result[name] for name in same},
+        **{name: result[name] for name in _SAME},
         "epochs": result["epoch"],
         "seconds": result["total_seconds"],
         "training_seconds": result["total_seconds"] - result["features_seconds"],

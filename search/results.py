@@ -67,6 +67,7 @@ TRIALS = _schema(
     ("features_seconds", _real, "s"),
     ("training_seconds", _real, "s"),
     ("epoch_seconds_expected", _real, "s"),
+    ("memory_before_bytes", _whole, "bytes"),
     ("peak_memory_bytes", _whole, "bytes"),
     ("node", _text),
     ("pid", _whole),

@@ -59,6 +59,7 @@ class GenreTrial(tune.Trainable):
     _recipe: Recipe
     _seconds: float
     _peak_memory: int
+    _memory_before: int
 
     def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
         self, config: dict[str, Any], working_set: WorkingSet, shelf: Any
@@ -103,6 +104,7 @@ class GenreTrial(tune.Trainable):
             "features_seconds": fine_tune.features_seconds,
             "resident": fine_tune.resident,
             "total_seconds": self._seconds,
+            "memory_before_bytes": self._memory_before,
             "peak_memory_bytes": self._peak_memory,
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
         }
@@ -121,6 +123,7 @@ class GenreTrial(tune.Trainable):
         self._recipe = Recipe(**config[RECIPE])
         self._seconds = 0.0
         self._peak_memory = 0
+        self._memory_before = _memory_bytes(self._device)
 
     def _let_go(self) -> None:
         self._fine_tune = None

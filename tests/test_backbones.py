@@ -1,6 +1,7 @@
 """Blocks, cuts and weights of the five families, held against torchvision's own models."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,6 @@ from genre_core.weights import check_weights
 FAMILIES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg11_bn")
 CUTS = [(name, cut) for name in FAMILIES for cut in range(len(BLOCKS[name]) + 1)]
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
-NO_CACHE = NodeCache(Path("nowhere"), budget_bytes=0)
 LEVELS = (torch.tensor([-40.0]), torch.tensor([15.0]))
 
 
@@ -28,24 +28,34 @@ def _mels(segments: int = 2, channels: int = 1) -> Tensor:
     return torch.randn(segments, channels, 64, 64, generator=generator) * 15 - 40
 
 
-def _network(name: str, cut: int, weights: str = "random") -> Network:
-    return build(
-        name,
-        weights=weights,
-        n_genres=3,
-        frozen_blocks=cut,
-        image=ToImage(*LEVELS),
-        seed=0,
-        node_cache=NO_CACHE,
-    )
+MakeNetwork = Callable[..., Network]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> MakeNetwork:
+    """Makes a network of three genres, from starting points that are kept for all tests."""
+    node_cache = NodeCache(tmp_path_factory.mktemp("shared"), budget_bytes=2**33)
+
+    def network(name: str, cut: int, weights: str = "random") -> Network:
+        return build(
+            name,
+            weights=weights,
+            n_genres=3,
+            frozen_blocks=cut,
+            image=ToImage(*LEVELS),
+            seed=0,
+            node_cache=node_cache,
+        )
+
+    return network
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_blocks_in_order_are_torchvisions_model(name: str, tmp_path: Path) -> None:
+def test_the_blocks_in_order_are_torchvisions_model(name: str, tmp_path: Path, make: MakeNetwork) -> None:
     model = torchvision.models.get_model(name, weights=None).eval()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    network = _network(name, 2, str(tmp_path / "w.pth")).eval()
+    network = make(name, 2, str(tmp_path / "w.pth")).eval()
     with torch.no_grad():
         head.weight, head.bias = (nn.Parameter(p) for p in (head.weight[:3], head.bias[:3]))
         network.trained.get_submodule("head").load_state_dict(head.state_dict())
@@ -53,8 +63,10 @@ def test_the_blocks_in_order_are_torchvisions_model(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_training_leaves_frozen_blocks_as_they_were_to_the_bit(name: str, cut: int) -> None:
-    network = _network(name, cut)
+def test_training_leaves_frozen_blocks_as_they_were_to_the_bit(
+    name: str, cut: int, make: MakeNetwork
+) -> None:
+    network = make(name, cut)
     before = {key: value.clone() for key, value in network.flat_state().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     network.train()
@@ -77,15 +89,15 @@ def test_training_leaves_frozen_blocks_as_they_were_to_the_bit(name: str, cut: i
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11_bn"])
-def test_dropout_in_frozen_blocks_is_off_and_in_trained_blocks_on(name: str) -> None:
-    frozen, trained = _network(name, len(BLOCKS[name])).train(), _network(name, 0).train()
+def test_dropout_in_frozen_blocks_is_off_and_in_trained_blocks_on(name: str, make: MakeNetwork) -> None:
+    frozen, trained = make(name, len(BLOCKS[name])).train(), make(name, 0).train()
     assert torch.equal(frozen(_mels()), frozen(_mels()))
     assert not torch.equal(trained(_mels()), trained(_mels()))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_activations_at_the_deepest_cut_do_not_depend_on_the_company(name: str) -> None:
-    network, mels = _network(name, len(BLOCKS[name])), _mels(21)
+def test_activations_at_the_deepest_cut_do_not_depend_on_the_company(name: str, make: MakeNetwork) -> None:
+    network, mels = make(name, len(BLOCKS[name])), _mels(21)
     together = network.to_cut(mels)
     assert len(together) == 21
     for few in (torch.tensor([20]), torch.tensor([5, 0, 19]), torch.arange(20, -1, -1)):
@@ -100,9 +112,11 @@ def test_one_channel_is_repeated_and_three_are_kept() -> None:
     assert not torch.equal(three[:, 0], three[:, 2])
 
 
-def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_random_numbers_alone() -> None:
+def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_random_numbers_alone(
+    make: MakeNetwork,
+) -> None:
     state = torch.get_rng_state()
-    first, second = _network("resnet18", 1).flat_state(), _network("resnet18", 3).flat_state()
+    first, second = make("resnet18", 1).flat_state(), make("resnet18", 3).flat_state()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -164,7 +178,7 @@ def test_layers_missing_as_a_whole_are_named(suffix: str, tmp_path: Path) -> Non
     assert check_weights("alexnet", str(path)) == ("fc6", "fc7")
 
 
-def test_densenets_published_names_are_understood(tmp_path: Path) -> None:
+def test_densenets_published_names_are_understood(tmp_path: Path, make: MakeNetwork) -> None:
     model = torchvision.models.densenet121()
     published = {
         key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): value
@@ -172,7 +186,7 @@ def test_densenets_published_names_are_understood(tmp_path: Path) -> None:
     }
     torch.save(published, tmp_path / "w.pth")
     assert check_weights("densenet121", str(tmp_path / "w.pth")) == ()
-    network = _network("densenet121", 0, str(tmp_path / "w.pth"))
+    network = make("densenet121", 0, str(tmp_path / "w.pth"))
     key = "denseblock1.denselayer1.conv2.weight"
     assert torch.equal(
         network.flat_state()[f"block1.0.{key.split('.', 1)[1]}"], model.features.get_parameter(key)
@@ -188,11 +202,11 @@ def test_imagenet_weights_that_cannot_be_downloaded_name_the_file_and_the_folder
         check_weights("resnet18", "imagenet")
 
 
-def test_real_convolutions_are_loaded_into_their_blocks() -> None:
+def test_real_convolutions_are_loaded_into_their_blocks(make: MakeNetwork) -> None:
     alexnet = SHARED_WEIGHTS / "alexnet-features-imagenet.pth"
     if not alexnet.exists():
         pytest.skip("needs AlexNet's ImageNet convolutions in ../shared/weights")
-    network = _network("alexnet", 5, str(alexnet))
+    network = make("alexnet", 5, str(alexnet))
     published = torch.load(alexnet, weights_only=True)
     assert torch.equal(network.flat_state()["conv1.0.weight"], published["features.0.weight"])
 
