@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := $(BIN)/genre-search run --config configs/demo.yaml
 
-.PHONY: run test check clean
+.PHONY: run test check bench clean
 
 run: .venv/installed
 	$(DEMO)
@@ -16,6 +16,11 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# make bench DATA=manifest.csv BENCH='--weights vgg16=vgg16.pth --repeats 2'
+bench: .venv/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

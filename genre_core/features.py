@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genre_core.network import CHUNK, Network, from_rows
+from genre_core.network import CHUNK, Network
 from genre_core.node_cache import NodeCache
 from genre_core.segments import Segments
 
@@ -71,7 +71,8 @@ class Features:
         """Activations at the cut of the segments with these indices, int64 [batch] -> [batch, ...]."""
         if self._rows is None:
             return self._network.to_cut(self._segments.mels_of(segments))
-        return from_rows(self._rows[segments.to(self._rows.device)].to(self._network.device))
+        rows = self._rows[segments.to(self._rows.device)].to(self._network.device)
+        return self._network.from_rows(rows)
 
     def _kept(self) -> Tensor | None:
         """Rows of all segments at the cut; None where keeping them does not pay."""
@@ -92,7 +93,7 @@ class Features:
         )
         levels = [network.image.mean.tolist(), network.image.std.tolist()]
         same: list[Any] = [FORMAT_VERSION, torch.__version__, kernels, CHUNK[device.type], network.precision]
-        same += [levels, self._segments.digest]
+        same += [levels, self._segments.digest, network.channels_last]
         keys = [json.dumps([*same, network.digests[:cut]]) for cut in range(1, len(network.digests) + 1)]
         return [f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" for key in keys]
 
@@ -115,7 +116,7 @@ class Features:
                 cut: stack.enter_context(self._new_file(names[cut - 1], costs[cut]))
                 for cut in self._worth_keeping(names, start, costs)
             }
-            if len(names) not in files:
+            if not files:
                 return False
             for chunk in torch.split(source, size):
                 for cut, rows in self._network.through(chunk.to(device), start=start):
@@ -154,11 +155,14 @@ class Features:
         for cut in range(wanted, start, -1):
             size = len(self._segments) * costs[cut].row.nbytes
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
-            pay = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
-            room = self._cache.make_room(size) if cut == wanted else self._cache.has_room(total + size)
-            if pay and room and total + size <= memory and self._find(names[cut - 1]) is None:
+            worth = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
+            worth = worth and total + size <= memory and self._find(names[cut - 1]) is None
+            room = self._cache.make_room if cut == wanted else self._cache.has_room
+            if worth and room(total + size):
                 chosen.append(cut)
                 total += size
+            elif cut == wanted:
+                break
         return chosen
 
     @contextmanager

@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class StartingPoint:
-    """The blocks of a backbone before any training, in the memory order of channels-last."""
+    """The blocks of a backbone before any training."""
 
     state: StateDict
     """By `block.layer...` name. Of a file they are mapped: reading touches only what is used."""
@@ -65,7 +65,7 @@ def _make(backbone: str, weights: str, seed: int) -> StartingPoint:
         model = torchvision_model(backbone)
     load_weights(model, backbone, weights)
     blocks, _ = blocks_and_head(backbone, model)
-    state = nn.Sequential(blocks).to(memory_format=torch.channels_last).state_dict()
+    state = nn.Sequential(blocks).state_dict()
     digests = OrderedDict((name, _digest(block.state_dict())) for name, block in blocks.items())
     return StartingPoint(state=state, digests=digests)
 

@@ -120,6 +120,9 @@ def results(
     state: Annotated[str | None, typer.Option(help="Only COMPLETE, PRUNED, FAIL or RUNNING trials.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Only this backbone's trials.")] = None,
     sort: Annotated[str, typer.Option(help="Column to sort by; scores from the best.")] = "val_f1",
+    costs: Annotated[
+        bool, typer.Option("--costs", help="What an epoch took, by backbone and frozen depth.")
+    ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="All columns of all rows, as CSV.")] = False,
 ) -> None:
     """The leaderboard of a search, also while it runs."""
@@ -130,6 +133,8 @@ def results(
     selected = leaderboard.select(trials, state=state, backbone=backbone, sort=sort)
     if csv:
         typer.echo(selected.to_csv(index=False), nl=False)
+    elif costs:
+        _print(leaderboard.costs(selected))
     else:
         _print(leaderboard.table(selected.head(top)), leaderboard.summary(trials))
 

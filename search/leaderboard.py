@@ -71,9 +71,38 @@ def summary(trials: pd.DataFrame) -> Text:
     text.append(", ".join(f"{counts[state]} {word}" for state, word in STATE_WORD.items() if state in counts))
     if len(trials) and trials["finished"].notna().any():
         text.append(f", in {duration((trials['finished'].max() - trials['started'].min()).total_seconds())}")
+    text.append(_sharing(trials))
     for reason, count in trials["error"].value_counts().head(3).items():
         text.append(f"\n{count} failed: {reason}", style="red")
     return text
+
+
+def _sharing(trials: pd.DataFrame) -> str:
+    """How the trials came by their activations at the cut, and where the data did not fit."""
+    kinds = trials["features"].value_counts()
+    if kinds.empty:
+        return ""
+    share = trials["features_seconds"].sum() / max(trials["seconds"].sum(), 1e-9)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    text = f"\nactivations at the cut: {counts}; {share:.0%} of the trials' time"
+    if not trials["resident"].dropna().all():
+        text += "\nthe segments did not fit on the GPU and were sent to it batch by batch"
+    return text
+
+
+def costs(trials: pd.DataFrame) -> Table:
+    """What an epoch took, by backbone and frozen depth."""
+    ran = trials[trials["epochs"] > 0]
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("backbone", "frozen", "trials", "seconds an epoch", "seconds for features"):
+        shown.add_column(title, justify="left" if title == "backbone" else "right", no_wrap=True)
+    for (backbone, frozen, blocks), cell in ran.groupby(["backbone", "frozen_blocks", "n_blocks"]):
+        seconds = cell["training_seconds"].sum() / cell["epochs"].sum()
+        features = cell["features_seconds"].mean()
+        shown.add_row(
+            str(backbone), f"{frozen}/{blocks}", str(len(cell)), f"{seconds:.3g}", f"{features:.3g}"
+        )
+    return shown
 
 
 def winner(run: Path) -> list[Any]:

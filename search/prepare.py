@@ -82,6 +82,8 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
         )
         for part in ("train", "validation")
     )
+    if config.training.augment_at == "input":
+        screen.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
     return Prepared(corpus=tracks, spectrograms=store.folder.name, train=train, validation=validation)
 
 

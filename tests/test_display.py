@@ -21,6 +21,7 @@ def _row(trial: int, state: str, **values: Any) -> dict[str, Any]:
         "epochs": 3,
         "max_epochs": 8,
         "seconds": 4.2,
+        "epoch_seconds_expected": 2.0,
         "val_f1": 0.5,
         "error": None,
     }
@@ -93,9 +94,19 @@ def test_on_a_terminal_running_trials_are_shown_in_a_table() -> None:
     assert "0/10 trials" in screen.getvalue()
 
 
+def test_the_time_left_follows_from_what_epochs_cost_and_trials_took() -> None:
+    display, _ = _display(trials=10)
+    for row in [_row(0, "COMPLETE", seconds=3.0), _row(1, "PRUNED", seconds=1.0), _row(2, "RUNNING")]:
+        display.trial(row)
+    assert "about 24 s left" in display.headline(), "5 epochs of 2 s, then 7 trials of 2 s"
+    display.trial(_row(3, "RUNNING", epoch_seconds_expected=None))
+    assert "left" not in display.headline()
+
+
 def test_the_time_left_is_never_past_the_budget() -> None:
     display, _ = _display(trials=10**9, time_budget=30.0)
     display.trial(_row(0, "COMPLETE"))
+    display.trial(_row(1, "RUNNING"))
     assert "about 30 s left" in display.headline()
 
 

@@ -164,6 +164,17 @@ def test_the_leaderboard_filters_and_exports(run: Path, genre_search: Command) -
     assert all(",PRUNED," in line for line in lines[1:])
 
 
+def test_what_an_epoch_took_is_shown_by_backbone_and_depth(run: Path, genre_search: Command) -> None:
+    trials = read_trials(run)
+    lines = genre_search("results", run, "--costs").stdout.splitlines()
+    assert len(lines) - 1 == trials[["backbone", "frozen_blocks"]].drop_duplicates().shape[0]
+    first = trials[trials["frozen_blocks"] == trials["frozen_blocks"].min()]
+    seconds = first["training_seconds"].sum() / first["epochs"].sum()
+    assert f"{seconds:.3g}" in lines[1].split()
+    assert (trials["epoch_seconds_expected"] > 0).all()
+    assert "activations at the cut: " in genre_search("results", run).stdout
+
+
 def test_the_command_that_best_gives_repeats_the_winner_to_the_digit(
     run: Path, genre_search: Command
 ) -> None:

@@ -76,6 +76,36 @@ def test_trials_follow_each_other_in_one_process_each_with_its_own_parameters(se
     assert trials["pid"].nunique() == 1
 
 
+def test_with_and_without_the_shared_cache_a_search_finds_the_same(search: Search, tmp_path: Path) -> None:
+    shared, apart = (search(str(gib), feature_cache=gib, trials=3) for gib in (1, 0))
+    assert set(shared["features"]) == {"shared"}
+    assert set(apart["features"]) == {"computed"}
+    with_, without = (read_epochs(tmp_path / name)["val_loss"].tolist() for name in ("1", "0"))
+    assert with_ == without
+
+
+def test_after_fifty_trials_the_worker_holds_no_more_memory_than_after_ten(search: Search) -> None:
+    pruner = {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 0}
+    trials = search(
+        trials=50, pruner=pruner, space__backbone=["resnet18", "alexnet"], segment_seconds=3.0, keep_models=0
+    )
+    assert {"COMPLETE", "PRUNED"} <= set(trials["state"])
+    assert trials["pid"].nunique() == 1
+    before = trials.sort_values("started")["memory_before_bytes"]
+    assert before.iloc[-10:].median() < 1.05 * before.iloc[10:20].median()
+
+
+def test_masking_at_the_input_shares_nothing_and_says_so(search: Search) -> None:
+    trials = search(training__augment_at="input", space__masking=0.2, trials=1)
+    assert trials["features"].tolist() == ["computed"]
+
+
+def test_bfloat16_trains_and_is_recorded(search: Search) -> None:
+    trials = search(precision="bfloat16", trials=1)
+    assert trials["precision"].tolist() == ["bfloat16"]
+    assert trials["state"].tolist() == ["COMPLETE"]
+
+
 def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: Search) -> None:
     trials = search(space__learning_rate=[0.01, 1e30], sampler="random", trials=6, seed=1)
     runaway = trials["learning_rate"] == 1e30

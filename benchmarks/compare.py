@@ -1,0 +1,309 @@
+"""Side by side: the same configurations on the same data by this project and by four other ways to run them.
+
+    python benchmarks/compare.py --data MANIFEST --weights alexnet=PATH --weights vgg16=PATH
+
+writes results/compare.json and prints the tables. Syne Tune has to be installed beside genre-search.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from genre_core.audit import audit
+from genre_core.corpus import read_corpus
+from genre_core.families import block_names
+from genre_core.mel import front_end
+from genre_core.splits import split_corpus
+
+HERE = Path(__file__).parent
+BACKBONES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
+FRONT_END, SEGMENT_SECONDS = "mel64", 3.0
+LEARNING_RATES, MOMENTA = (1e-3, 5e-2), (0.5, 0.95)
+
+CONTENDERS = {
+    "a": ("ours.py", "genre-search"),
+    "a warm": ("ours.py", "genre-search, its cache warm"),
+    "b": ("ours.py", "genre-search, sharing off"),
+    "c": ("ray_tutorial.py", "Ray Tune's PyTorch tutorial"),
+    "d": ("optuna_processes.py", "Optuna in processes"),
+    "e": ("syne_tune_local.py", "Syne Tune, local back end"),
+}
+"""Letter -> script, and what it stands for."""
+
+Run = dict[str, Any]
+
+
+def main() -> None:
+    """Run what is asked for, and write and print what came of it."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder:
+        scratch = Path(folder)
+        task = _task(arguments, scratch)
+        runs: list[Run] = []
+        for repeat in range(arguments.repeats):
+            for letter in arguments.contenders:
+                runs.append(_run(letter, repeat, task, scratch))
+                print(_line(runs[-1]), flush=True)
+                _write(arguments, runs)
+    print(time_table(runs, arguments.target) if arguments.target else throughput_table(runs))
+
+
+def throughput_table(runs: Sequence[Run]) -> str:
+    """Markdown: each contender's best repeat, and the medians over configurations of (c)'s time over its own."""
+    best = {letter: _best(runs, letter) for letter in CONTENDERS if any(r["letter"] == letter for r in runs)}
+    lines = [
+        "| | times (c)'s rate | all cuts | deeper half | head only"
+        " | trials an hour | overhead a trial | arithmetic | start |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for letter, run in best.items():
+        ratios = _ratios(best["c"], run) if "c" in best else []
+        cells = [
+            f"{run['rate'] / best['c']['rate']:.1f}" if "c" in best else "",
+            *[_median([r for share, r in ratios if low <= share]) for low in (0.0, 0.5, 1.0)],
+            f"{run['rate']:.0f}",
+            f"{run['overhead']:.2f} s",
+            f"{run['arithmetic_share']:.0%}",
+            f"{run['start']:.0f} s",
+        ]
+        lines.append(f"| ({letter}) {CONTENDERS[letter][1]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def time_table(runs: Sequence[Run], target: float) -> str:
+    """Markdown: seconds until the first validation F1 of at least the target, start included."""
+    lines = [f"| | seconds until F1 {target} | times (c) |", "|---|---|---|"]
+    times = {
+        letter: median([run["to_target"] or float("inf") for run in runs if run["letter"] == letter])
+        for letter in dict.fromkeys(run["letter"] for run in runs)
+    }
+    for letter, seconds in times.items():
+        ratio = f"{times['c'] / seconds:.1f}" if "c" in times else ""
+        lines.append(f"| ({letter}) {CONTENDERS[letter][1]} | {seconds:.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Its processor, cores and memory."""
+    model = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def _write(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
+    """What there is so far, beside this script."""
+    asked = {name: value for name, value in vars(arguments).items() if name not in ("data", "weights")}
+    out = HERE / "results" / ("time_to_f1.json" if arguments.target else "compare.json")
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({"machine": machine(), "asked": asked, "runs": runs}, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a manifest or a folder of genre folders")
+    parser.add_argument("--weights", action="append", default=[], help="BACKBONE=PATH; others are random")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--cuts", type=int, default=4, help="evenly spread cuts of each backbone")
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--loader-workers", type=int, default=0, help="of the rivals' DataLoader")
+    parser.add_argument("--target", type=float, help="search with pruning until this validation F1 instead")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds, for one contender with --target")
+    return parser.parse_args()
+
+
+def _task(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """What every contender is told."""
+    setting = front_end(FRONT_END)
+    corpus = split_corpus(
+        audit(read_corpus(arguments.data), minimum_seconds=SEGMENT_SECONDS, cache=scratch / "audit"),
+        validation=0.2,
+        test=0.2,
+        seed=0,
+    )
+    manifest = scratch / "manifest.csv"
+    columns = ("path", "genre", "group", "split")
+    pd.DataFrame([{name: getattr(track, name) for name in columns} for track in corpus.usable]).to_csv(
+        manifest, index=False
+    )
+    configurations = [] if arguments.target else _configurations(arguments.backbones, arguments.cuts)
+    return {
+        "manifest": str(manifest),
+        "weights": dict(pair.split("=", 1) for pair in arguments.weights),
+        "configurations": configurations,
+        "n_blocks": {backbone: len(block_names(backbone)) for backbone in arguments.backbones},
+        "learning_rate": LEARNING_RATES,
+        "momentum": MOMENTA,
+        "trials": len(configurations) or 1000,
+        "epochs": arguments.epochs,
+        "batch_size": 32,
+        "workers": arguments.workers,
+        "loader_workers": arguments.loader_workers,
+        "target": arguments.target,
+        "limit": arguments.limit,
+        "front_end": FRONT_END,
+        "sample_rate": setting.sample_rate,
+        "n_fft": setting.n_fft,
+        "hop_length": setting.hop_length,
+        "n_mels": setting.n_mels,
+        "segment_seconds": SEGMENT_SECONDS,
+        "segment_frames": setting.frames(SEGMENT_SECONDS),
+    }
+
+
+def _configurations(backbones: Sequence[str], cuts: int) -> list[dict[str, Any]]:
+    """Every backbone at evenly spread cuts, from nothing frozen to the head only, in random order."""
+    random = np.random.default_rng(0)
+    drawn = [
+        {
+            "backbone": backbone,
+            "frozen_blocks": round(cut * len(block_names(backbone)) / (cuts - 1)),
+            "learning_rate": float(np.exp(random.uniform(*np.log(LEARNING_RATES)))),
+            "momentum": float(random.uniform(*MOMENTA)),
+        }
+        for backbone in backbones
+        for cut in range(cuts)
+    ]
+    return [drawn[i] for i in random.permutation(len(drawn))]
+
+
+def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
+    """One contender once, in a process group of its own; `a warm` finds the cache of the `a` before it."""
+    place = scratch / f"{letter.replace(' ', '-')}-{repeat}"
+    place.mkdir()
+    cache = scratch / f"cache-{letter[0]}-{repeat}"
+    own = {
+        "log": str(place / "log.jsonl"),
+        "scratch": str(place / "scratch"),
+        "cache": str(cache),
+        "feature_cache": 0 if letter == "b" else 20,
+    }
+    (place / "task.json").write_text(json.dumps(task | own))
+    environment = os.environ | {
+        "PYTHONPATH": f"{HERE / 'contenders'}:{HERE.parent}",
+        "OMP_NUM_THREADS": "1",
+        "SYNETUNE_FOLDER": str(place / "syne"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [sys.executable, str(HERE / "contenders" / CONTENDERS[letter][0]), str(place / "task.json")]
+    began = time.time()
+    with (place / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+        to_target = _watch(process, place / "log.jsonl", task, began)
+    ended = time.time()
+    trials = [line for line in _lines(place / "log.jsonl") if "began" in line]
+    if task["target"] is None and len(trials) < task["trials"]:
+        raise SystemExit(f"({letter}) ended early:\n{(place / 'output.txt').read_text()[-3000:]}")
+    shutil.rmtree(place / "scratch", ignore_errors=True)
+    if letter != "a":
+        shutil.rmtree(cache, ignore_errors=True)
+    run = {"letter": letter, "repeat": repeat, "wall": ended - began, "to_target": to_target}
+    return run | _summary(trials, began, task["workers"]) | {"trials": trials}
+
+
+def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], began: float) -> float | None:
+    """Wait for the end, or for the target, after which the whole group is killed; the seconds that it took."""
+    reached = None
+    while process.poll() is None:
+        time.sleep(0.2)
+        if task["target"] is None:
+            continue
+        good = [line["at"] for line in _lines(log) if line.get("f1", 0.0) >= task["target"]]
+        if good or time.time() - began > task["limit"]:
+            reached = good[0] - began if good else None
+            break
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(3)
+    with contextlib.suppress(ProcessLookupError):  # it left nothing behind
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return reached
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def _summary(trials: Sequence[dict[str, Any]], began: float, workers: int) -> dict[str, float]:
+    """Start: until the first trial trains. Overhead: a worker's seconds between two trials."""
+    if len(trials) <= workers:
+        return {}
+    starts = sorted(trial["began"] for trial in trials)
+    overhead = float(np.mean([gap for own in _lanes(trials, workers) for gap in own]))
+    busy = sum(trial["seconds"] for trial in trials) + len(trials) * overhead
+    return {
+        "start": starts[0] - began,
+        "overhead": overhead,
+        "rate": 3600 * workers * len(trials) / busy,
+        "arithmetic_share": sum(trial["arithmetic"] for trial in trials) / busy,
+    }
+
+
+def _lanes(trials: Sequence[dict[str, Any]], workers: int) -> list[list[float]]:
+    """Seconds between trials that followed each other: by process, or where each has its own, in their order."""
+    if "worker" not in trials[0]:
+        starts = sorted(trial["began"] for trial in trials)
+        ends = sorted(trial["ended"] for trial in trials)
+        return [[start - end for start, end in zip(starts[workers:], ends, strict=False)]]
+    lanes = []
+    for worker in {trial["worker"] for trial in trials}:
+        own = sorted((t for t in trials if t["worker"] == worker), key=lambda trial: float(trial["began"]))
+        lanes.append([later["began"] - earlier["ended"] for earlier, later in pairwise(own)])
+    return lanes
+
+
+def _best(runs: Sequence[Run], letter: str) -> Run:
+    return max((run for run in runs if run["letter"] == letter), key=lambda run: float(run["rate"]))
+
+
+def _ratios(reference: Run, run: Run) -> list[tuple[float, float]]:
+    """For each configuration (share of the blocks that is frozen, the reference's seconds over the run's)."""
+    names = ("backbone", "frozen_blocks")
+    seconds = [
+        {tuple(t[n] for n in names): t["seconds"] + one["overhead"] for t in one["trials"]}
+        for one in (reference, run)
+    ]
+    return [
+        (key[1] / len(block_names(key[0])), seconds[0][key] / seconds[1][key])
+        for key in seconds[0]
+        if key in seconds[1]
+    ]
+
+
+def _median(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.1f}" if ratios else "-"
+
+
+def _line(run: Run) -> str:
+    name = f"({run['letter']}) repeat {run['repeat']}: {run['wall']:.0f} s, {len(run['trials'])} trials"
+    if run["to_target"]:
+        return f"{name}, target after {run['to_target']:.0f} s"
+    return name + (f", {run['rate']:.0f} trials an hour" if "rate" in run else "")
+
+
+if __name__ == "__main__":
+    main()

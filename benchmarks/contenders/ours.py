@@ -1,0 +1,94 @@
+"""genre-search itself, with the task's configurations queued in its study."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
+from tutorial import Task, log
+
+from search import launch
+from search.config import load
+from search.display import Display
+from search.recording import Row
+from search.results import read_epochs, read_trials
+
+
+class Logging(Display):
+    """A display that also logs each F1 with its time."""
+
+    task: Task
+
+    def trial(self, row: Row) -> None:
+        """Take in a trial's changed row."""
+        super().trial(row)
+        if row["val_f1"] is not None:
+            log(self.task, {"f1": row["val_f1"], "at": time.time()})
+
+
+def main(task: Task) -> None:
+    """Run a search of the task, and write its trials into the log."""
+    config = load(
+        None,
+        {
+            "data": task["manifest"],
+            "front_end": task["front_end"],
+            "segment_seconds": task["segment_seconds"],
+            "segments_per_track": 1,
+            "weights": {name: task["weights"].get(name, "random") for name in task["n_blocks"]},
+            "space.backbone": list(task["n_blocks"]),
+            "space.learning_rate": dict(zip(("low", "high"), task["learning_rate"], strict=True))
+            | {"log": True},
+            "space.momentum": dict(zip(("low", "high"), task["momentum"], strict=True)),
+            "space.batch_size": task["batch_size"],
+            "training.epochs": task["epochs"],
+            "training.patience": task["epochs"],
+            "pruner": {"name": "none"}
+            if task["target"] is None
+            else {"name": "median", "n_startup_trials": 4, "n_warmup_steps": 2},
+            "trials": task["trials"],
+            "workers": task["workers"],
+            "keep_models": 0,
+            "feature_cache": task["feature_cache"],
+        },
+    )
+    folder = Path(task["scratch"]) / "run"
+    folder.mkdir(parents=True)
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    study = optuna.create_study(storage=storage, study_name="run", direction="maximize")
+    for configuration in task["configurations"]:
+        own = {f"frozen_blocks_{configuration['backbone']}": configuration["frozen_blocks"]}
+        study.enqueue_trial({k: v for k, v in configuration.items() if k != "frozen_blocks"} | own)
+    screen = Logging(Console(), trials=config.trials)
+    screen.task = task
+    launch.run(config, folder=folder, cache=Path(task["cache"]), screen=screen)
+    _log(task, folder)
+
+
+def _log(task: Task, folder: Path) -> None:
+    epochs = read_epochs(folder)
+    arithmetic = epochs.groupby("trial")["arithmetic_seconds"].sum()
+    for row in read_trials(folder).to_dict("records"):
+        if pd.isna(row["seconds"]):
+            continue
+        spent = {
+            "began": row["finished"].timestamp() - row["seconds"],
+            "ended": row["finished"].timestamp(),
+            "seconds": row["seconds"],
+            "arithmetic": float(arithmetic[row["trial"]]) + row["features_seconds"],
+            "best": row["val_f1"],
+            "epochs": row["epochs"],
+            "features": row["features"],
+            "worker": row["pid"],
+        }
+        names = ("backbone", "frozen_blocks", "learning_rate", "momentum")
+        log(task, {name: row[name] for name in names} | spent)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

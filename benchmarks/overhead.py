@@ -1,0 +1,166 @@
+"""What a trial costs that does nothing, as a search grows: Ray Tune's share, Optuna's, and ours.
+
+python benchmarks/overhead.py --trials 10000 [--sampler tpe] [--epochs 20]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from genre_core.metrics import Scores
+from genre_core.training import EpochResult, epoch_row
+from search import cluster, launch, sampling, study
+from search.config import SearchConfig, load
+from search.messages import FINISHED
+from search.recording import Recorder
+from search.results import ResultsWriter
+from search.sampling import StudySearcher
+from search.study import Study
+
+MARKS = (100, 1000, 5000, 10_000)
+WINDOW = 100
+"""Trials before each mark that its figures are the mean of."""
+
+
+class Clock:
+    """Seconds by part; what a part calls of another counts for that one only."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def watch(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, on the clock."""
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent = time.perf_counter() - began
+                self.seconds[part] += spent - self._inner.pop()
+                self._inner[-1] += spent
+
+        return watched
+
+
+class Nothing(tune.Trainable):
+    """A trial whose epochs take no time."""
+
+    def setup(self, config: dict[str, Any], epochs: int = 1) -> None:
+        """Get ready for the first trial."""
+        self._epochs, self._done = epochs, 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self._done = 0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """An epoch of a ten-genre corpus."""
+        self._done += 1
+        scores = Scores(
+            accuracy=0.5,
+            precision=0.5,
+            recall=0.5,
+            f1=0.5,
+            f1_per_genre=(0.5,) * 10,
+            confusion=((1,) * 10,) * 10,
+        )
+        result = EpochResult(
+            epoch=self._done,
+            train_loss=1.0,
+            val_loss=1.0,
+            scores=scores,
+            learning_rate=0.1,
+            seconds=0.0,
+            arithmetic_seconds=0.0,
+            samples_per_second=1.0,
+        )
+        return epoch_row(result) | {
+            FINISHED: self._done == self._epochs,
+            "best_f1": 0.5,
+            "best_epoch": 1,
+            "trainable_parameters": 1,
+            "features": "none",
+            "features_seconds": 0.0,
+            "resident": True,
+            "total_seconds": 0.0,
+            "memory_before_bytes": 1,
+            "peak_memory_bytes": 1,
+            "device": "cpu",
+        }
+
+
+def main() -> None:
+    """Run the no-op trials and print what they cost at each mark as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--sampler", default="random")
+    parser.add_argument("--pruner", default="none")
+    parser.add_argument("--epochs", type=int, default=1)
+    arguments = parser.parse_args()
+    config = load(
+        None,
+        {
+            "trials": arguments.trials,
+            "sampler": arguments.sampler,
+            "pruner": arguments.pruner,
+            "training.epochs": arguments.epochs,
+        },
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder,
+        cluster.connected(None, data_bytes=0),
+    ):
+        print(
+            json.dumps(vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder))}, indent=1)
+        )
+
+
+def _measure(config: SearchConfig, epochs: int, folder: Path) -> list[dict[str, float]]:
+    """Milliseconds a trial by part, at each mark."""
+    clock = Clock()
+    the_study = Study(
+        folder / "study.journal",
+        name="s",
+        sampler=study.make_sampler(config.sampler.name, {}, seed=0),
+        pruner=study.make_pruner(config.pruner.name, {}, epochs=epochs),
+    )
+    for method in ("ask", "report", "complete", "prune"):
+        setattr(the_study, method, clock.watch("optuna", getattr(the_study, method)))
+    sampling.sample = clock.watch("optuna", sampling.sample)
+    ended: list[tuple[float, dict[str, float]]] = []
+
+    def show(row: dict[str, Any]) -> None:
+        if row["state"] != "RUNNING":
+            ended.append((time.perf_counter(), dict(clock.seconds)))
+
+    recorder = Recorder(the_study, ResultsWriter(folder), name="s", show=show)
+    recorder.begin = clock.watch("ours", recorder.begin)
+    recorder.on_trial_result = clock.watch("ours", recorder.on_trial_result)
+    searcher = StudySearcher(the_study, config, workers=2, begin=recorder.begin)
+    searcher.suggest = clock.watch("ours", searcher.suggest)
+    trainable = tune.with_parameters(Nothing, epochs=epochs)
+    launch._tune(config, trainable, 0.0, searcher, the_study, recorder)
+    rows = []
+    for mark in MARKS:
+        if mark > len(ended):
+            break
+        (began, before), (now, after) = ended[mark - WINDOW], ended[mark - 1]
+        parts = {name: 1000 * (after[name] - before[name]) / (WINDOW - 1) for name in after}
+        whole = 1000 * (now - began) / (WINDOW - 1)
+        rows.append({"trials": mark, "all": whole, **parts, "tune": whole - sum(parts.values())})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
