@@ -20,6 +20,7 @@ from search.pruning import StudyScheduler
 from search.recording import Recorder, Row
 from search.results import ResultsWriter, require_new
 from search.sampling import StudySearcher
+from search.start import Arrivals
 from search.study import Study
 from search.trial import GenreTrial, WorkingSet
 from search.versions import versions
@@ -68,7 +69,14 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         recorder = Recorder(the_study, ResultsWriter(folder), name=folder.name, show=screen.trial)
         searcher = StudySearcher(the_study, config, workers=workers, begin=recorder.begin)
         started = time.monotonic()
-        _tune(config, _trainable(config, prepared, folder, cache, gpus), gpus, searcher, the_study, recorder)
+        _tune(
+            config,
+            _trainable(config, prepared, folder, cache, workers, gpus),
+            gpus,
+            searcher,
+            the_study,
+            recorder,
+        )
         passed = time.monotonic() - started
     interrupted = bool(the_study.running) and passed < (config.time_budget or passed + 1)
     recorder.end("interrupted" if interrupted else "time budget reached")
@@ -92,7 +100,7 @@ def _write_run(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
 
 
 def _trainable(
-    config: SearchConfig, prepared: Prepared, folder: Path, cache: Path, gpus: float
+    config: SearchConfig, prepared: Prepared, folder: Path, cache: Path, workers: int, gpus: float
 ) -> type[tune.Trainable]:
     """What workers run, with its data, which they share in Ray's object store, and the shelf for its models."""
     working_set = WorkingSet(
@@ -108,16 +116,19 @@ def _trainable(
         gpu_shared=0 < gpus < 1,
     )
     trainable: type[tune.Trainable] = tune.with_parameters(
-        GenreTrial, working_set=working_set, shelf=_shelf(folder / "models", config.keep_models)
+        GenreTrial,
+        working_set=working_set,
+        shelf=_process(ModelShelf, (folder / "models").absolute(), config.keep_models),
+        arrivals=_process(Arrivals, min(workers, config.trials)),
     )
     return trainable
 
 
-def _shelf(folder: Path, keep: int) -> Any:
-    """A process on this node that keeps the best models."""
+def _process(kind: type[Any], *arguments: Any) -> Any:
+    """An object in a process of its own on this node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0)(ModelShelf)
-    return actor.options(scheduling_strategy=here).remote(folder.absolute(), keep)
+    actor: Any = ray.remote(num_cpus=0)(kind)
+    return actor.options(scheduling_strategy=here).remote(*arguments)
 
 
 def _tune(

@@ -24,6 +24,7 @@ from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search.gpu_memory import GpuMemory
 from search.messages import FAILED, FINISHED, NUMBER, RECIPE
+from search.start import wait_for_all
 from search.versions import versions
 
 GPU_MEMORY_SHARE = 0.9
@@ -62,7 +63,7 @@ class GenreTrial(tune.Trainable):
     _memory_before: int
 
     def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
-        self, config: dict[str, Any], working_set: WorkingSet, shelf: Any
+        self, config: dict[str, Any], working_set: WorkingSet, shelf: Any, arrivals: Any
     ) -> None:
         """Get ready for all trials of this process."""
         process_memory.keep()
@@ -71,6 +72,8 @@ class GenreTrial(tune.Trainable):
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
         self._shelf = shelf  # the ModelShelf, in a process of its own
+        self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
+        ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
         self._device = torch.device(working_set.device)
         self._cache = NodeCache(working_set.cache / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
@@ -84,6 +87,9 @@ class GenreTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One epoch; divergence and lack of memory are results that say so: they leave the worker alive."""
+        if self._arrivals:
+            wait_for_all(self._arrivals)
+            self._arrivals = None
         started = time.perf_counter()
         try:
             fine_tune, result = self._epoch()

@@ -22,7 +22,7 @@ from genre_core.network import ToImage, build
 from genre_core.node_cache import NodeCache
 from genre_core.spectrograms import open_or_build
 from search.config import load
-from search.results import read_epochs, read_trials
+from search.results import SCHEMA_VERSION, read_epochs, read_trials
 
 TRIALS = 8
 
@@ -96,7 +96,7 @@ def test_rows_are_consistent_in_themselves(run: Path) -> None:
 def test_columns_carry_their_units_and_files_their_schema(run: Path) -> None:
     for file in [run / "results" / "trials.parquet", *(run / "results" / "epochs").iterdir()]:
         schema = pq.read_schema(file)
-        assert schema.metadata[b"schema_version"] == b"1"
+        assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
         assert schema.field("val_loss").metadata == {b"unit": b"nats"}
 
 

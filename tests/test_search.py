@@ -106,6 +106,11 @@ def test_bfloat16_trains_and_is_recorded(search: Search) -> None:
     assert trials["state"].tolist() == ["COMPLETE"]
 
 
+def test_trials_that_are_shorter_than_a_workers_start_still_run_on_all_workers(search: Search) -> None:
+    trials = search(workers=2, trials=12, training__epochs=1, space__frozen_blocks=5)
+    assert trials["pid"].value_counts().min() >= 3
+
+
 def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: Search) -> None:
     trials = search(space__learning_rate=[0.01, 1e30], sampler="random", trials=6, seed=1)
     runaway = trials["learning_rate"] == 1e30

@@ -1,0 +1,42 @@
+"""The first trials wait for each other's workers: else Tune would never have more than one.
+
+Tune gives a waiting trial to any worker that becomes free, and ends the one that was being started for it. Where
+trials are shorter than a worker's start, that happens again and again, and the search runs on one worker for ever.
+"""
+
+import time
+from typing import Any
+
+import ray
+
+LONGEST_WAIT_SECONDS = 30.0
+"""After which a trial begins without the workers that are not there: a cluster may be slow to give them."""
+_POLL_SECONDS = 0.05
+
+
+class Arrivals:
+    """Counts workers that are up; lives in a process of its own."""
+
+    def __init__(self, expected: int) -> None:
+        """Args: how many workers are to come."""
+        self._expected = expected
+        self._here: set[str] = set()
+
+    def arrive(self, worker: str) -> None:
+        """The worker of this id is up."""
+        self._here.add(worker)
+
+    def complete(self) -> bool:
+        """Whether all are."""
+        return len(self._here) >= self._expected
+
+
+def wait_for_all(arrivals: Any) -> None:
+    """Return when all workers are up, or after `LONGEST_WAIT_SECONDS`.
+
+    Args:
+        arrivals: the handle of the `Arrivals` process.
+    """
+    until = time.monotonic() + LONGEST_WAIT_SECONDS
+    while time.monotonic() < until and not ray.get(arrivals.complete.remote()):
+        time.sleep(_POLL_SECONDS)
