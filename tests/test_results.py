@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from genre_core.errors import InputError
-from search.results import EPOCHS, TRIALS, ResultsWriter, read_epochs, read_trials, require_new
+from search.results import (
+    EPOCHS,
+    SCHEMA_VERSION,
+    TRIALS,
+    ResultsWriter,
+    read_epochs,
+    read_trials,
+    require_new,
+)
 
 
 @pytest.fixture
@@ -102,7 +110,7 @@ def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> Non
     schema = pq.read_schema(run / "results" / "trials.parquet")
     assert schema.field("seconds").metadata == {b"unit": b"s"}
     assert schema.field("peak_memory_bytes").metadata == {b"unit": b"bytes"}
-    assert schema.metadata[b"schema_version"] == b"1"
+    assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
 
 
 def test_plain_pandas_reads_both_tables(run: Path) -> None:
