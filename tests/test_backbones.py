@@ -59,7 +59,8 @@ def test_the_blocks_in_order_are_torchvisions_model(name: str, tmp_path: Path, m
     with torch.no_grad():
         head.weight, head.bias = (nn.Parameter(p) for p in (head.weight[:3], head.bias[:3]))
         network.trained.get_submodule("head").load_state_dict(head.state_dict())
-        assert torch.equal(network(_mels()), model(network.image(_mels())))
+        # not to the bit: torchvision's model has its maps in another order in memory
+        assert torch.allclose(network(_mels()), model(network.image(_mels())), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
