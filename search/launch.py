@@ -78,7 +78,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
             recorder,
         )
         passed = time.monotonic() - started
-    interrupted = bool(the_study.running) and passed < (config.time_budget or passed + 1)
+    interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
     recorder.end("interrupted" if interrupted else "time budget reached")
     if not interrupted and (error := the_study.all_failed()):
         raise SearchFailed(error)

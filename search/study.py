@@ -70,6 +70,11 @@ class Study:
         return tuple(self._running)
 
     @property
+    def ended(self) -> int:
+        """How many trials were told how they ended."""
+        return len(self._states)
+
+    @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, as Optuna has them."""
         return self._study.get_trials(deepcopy=False)
