@@ -44,14 +44,16 @@ class NodeCache:
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes would fit as things are, with nothing dropped."""
-        return self._used() + size <= self.budget_bytes and size <= self._free()
+        used = sum(status.st_size for _, status in self._files())
+        return used + size <= self.budget_bytes and size <= self._free()
 
     def make_room(self, size: int) -> bool:
         """Drop the least recently used files until so many bytes fit; whether they do now."""
         if size > self.budget_bytes:
             return False
-        used = self._used()
-        for path, status in sorted(self._files(), key=lambda file: file[1].st_mtime):
+        files = sorted(self._files(), key=lambda file: file[1].st_mtime)
+        used = sum(status.st_size for _, status in files)
+        for path, status in files:
             if used + size <= self.budget_bytes:
                 break
             path.unlink(missing_ok=True)
@@ -68,9 +70,6 @@ class NodeCache:
     def _free(self) -> int:
         """Bytes free on the disk."""
         return shutil.disk_usage(self._folder).free if self._folder.exists() else 0
-
-    def _used(self) -> int:
-        return sum(status.st_size for _, status in self._files())
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         """The files and their status; what dead processes left half-written is removed on the way."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -66,7 +65,7 @@ def _make(backbone: str, weights: str, seed: int) -> StartingPoint:
     load_weights(model, backbone, weights)
     blocks, _ = blocks_and_head(backbone, model)
     state = nn.Sequential(blocks).state_dict()
-    digests = OrderedDict((name, _digest(block.state_dict())) for name, block in blocks.items())
+    digests = {name: _digest(block.state_dict()) for name, block in blocks.items()}
     return StartingPoint(state=state, digests=digests)
 
 

@@ -10,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from genre_core.whole_file import PARTIAL
+
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
 class ModelShelf:
     """Keeps the best so many trials' models in a folder, each as of the trial's best epoch.
 
-    Lives in one process beside the run's folder; workers offer their models to it, wherever they run.
+    Lives in one process beside the run's folder; workers offer their models to it, wherever they run. Of equal
+    trials the earlier one is better, as in the leaderboard, so that what is kept does not depend on the order of
+    the offers. What an interrupted search left in the folder counts as kept.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -25,29 +29,39 @@ class ModelShelf:
         self._keep = keep
         self._kept: dict[int, tuple[float, Path]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*{PARTIAL}"):
+            shutil.rmtree(left)
+        for place in sorted(folder.iterdir()):
+            card = json.loads((place / CARD).read_text(encoding="utf-8"))
+            self._put(card["trial"], card["validation"]["f1"], place)
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether this trial's model would be among the best with this validation F1."""
-        others = sorted((kept for number, (kept, _) in self._kept.items() if number != trial), reverse=True)
-        return len(others) < self._keep or (self._keep > 0 and f1 > others[self._keep - 1])
+        better = sum(
+            (kept, -number) > (f1, -trial) for number, (kept, _) in self._kept.items() if number != trial
+        )
+        return better < self._keep
 
     def offer(
         self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
     ) -> None:
         """Keep this model in place of the trial's earlier one, and drop the worst if there are too many."""
-        if not self.wants(trial, f1):
-            return
         place = self._folder / f"trial-{trial:05d}-epoch-{card['epoch']:03d}"
-        partial = place.with_suffix(".partial")
+        if place.exists() or not self.wants(trial, f1):  # an epoch that is repeated makes the same model
+            return
+        partial = place.with_suffix(PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
         (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
         partial.rename(place)
+        self._put(trial, f1, place)
+
+    def _put(self, trial: int, f1: float, place: Path) -> None:
         _, earlier = self._kept.get(trial, (0.0, None))
         self._kept[trial] = (f1, place)
         if earlier:
             shutil.rmtree(earlier)
         if len(self._kept) > self._keep:
-            worst = min(self._kept, key=lambda number: self._kept[number][0])
+            worst = min(self._kept, key=lambda number: (self._kept[number][0], -number))
             shutil.rmtree(self._kept.pop(worst)[1])

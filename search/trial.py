@@ -68,7 +68,6 @@ class GenreTrial(tune.Trainable):
         """Get ready for all trials of this process."""
         process_memory.keep()
         torch.set_num_threads(working_set.threads)
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
         self._shelf = shelf  # the ModelShelf, in a process of its own
@@ -166,6 +165,7 @@ class GenreTrial(tune.Trainable):
             self._data = self._set.train.to(self._device), self._set.validation.to(self._device)
             self._levels = level_statistics(self._data[0])
         train, validation = self._data
+        _allow_tf32(self._recipe.precision != "float32")
         network = build(
             self._recipe.backbone,
             weights=self._recipe.weights,
@@ -213,6 +213,12 @@ def model_card(trial: int, recipe: Recipe, working_set: WorkingSet, result: Epoc
         "split": {part: [track.track_id for track in working_set.corpus.part(part)] for part in SPLITS},
         "versions": versions(),
     }
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round float32 to TF32 in what autocast leaves in float32; `float32` means float32."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def _array(value: torch.Tensor) -> NDArray[Any]:

@@ -15,8 +15,8 @@ from search.models import ModelShelf
 TENSORS = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1]}
 
 
-def _card(epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "genres": ["jazz", "soul"]}
+def _card(epoch: int, trial: int = 0, f1: float = 0.0) -> dict[str, Any]:
+    return {"trial": trial, "epoch": epoch, "genres": ["jazz", "soul"], "validation": {"f1": f1}}
 
 
 def _kept(folder: Path) -> list[str]:
@@ -59,3 +59,19 @@ def test_what_is_kept_are_the_best_scores(
         shelf.offer(trial, f1, TENSORS, _card(1))
     kept = sorted((scores[int(name.split("-")[1])] for name in _kept(folder)), reverse=True)
     assert kept == sorted(scores, reverse=True)[:keep]
+
+
+@given(scores=st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=8), data=st.data())
+def test_of_equal_trials_the_earlier_stay_whatever_the_order_and_the_interruptions(
+    scores: list[float], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("models")
+    shelf = ModelShelf(folder, keep=2)
+    for trial in data.draw(st.permutations(range(len(scores)))):
+        if data.draw(st.booleans()):
+            (folder / "trial-00099-epoch-001.partial").mkdir(exist_ok=True)
+            shelf = ModelShelf(folder, keep=2)
+        shelf.offer(trial, scores[trial], TENSORS, _card(1, trial, scores[trial]))
+        shelf.offer(trial, scores[trial], TENSORS, _card(1, trial, scores[trial]))
+    best = sorted(range(len(scores)), key=lambda trial: (-scores[trial], trial))[:2]
+    assert _kept(folder) == sorted(f"trial-{trial:05d}-epoch-001" for trial in best)
