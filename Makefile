@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := $(BIN)/genre-search run --config configs/demo.yaml
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench chaos clean
 
 run: .venv/installed
 	$(DEMO)
@@ -21,6 +21,10 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
+
+# make chaos: searches are killed, their workers die, their nodes go; a quarter of an hour
+chaos: .venv/installed-dev
+	$(BIN)/python tests/chaos --results benchmarks/results/chaos.json
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

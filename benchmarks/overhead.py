@@ -19,9 +19,11 @@ from genre_core.training import EpochResult, epoch_row
 from search import cluster, launch, sampling, study
 from search.config import SearchConfig, load
 from search.messages import FINISHED
+from search.pruning import StudyScheduler
 from search.recording import Recorder
 from search.results import ResultsWriter
 from search.sampling import StudySearcher
+from search.scratch import scratch
 from search.study import Study
 
 MARKS = (100, 1000, 5000, 10_000)
@@ -119,14 +121,18 @@ def main() -> None:
     )
     with (
         tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder,
-        cluster.connected(None, data_bytes=0),
+        scratch() as temporary,
+        cluster.connected(None, data_bytes=0, folder=temporary),
     ):
+        place = launch._Place(workers=2, gpus=0.0, scratch=temporary)
         print(
-            json.dumps(vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder))}, indent=1)
+            json.dumps(
+                vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), place)}, indent=1
+            )
         )
 
 
-def _measure(config: SearchConfig, epochs: int, folder: Path) -> list[dict[str, float]]:
+def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch._Place) -> list[dict[str, float]]:
     """Milliseconds a trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
@@ -146,11 +152,14 @@ def _measure(config: SearchConfig, epochs: int, folder: Path) -> list[dict[str, 
 
     recorder = Recorder(the_study, ResultsWriter(folder), name="s", show=show)
     recorder.begin = clock.watch("ours", recorder.begin)
-    recorder.on_trial_result = clock.watch("ours", recorder.on_trial_result)
+    recorder.epoch = clock.watch("ours", recorder.epoch)
+    recorder.changed = clock.watch("ours", recorder.changed)
     searcher = StudySearcher(the_study, config, workers=2, begin=recorder.begin)
     searcher.suggest = clock.watch("ours", searcher.suggest)
-    trainable = tune.with_parameters(Nothing, epochs=epochs)
-    launch._tune(config, trainable, 0.0, searcher, the_study, recorder)
+    scheduler = StudyScheduler(
+        the_study, recorder, retries=0, go_on=searcher.go_on, forget=lambda number: None
+    )
+    launch._tune(config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler)
     rows = []
     for mark in MARKS:
         if mark > len(ended):

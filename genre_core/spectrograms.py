@@ -104,6 +104,11 @@ def open_or_build(
     return open_store(wanted, front_end)
 
 
+def is_stored(tracks: Sequence[Track], front_end: FrontEnd, *, cache: Path) -> bool:
+    """Whether the cache holds the store of these tracks, so that their files are not needed."""
+    return (cache / "spectrograms" / _name([str(track.content) for track in tracks], front_end)).exists()
+
+
 def _name(contents: Sequence[str], front_end: FrontEnd) -> str:
     key = json.dumps([FORMAT_VERSION, asdict(front_end), sorted(contents)])
     return f"{front_end.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"

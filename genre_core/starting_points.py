@@ -38,7 +38,7 @@ def starting_point(backbone: str, *, weights: str, seed: int, node_cache: NodeCa
     """
     if not node_cache.budget_bytes:
         return _make(backbone, weights, seed)
-    key = [FORMAT_VERSION, torch.__version__, backbone, _identity(backbone, weights), seed]
+    key = [FORMAT_VERSION, torch.__version__, backbone, weights_identity(backbone, weights), seed]
     name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.pt"
     with node_cache.making(name):
         if path := node_cache.find(name):
@@ -77,7 +77,7 @@ def _digest(state: StateDict) -> str:
     return hashed.hexdigest()
 
 
-def _identity(backbone: str, weights: str) -> str:
+def weights_identity(backbone: str, weights: str) -> str:
     """What tells weights from others: a file's content, or the name under which torchvision publishes them."""
     if weights == "random":
         return weights

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genre_core.augmentation import mask, mixup
+from genre_core.backbones import StateDict
 from genre_core.features import Features
 from genre_core.metrics import Scores, confusion_matrix, scores
 from genre_core.network import Network
@@ -125,22 +126,27 @@ class FineTune:
             samples_per_second=len(self._train) / (trained - started),
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on, at an epoch's end; tensors and numbers only."""
+    def state_dict(self) -> StateDict:
+        """All that the next epoch depends on, at an epoch's end: what is trained, its momentum, and the progress."""
+        parameters = enumerate(self.network.trained.parameters())
+        momentum = {i: self._optimizer.state[p].get("momentum_buffer") for i, p in parameters}
         return {
-            "epochs_done": self.epochs_done,
-            "best_f1": self.best_f1,
-            "best_epoch": self.best_epoch,
-            "trained": self.network.trained.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "progress": torch.tensor([self.epochs_done, self.best_f1, self.best_epoch], dtype=torch.float64),
+            **{f"trained.{name}": tensor for name, tensor in self.network.trained.state_dict().items()},
+            **{f"momentum.{i}": tensor for i, tensor in momentum.items() if tensor is not None},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Go on from where `state_dict` was taken, to the same numbers."""
-        self.network.trained.load_state_dict(state["trained"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.epochs_done = state["epochs_done"]
-        self.best_f1, self.best_epoch = state["best_f1"], state["best_epoch"]
+        trained = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")}
+        self.network.trained.load_state_dict(trained)
+        for i, parameter in enumerate(self.network.trained.parameters()):
+            if (momentum := state.get(f"momentum.{i}")) is not None:
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                    momentum
+                )
+        done, self.best_f1, best = state["progress"].tolist()
+        self.epochs_done, self.best_epoch = int(done), int(best)
 
     def _train_epoch(self, epoch: int) -> float:
         """Mean loss over the segments. Every random number of an epoch follows from (seed, epoch)."""

@@ -22,8 +22,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Look at a corpus, or make one.", no_args_is_help=True)
+cluster_app = typer.Typer(help="Look at a cluster file before it is launched.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(cluster_app, name="cluster")
 
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Where a copy of the run is kept: s3://…, gs://…, any of pyarrow's."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME.")]
 Cache = Annotated[
     Path | None,
@@ -75,6 +83,7 @@ def run(
         str | None, typer.Option(metavar="GIB", help="Disk on a node for what its trials share; 0 for none.")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Of the sampler and of every trial.")] = None,
+    storage: Storage = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5."),
@@ -95,7 +104,7 @@ def run(
     from search import config as settings
     from search.results import require_new
 
-    texts = {"data": data, "address": address}
+    texts = {"data": data, "address": address, "storage": storage}
     values = {
         "trials": trials,
         "time_budget": time_budget,
@@ -110,7 +119,51 @@ def run(
     overrides |= {key: text for key, text in texts.items() if text is not None}
     folder = runs / (name or _default_name(config))
     require_new(folder)
-    _run(settings.load(config, overrides), folder, _cache(cache))
+    loaded = settings.load(config, overrides)
+    title = f"Search {folder.name}: up to {loaded.trials} trials over {', '.join(loaded.backbones)}"
+    _drive("run", title, loaded, folder, cache)
+
+
+@app.command()
+def resume(
+    run: RunFolder,
+    trials: Annotated[str | None, typer.Option(metavar="N", help="How many trials in all.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End after so long from now: 90s, 30m, 2h.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, as before.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Trials at a time; without it, as before.")
+    ] = None,
+    storage: Storage = None,
+    cache: Cache = None,
+) -> None:
+    """Go on with a search that was cut off, or extend one: what has ended stays, what was running goes on.
+
+    Examples:
+
+      genre-search resume runs/music
+
+      genre-search resume runs/music --trials 300
+
+      genre-search resume runs/music --storage s3://bucket/searches
+    """
+    from search import config as settings
+    from search.results import require_run
+
+    if storage is not None and not run.exists():
+        from search.storage import fetch
+
+        fetch(storage, run.name, run)
+    require_run(run)
+    values = {"trials": trials, "time_budget": time_budget, "workers": workers}
+    overrides = {key: settings.parse_value(value) for key, value in values.items() if value is not None}
+    texts = {"address": address, "storage": storage}
+    overrides |= {key: text for key, text in texts.items() if text is not None}
+    loaded = settings.load(run / "config.yaml", overrides)
+    _drive("resume", f"Search {run.resolve().name} goes on: up to {loaded.trials} trials", loaded, run, cache)
 
 
 @app.command()
@@ -192,6 +245,22 @@ def make(
     typer.echo(f"{manifest.parent}; search it with: genre-search run --data {manifest.parent}")
 
 
+@cluster_app.command("check")
+def check_cluster(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="For `ray up`, or with a RayJob or RayCluster.")
+    ],
+) -> None:
+    """Say what is unsafe or does not fit in a cluster file; exits with 1 if anything is."""
+    from search.cluster_file import check as problems_in
+
+    for problem in (problems := problems_in(file)):
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(_FAILED)
+    typer.echo(f"{file}: no problem")
+
+
 @app.command()
 def version() -> None:
     """All versions, and the devices that trials would run on."""
@@ -225,22 +294,25 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _run(config: "SearchConfig", folder: Path, cache: Path) -> None:
+def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None) -> None:
+    """`run` or `resume` a search, and show what it came to."""
     from search import launch, leaderboard
     from search.display import Display
     from search.results import read_trials
 
     display = Display(_console(), trials=config.trials, time_budget=config.time_budget)
-    display.say(f"Search {folder.name}: up to {config.trials} trials over {', '.join(config.backbones)}")
+    display.say(title)
+    drive = {"run": launch.run, "resume": launch.resume}[how]
     try:
-        complete = launch.run(config, folder=folder, cache=cache, screen=display)
+        complete = drive(config, folder=folder.absolute(), cache=_cache(cache), screen=display)
     except launch.SearchFailed as error:
         raise typer.Exit(_complain(f"every trial failed; the first because: {error}", _FAILED)) from error
     trials = read_trials(folder)
     _print(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
-    typer.echo(f"genre-search best {folder}    genre-search results {folder}")
     if not complete:
+        typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
         raise typer.Exit(_INTERRUPTED)
+    typer.echo(f"genre-search best {folder}    genre-search results {folder}")
 
 
 def _default_name(config: Path | None) -> str:

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -14,7 +15,7 @@ import ray
 from genre_core.errors import InputError
 
 OBJECT_STORE_BYTES = 2 * 1024**3
-"""Of a Ray that is started here: models on their way to the shelf pass through it."""
+"""Of a Ray that is started here: models and checkpoints on their way to their shelves pass through it."""
 
 AUTO_TRIALS_PER_GPU = 4
 """How many at most: each is a process whose CUDA context takes about half a GiB of the GPU."""
@@ -26,13 +27,14 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a GPU sees none
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself would give such a trial out again
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results tables take their place
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the study is the state; Tune's own snapshots grow with it
 }
 
 
 @contextmanager
-def connected(address: str | None, *, data_bytes: int) -> Iterator[None]:
+def connected(address: str | None, *, data_bytes: int, folder: Path) -> Iterator[None]:
     """Ray for as long as the context lasts; a polite kill ends it as Ctrl-C does.
 
     A Ray that this process is connected to already is used as it is, and left so.
@@ -40,6 +42,7 @@ def connected(address: str | None, *, data_bytes: int) -> Iterator[None]:
     Args:
         address: of a running cluster; None starts a Ray on this machine that ends with the context.
         data_bytes: what its object store must hold beside models on their way.
+        folder: for the temporary files of a Ray that is started here.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -51,7 +54,7 @@ def connected(address: str | None, *, data_bytes: int) -> Iterator[None]:
         yield
         return
     try:
-        _connect(address, OBJECT_STORE_BYTES + data_bytes)
+        _connect(address, OBJECT_STORE_BYTES + data_bytes, folder)
         with _termination_as_interrupt():
             yield
     finally:
@@ -90,11 +93,17 @@ def room(
     return min(workers or fitting, fitting), gpus
 
 
-def _connect(address: str | None, object_store_bytes: int) -> None:
+def _connect(address: str | None, object_store_bytes: int, folder: Path) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # "local": without an address Ray would join a cluster that happens to run on this machine
-        ray.init("local", include_dashboard=False, object_store_memory=object_store_bytes, **quiet)
+        ray.init(
+            "local",
+            include_dashboard=False,
+            object_store_memory=object_store_bytes,
+            _temp_dir=str(folder),
+            **quiet,
+        )
         return
     try:
         if address != "auto":

@@ -104,6 +104,14 @@ class SearchConfig(Settings):
     """What layers compute in; `auto` is bfloat16 on GPUs and float32 on CPUs."""
     feature_cache: float = Field(default=10.0, ge=0)
     """GiB of a node's disk for what its trials share: starting points and activations at cuts. 0 shares nothing."""
+    storage: str | None = None
+    """Where a copy of the run's folder is kept, as an address that pyarrow takes: s3://bucket/prefix, gs://…"""
+    retries: int = Field(default=3, ge=0)
+    """How often a trial goes on elsewhere after its worker or its node died, before it fails."""
+    epoch_limit: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(_seconds)] = 3600.0
+    """Seconds (or 90s, 30m, 2h) after which an epoch is taken to hang: its worker is ended, which is a death."""
+    checkpoint_budget: float = Field(default=20.0, ge=0)
+    """GiB in the run's folder for running trials' checkpoints. 0 keeps none: a trial that is cut off begins anew."""
     provenance: dict[str, Any] | None = None
     """Written by a run: versions and the corpus it saw. Ignored when read."""
 
@@ -132,6 +140,11 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
         raise InputError(_one_line(error)) from error
+    if config.storage and "@" in config.storage:
+        raise InputError(
+            "--storage must hold no keys, for the run's config.yaml would hold them too, but got an address with @; "
+            "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as your cloud's own tools do"
+        )
     config = _with_absolute_paths(config)
     _check_space(config)
     return config

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -68,8 +68,20 @@ class Display:
         with Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True):
             yield
 
+    def take_up(self, rows: "Sequence[Row]") -> None:
+        """Count the trials of a search that goes on, without a line for each."""
+        running = sum(row["state"] == "RUNNING" for row in rows)
+        for row in rows:
+            self._count(row)
+        self.say(f"{len(rows) - running} trials have ended, {running} were running and go on")
+
     def trial(self, row: "Row") -> None:
         """Take in a trial's changed row; an ended trial gets its line."""
+        self._count(row)
+        if row["state"] != "RUNNING":
+            self._console.print(trial_line(row), soft_wrap=True)
+
+    def _count(self, row: "Row") -> None:
         if self._best is None or (row["val_f1"] or 0.0) > (self._best["val_f1"] or 0.0):
             self._best = dict(row)
         if row["state"] == "RUNNING":
@@ -78,7 +90,6 @@ class Display:
         self._running.pop(row["trial"], None)
         self._ended[row["state"]] += 1
         self._ended_seconds += row["seconds"] or 0.0
-        self._console.print(trial_line(row), soft_wrap=True)
 
     def headline(self) -> str:
         """How far the search is, in one line."""

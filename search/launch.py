@@ -1,29 +1,42 @@
 """Starts a search on a Ray cluster, runs it to its end, and leaves everything in order."""
 
+import logging
 import shutil
-import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from ray import tune
+from ray.tune.error import TuneError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genre_core.corpus import write_corpus
+from genre_core.corpus import load_corpus, write_corpus
 from genre_core.whole_file import whole_file
 from search import cluster, prepare, study
+from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
+from search.driver import driving
+from search.mending import mend
 from search.models import ModelShelf
 from search.prepare import Prepared
 from search.pruning import StudyScheduler
 from search.recording import Recorder, Row
-from search.results import ResultsWriter, require_new
+from search.results import ResultsWriter, require_new, require_run
 from search.sampling import StudySearcher
+from search.scratch import scratch
 from search.start import Arrivals
+from search.storage import Mirror
 from search.study import Study
 from search.trial import GenreTrial, WorkingSet
 from search.versions import versions
+
+GIB = 1024**3
 
 
 class SearchFailed(Exception):
@@ -35,6 +48,9 @@ class Screen(prepare.Screen, Protocol):
 
     def trial(self, row: Row) -> None:
         """A trial's row in the results has changed."""
+
+    def take_up(self, rows: Sequence[Row]) -> None:
+        """The search goes on from these rows."""
 
     def searching(self) -> Any:
         """A context in which trials are shown."""
@@ -51,58 +67,180 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         SearchFailed: no trial came to anything.
     """
     require_new(folder)
-    sampler = study.make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed)
-    pruner = study.make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
+    _sampler(config, asked=0), _pruner(config)  # their mistakes are told before anything is spent
     prepared = prepare.prepare(config, cache=cache, screen=screen)
+    with _place(config, prepared, screen) as place:
+        if config.precision == "auto":
+            config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
+        folder.mkdir(parents=True, exist_ok=True)
+        with driving(folder):
+            require_new(folder)
+            write_corpus(prepared.corpus, folder / "corpus.parquet")
+            _write_config(config, prepared, folder)
+            with _copied(config, folder, screen, resumed=False):
+                return _search(config, prepared, _open_study(config, folder), folder, cache, screen, place)
+
+
+def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
+    """Go on with a search, as `run`: what has ended stays, what was running goes on from its last checkpoint.
+
+    Args:
+        config: the run's own, perhaps with more trials, another time budget or another place to run.
+        folder: the run's.
+        cache: see `run`.
+        screen: see `run`.
+    """
+    require_run(folder)
+    with driving(folder):
+        the_study = _open_study(config, folder)
+        if the_study.ended >= config.trials:
+            _recorder(config, the_study, folder, screen).end(None)  # it may have died at its very end
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
+            return True
+        tracks = load_corpus(folder / "corpus.parquet")
+        prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)
+        with _place(config, prepared, screen) as place:
+            _write_config(config, prepared, folder)
+            with _copied(config, folder, screen, resumed=True):
+                return _search(config, prepared, the_study, folder, cache, screen, place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where trials run."""
+
+    workers: int
+    """Trials at a time."""
+    gpus: float
+    """For each."""
+    scratch: Path
+    """A folder for what is temporary."""
+
+
+def _search(
+    config: SearchConfig,
+    prepared: Prepared,
+    the_study: Study,
+    folder: Path,
+    cache: Path,
+    screen: Screen,
+    place: _Place,
+) -> bool:
+    """From whatever the study says to the search's end."""
+    recorder = _recorder(config, the_study, folder, screen)
+    searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
+    checkpoints = _process(
+        CheckpointShelf, (folder / "checkpoints").absolute(), int(config.checkpoint_budget * GIB)
+    )
+    scheduler = StudyScheduler(
+        the_study,
+        recorder,
+        retries=config.retries,
+        go_on=searcher.go_on,
+        forget=lambda number: checkpoints.drop.remote(number),
+    )
+    trainable = _trainable(
+        config,
+        prepared,
+        place,
+        cache=cache,
+        shelf=_process(ModelShelf, (folder / "models").absolute(), config.keep_models),
+        checkpoints=checkpoints,
+        arrivals=_process(Arrivals, min(place.workers, config.trials - the_study.ended)),
+    )
+    started = time.monotonic()
+    _tune(config, trainable, place, searcher, scheduler)
+    passed = time.monotonic() - started
+    interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
+    recorder.end(None if interrupted else "time budget reached")
+    if not interrupted:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if error := the_study.all_failed():
+            raise SearchFailed(error)
+    return not interrupted
+
+
+def _recorder(config: SearchConfig, the_study: Study, folder: Path, screen: Screen) -> Recorder:
+    """The tables in line with the study, and who keeps them so."""
+    writer = ResultsWriter(folder)
+    recorder = Recorder(the_study, writer, name=folder.name, show=screen.trial)
+    if rows := mend(folder, config, the_study, writer):
+        recorder.take_up(rows)
+        screen.take_up(rows)
+    return recorder
+
+
+def _open_study(config: SearchConfig, folder: Path) -> Study:
+    """The run's study, new or gone on with."""
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # that a study is there already is no news
+    journal = folder / "study.journal"
+    study.mend_journal(journal)
+    opened = Study(journal, name=folder.name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
+    if opened.asked:
+        opened.use(_sampler(config, asked=opened.asked))
+    return opened
+
+
+def _sampler(config: SearchConfig, *, asked: int) -> BaseSampler:
+    return study.make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
+
+
+def _pruner(config: SearchConfig) -> BasePruner:
+    return study.make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
+
+
+@contextmanager
+def _place(config: SearchConfig, prepared: Prepared, screen: Screen) -> Iterator[_Place]:
+    """A cluster with room for trials, for as long as the context lasts."""
     data_bytes = prepared.train.mels.nbytes + prepared.validation.mels.nbytes
-    with screen.searching(), cluster.connected(config.address, data_bytes=data_bytes):
+    with (
+        screen.searching(),
+        scratch() as temporary,
+        cluster.connected(config.address, data_bytes=data_bytes, folder=temporary),
+    ):
         workers, gpus = cluster.room(
             cpus_per_trial=config.cpus_per_trial,
             trials_per_gpu=config.trials_per_gpu,
             workers=config.workers,
             growing=config.address is not None,
         )
-        if config.precision == "auto":
-            config = config.model_copy(update={"precision": "bfloat16" if gpus else "float32"})
-        _write_run(config, prepared, folder)
-        the_study = Study(folder / "study.journal", name=folder.name, sampler=sampler, pruner=pruner)
-        recorder = Recorder(the_study, ResultsWriter(folder), name=folder.name, show=screen.trial)
-        searcher = StudySearcher(the_study, config, workers=workers, begin=recorder.begin)
-        started = time.monotonic()
-        _tune(
-            config,
-            _trainable(config, prepared, folder, cache, workers, gpus),
-            gpus,
-            searcher,
-            the_study,
-            recorder,
-        )
-        passed = time.monotonic() - started
-    interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
-    recorder.end("interrupted" if interrupted else "time budget reached")
-    if not interrupted and (error := the_study.all_failed()):
-        raise SearchFailed(error)
-    return not interrupted
+        yield _Place(workers=workers, gpus=gpus, scratch=temporary)
 
 
-def _write_run(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
-    """The run's folder, with what it will need to be understood later."""
+def _copied(
+    config: SearchConfig, folder: Path, screen: Screen, *, resumed: bool
+) -> AbstractContextManager[object]:
+    """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
+    if config.storage is None:
+        return nullcontext()
+    return Mirror(folder, config.storage, say=screen.say, resumed=resumed)
+
+
+def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
+    """Every setting, with what will be needed to understand the run later, and to go on with it."""
     provenance = {
         "versions": versions(),
         "corpus": prepared.corpus.fingerprint,
         "spectrograms": prepared.spectrograms,
         "genres": list(prepared.corpus.genres),
+        "weights": prepared.weights,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_corpus(prepared.corpus, folder / "corpus.parquet")
     with whole_file(folder / "config.yaml") as partial:
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
 
 
 def _trainable(
-    config: SearchConfig, prepared: Prepared, folder: Path, cache: Path, workers: int, gpus: float
+    config: SearchConfig,
+    prepared: Prepared,
+    place: _Place,
+    *,
+    cache: Path,
+    shelf: Any,
+    checkpoints: Any,
+    arrivals: Any,
 ) -> type[tune.Trainable]:
-    """What workers run, with its data, which they share in Ray's object store, and the shelf for its models."""
+    """What workers run, with its data, which they share in Ray's object store, and the processes they talk to."""
     working_set = WorkingSet(
         corpus=prepared.corpus,
         train=prepared.train,
@@ -110,16 +248,14 @@ def _trainable(
         front_end=config.front_end,
         segments_per_track=config.segments_per_track,
         cache=cache.absolute(),
-        cache_bytes=int(config.feature_cache * 1024**3),
+        cache_bytes=int(config.feature_cache * GIB),
         threads=max(1, int(config.cpus_per_trial)),
-        device="cuda" if gpus else "cpu",
-        gpu_shared=0 < gpus < 1,
+        device="cuda" if place.gpus else "cpu",
+        gpu_shared=0 < place.gpus < 1,
+        epoch_limit=config.epoch_limit,
     )
     trainable: type[tune.Trainable] = tune.with_parameters(
-        GenreTrial,
-        working_set=working_set,
-        shelf=_process(ModelShelf, (folder / "models").absolute(), config.keep_models),
-        arrivals=_process(Arrivals, min(workers, config.trials)),
+        GenreTrial, working_set=working_set, shelf=shelf, checkpoints=checkpoints, arrivals=arrivals
     )
     return trainable
 
@@ -134,28 +270,27 @@ def _process(kind: type[Any], *arguments: Any) -> Any:
 def _tune(
     config: SearchConfig,
     trainable: type[tune.Trainable],
-    gpus: float,
+    place: _Place,
     searcher: StudySearcher,
-    the_study: Study,
-    recorder: Recorder,
+    scheduler: StudyScheduler,
 ) -> None:
     """Ray Tune's loop: from the first trial to the last, the end of the time, or Ctrl-C."""
-    scratch = tempfile.mkdtemp(prefix="genre-search-")
     try:
         tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks to be restored by
             trainable,
             name="tune",
-            resources_per_trial={"cpu": config.cpus_per_trial, "gpu": gpus},
+            resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
             search_alg=searcher,
-            scheduler=StudyScheduler(the_study),
-            callbacks=[recorder],
-            num_samples=config.trials,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
             time_budget_s=config.time_budget,
             reuse_actors=True,
-            storage_path=scratch,
+            storage_path=str(place.scratch / "tune"),
             trial_dirname_creator=lambda trial: trial.trial_id,
             raise_on_failed_trial=False,
             verbose=0,
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    except TuneError as error:
+        if isinstance(error.__context__, OSError):  # of ours, such as a full disk; Tune keeps its text only
+            raise error.__context__ from error
+        raise

@@ -11,3 +11,5 @@ A worker never says `done`: Ray would then end the trial without asking the sche
 """
 FAILED = "failed"
 """In a worker's result, instead of an epoch: why the fine-tune came to nothing."""
+TOLD = "told"
+"""In a worker's result: whether it comes from a checkpoint, computed before and now told again."""

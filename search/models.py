@@ -32,6 +32,9 @@ class ModelShelf:
         for left in folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
         for place in sorted(folder.iterdir()):
+            if not (place / CARD).exists():  # of a copy that was cut short
+                shutil.rmtree(place)
+                continue
             card = json.loads((place / CARD).read_text(encoding="utf-8"))
             self._put(card["trial"], card["validation"]["f1"], place)
 

@@ -16,7 +16,9 @@ from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
 from genre_core.mel import FrontEnd
 from genre_core.segments import SegmentArrays
+from genre_core.spectrograms import SpectrogramStore
 from genre_core.splits import split_corpus
+from genre_core.starting_points import weights_identity
 from genre_core.weights import check_weights
 from search.config import BUILTIN, SearchConfig
 
@@ -46,6 +48,8 @@ class Prepared:
     """The name of their store."""
     train: SegmentArrays
     validation: SegmentArrays
+    weights: dict[str, str]
+    """Backbone -> what tells its weights from others."""
 
 
 def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
@@ -55,36 +59,81 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
         InputError: the data, the split or the weights are not what a search can use.
     """
     front_end = mel.front_end(config.front_end)
-    segment_frames = _segment_frames(config, front_end)
+    _segment_frames(config, front_end)
     split = partial(
         split_corpus, validation=config.split.validation, test=config.split.test, seed=config.split.seed
     )
-    for backbone in config.backbones:
-        _check_weights(config, backbone, screen)
+    weights = _weights(config, screen)
     found = corpus.read_corpus(_source(config, cache, screen))
     with screen.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.max_bad_share)
     tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
-    with screen.progress("Computing spectrograms") as report:
-        store = spectrograms.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
+    store = _store(tracks, front_end, cache, screen)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
     _tell_excluded(tracks, screen)
+    if config.training.augment_at == "input":
+        screen.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
+    return _prepared(config, tracks, store, weights, screen)
+
+
+def prepare_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Screen) -> Prepared:
+    """Make ready what the trials of a search that was cut off share: its corpus, in its split, and its weights.
+
+    Raises:
+        InputError: files or weights are no longer what the search began with.
+    """
+    front_end = mel.front_end(config.front_end)
+    weights = _weights(config, screen)
+    began = (config.provenance or {}).get("weights", weights)
+    if changed := [backbone for backbone, identity in began.items() if weights.get(backbone) != identity]:
+        raise InputError(
+            f"weights must be those that the search began with, but those of {', '.join(changed)} have changed; "
+            "put the earlier files back, or begin a new search"
+        )
+    if not spectrograms.is_stored(tracks.usable, front_end, cache=cache):
+        _source(config, cache, screen)
+        _require_unchanged(tracks, config, cache, screen)
+    return _prepared(config, tracks, _store(tracks, front_end, cache, screen), weights, screen)
+
+
+def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen: Screen) -> None:
+    """Raise InputError where a file does not decode to what it did when the search began."""
+    with screen.progress("Checking audio files") as report:
+        now = audit(
+            Corpus(tracks.usable), minimum_seconds=config.segment_seconds, cache=cache, progress=report
+        )
+    content = {track.track_id: track.content for track in now.usable}
+    if changed := [t.track_id for t in tracks.usable if content.get(t.track_id) != t.content]:
+        raise InputError(
+            f"the audio must be what the search began with, but {len(changed)} files have changed or gone, "
+            f"{changed[0]!r} among them; put them back, or begin a new search"
+        )
+
+
+def _store(tracks: Corpus, front_end: FrontEnd, cache: Path, screen: Screen) -> SpectrogramStore:
+    with screen.progress("Computing spectrograms") as report:
+        return spectrograms.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
+
+
+def _prepared(
+    config: SearchConfig, tracks: Corpus, store: SpectrogramStore, weights: dict[str, str], screen: Screen
+) -> Prepared:
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     train, validation = (
         store.segments(
             tracks.part(part),
             genres=tracks.genres,
-            segment_frames=segment_frames,
+            segment_frames=_segment_frames(config, store.front_end),
             segments_per_track=config.segments_per_track,
         )
         for part in ("train", "validation")
     )
-    if config.training.augment_at == "input":
-        screen.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
-    return Prepared(corpus=tracks, spectrograms=store.folder.name, train=train, validation=validation)
+    return Prepared(
+        corpus=tracks, spectrograms=store.folder.name, train=train, validation=validation, weights=weights
+    )
 
 
 def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
@@ -99,10 +148,15 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
     return frames
 
 
-def _check_weights(config: SearchConfig, backbone: str, screen: Screen) -> None:
-    weights = config.weights_of(backbone)
-    if missing := check_weights(backbone, weights):
-        screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
+def _weights(config: SearchConfig, screen: Screen) -> dict[str, str]:
+    """Fetch and check every backbone's weights; what tells them from others."""
+    for backbone in config.backbones:
+        weights = config.weights_of(backbone)
+        if missing := check_weights(backbone, weights):
+            screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
+    return {
+        backbone: weights_identity(backbone, config.weights_of(backbone)) for backbone in config.backbones
+    }
 
 
 def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:

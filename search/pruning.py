@@ -2,13 +2,19 @@
 
 import re
 import textwrap
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.checkpoints import is_full
 from search.messages import FAILED, FINISHED, NUMBER
+from search.recording import Recorder
 from search.study import Study
 
 if TYPE_CHECKING:
@@ -19,30 +25,89 @@ REASON_CHARACTERS = 240
 
 
 class StudyScheduler(FIFOScheduler):
-    """Reports each epoch to the study and ends a trial as the study, the fine-tune or an error says."""
+    """Puts each epoch on record, and keeps or ends a trial as the study, the fine-tune or an error says.
 
-    def __init__(self, study: Study) -> None:
+    An epoch is in its Parquet file before the study hears of it, so that what the study knows is never lost.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        recorder: Recorder,
+        *,
+        retries: int,
+        go_on: Callable[[int], None],
+        forget: Callable[[int], None],
+    ) -> None:
+        """Set up.
+
+        Args:
+            study: what is told of epochs and ends.
+            recorder: what puts them into tables.
+            retries: how often a trial may lose its worker.
+            go_on: told of a trial that has lost its worker and should have another.
+            forget: told of a trial that has ended.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self._study = study
+        self._recorder = recorder
+        self._retries = retries
+        self._go_on = go_on
+        self._forget = forget
+        self._lost: Counter[int] = Counter()
 
     def on_trial_result(self, tune_controller: "TuneController", trial: Trial, result: dict[str, Any]) -> str:
         """Keep the trial or stop it."""
         number = trial.config[NUMBER]
         if reason := result.get(FAILED):
             self._study.fail(number, reason)
-            return TrialScheduler.STOP
+            return self._ended(number)
+        self._recorder.epoch(number, result)
         pruned = self._study.report(number, epoch=result["epoch"], f1=result["val_f1"])
         if result[FINISHED]:
-            self._study.complete(number, f1=result["best_f1"], best_epoch=result["best_epoch"])
-            return TrialScheduler.STOP
+            self._study.complete(number)
+            return self._ended(number)
         if pruned:
             self._study.prune(number)
-            return TrialScheduler.STOP
+            return self._ended(number)
+        self._recorder.changed(number)
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: "TuneController", trial: Trial) -> None:
-        """The worker died or raised: the trial fails with the last line of what is known."""
-        self._study.fail(trial.config[NUMBER], failure_reason(trial))
+        """The worker died, and the trial goes on elsewhere; or it raised, or died too often: the trial fails."""
+        number, error = trial.config[NUMBER], _error(trial)
+        if is_full(getattr(error, "cause", None) or error):
+            raise error
+        if not _preempted(error):
+            self._lost[number] += 1
+        if _worker_died(error) and self._lost[number] <= self._retries:
+            self._go_on(number)
+            return
+        self._study.fail(number, failure_reason(trial))
+        self._ended(number)
+
+    def _ended(self, number: int) -> str:
+        self._recorder.changed(number)
+        self._forget(number)
+        return TrialScheduler.STOP
+
+
+def _error(trial: Trial) -> Exception:
+    """What Ray raised for a trial."""
+    error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return error
+
+
+def _worker_died(error: Exception) -> bool:
+    """Whether what failed was the process or its node, and not the code in it."""
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, RayError)
+    return isinstance(error, RayError)
+
+
+def _preempted(error: Exception) -> bool:
+    """Whether the node was taken away on purpose, for which the trial cannot be blamed."""
+    return isinstance(error, RayActorError) and error.preempted
 
 
 def failure_reason(trial: Trial) -> str:

@@ -1,17 +1,14 @@
-"""Ray's callback: what happens to each trial goes to the results tables and to the screen."""
+"""What happens to each trial goes to the results tables and to the screen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from ray.tune import Callback
-from ray.tune.experiment import Trial
-
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from search.costs import Costs
-from search.messages import FAILED, NUMBER
+from search.messages import TOLD
 from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter
 from search.study import Study
 
@@ -32,8 +29,8 @@ _SAME = (
 Row = dict[str, Any]
 
 
-class Recorder(Callback):
-    """Keeps a row for each living trial and hands on each change, after the scheduler has decided."""
+class Recorder:
+    """Keeps a row for each living trial and hands on each change."""
 
     def __init__(
         self, study: Study, writer: ResultsWriter, *, name: str, show: Callable[[Row], None]
@@ -46,38 +43,44 @@ class Recorder(Callback):
         self._rows: dict[int, Row] = {}
         self._costs = Costs()
 
+    def take_up(self, rows: Sequence[Row]) -> None:
+        """Go on from the rows of a search that was cut off."""
+        for row in rows:
+            self._costs.observe(row)
+            self._writer.put_trial(row)
+            if row["state"] == RUNNING:
+                self._rows[row["trial"]] = row
+
     def begin(self, number: int, recipe: Recipe) -> None:
-        """The study has been asked for a trial."""
-        self._rows[number] = _new_row(self._name, number, recipe)
-        self._put(number)
+        """A trial is given to a worker: for the first time, or again."""
+        if row := self._rows.get(number):
+            row["attempt"] += 1
+        else:
+            self._rows[number] = new_row(self._name, number, recipe)
+        self.changed(number)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: Row, **info: Any
-    ) -> None:
-        """An epoch is done, or the fine-tune came to nothing."""
-        number = trial.config[NUMBER]
+    def epoch(self, number: int, result: Row) -> None:
+        """An epoch is done: its row is on disk when this returns. One that is on record already is only counted."""
         row = self._rows[number]
-        if FAILED not in result:
-            attempt = {"trial": number, "attempt": row["attempt"]}
-            self._writer.add_epoch({name: (result | attempt)[name] for name in EPOCHS.names})
-            row.update(_progress(result))
-            if result["best_epoch"] == result["epoch"]:
-                row.update({name: result[name] for name in _BEST})
         row.update(node=result["hostname"], pid=result["pid"])
-        self._put(number)
+        if self._study.knows(number, result["epoch"]):
+            row["repeated_epochs"] += not result.get(TOLD, False)
+            return
+        row.update(_progress(result))
+        if result["best_epoch"] == result["epoch"]:
+            row.update({name: result[name] for name in _BEST})
+        own = {"trial": number, "attempt": row["attempt"]}
+        self._writer.add_epoch({name: (result | own)[name] for name in EPOCHS.names}, row)
 
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The worker died or raised, which the scheduler has told the study."""
-        self._put(trial.config[NUMBER])
-
-    def end(self, reason: str) -> None:
-        """The search is over: what was still running came to nothing, for this reason."""
-        for number in self._study.running:
-            self._study.fail(number, reason)
-            self._put(number)
+    def end(self, reason: str | None) -> None:
+        """The search is over: what still runs came to nothing for this reason, or is to be gone on with."""
+        for number in self._study.running if reason else ():
+            self._study.fail(number, str(reason))
+            self.changed(number)
         self._writer.flush()
 
-    def _put(self, number: int) -> None:
+    def changed(self, number: int) -> None:
+        """The study has news of a trial: its row follows."""
         row = self._rows[number]
         row.update(state=self._study.state(number), error=self._study.error(number))
         self._costs.observe(row)
@@ -89,7 +92,8 @@ class Recorder(Callback):
         self._show(row)
 
 
-def _new_row(study: str, number: int, recipe: Recipe) -> Row:
+def new_row(study: str, number: int, recipe: Recipe) -> Row:
+    """The row of a trial that begins."""
     settings = {name: value for name, value in asdict(recipe).items() if name in TRIALS.names}
     return (
         dict.fromkeys(TRIALS.names)
@@ -99,7 +103,9 @@ def _new_row(study: str, number: int, recipe: Recipe) -> Row:
             "trial": number,
             "max_epochs": recipe.epochs,
             "n_blocks": len(block_names(recipe.backbone)),
+            "state": RUNNING,
             "epochs": 0,
+            "repeated_epochs": 0,
             "attempt": 1,
             "started": datetime.now(UTC),
         }

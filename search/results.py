@@ -1,7 +1,9 @@
 """The Parquet tables of a search: written while it runs, readable at any time by pandas."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 RUNNING = "RUNNING"
 """The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
 WRITE_SHARE = 0.02
@@ -25,6 +27,9 @@ def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> 
     columns = [pa.field(f[0], f[1], metadata={"unit": f[2]} if len(f) == 3 else None) for f in fields]
     return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
 
+
+_TRIAL = b"trial"
+"""Key of a file of epochs' metadata under which its trial's row stands, as JSON."""
 
 _text, _whole, _real, _flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _moment = pa.timestamp("ms", tz="UTC")
@@ -74,6 +79,7 @@ TRIALS = _schema(
     ("device", _text),
     ("seed", _whole),
     ("attempt", _whole),
+    ("repeated_epochs", _whole, "epochs"),
     ("started", _moment),
     ("finished", _moment),
     ("error", _text),
@@ -103,6 +109,9 @@ EPOCHS = _schema(
 class ResultsWriter:
     """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one.
 
+    A trial's file of epochs also holds its row as it stands: from these files and the study the trials' table can
+    be made again, so that it need not follow every change.
+
     The epochs' table is a file a trial with a row group an epoch: a longer version begins with the bytes of
     the shorter one. So even a reader that opens a file twice, as pyarrow's datasets do, once for the footer
     and once for the rows, reads right when the file is replaced in between.
@@ -124,18 +133,22 @@ class ResultsWriter:
         if time.monotonic() >= self._next_write:
             self.flush()
 
-    def add_epoch(self, row: Mapping[str, Any]) -> None:
-        """Add an epoch's row; when this returns it is on disk."""
-        number = row["trial"]
-        groups = self._epochs.setdefault(number, [])
+    def add_epoch(self, row: Mapping[str, Any], trial: Mapping[str, Any]) -> None:
+        """Add an epoch's row, with its trial's as it stands; when this returns both are on disk."""
+        groups = self._epochs.setdefault(row["trial"], [])
         groups.append(pa.Table.from_pylist([row], schema=EPOCHS))
-        _write(groups, self._folder / "epochs" / f"trial-{number:05d}.parquet")
+        _write(groups, epochs_file(self._folder.parent, row["trial"]), trial)
+
+    def take_up(self, number: int, epochs: pa.Table, trial: Mapping[str, Any]) -> None:
+        """Go on from these epochs of a running trial, a row each, in order."""
+        self._epochs[number] = [epochs.slice(i, 1) for i in range(len(epochs))]
+        _write(self._epochs[number], epochs_file(self._folder.parent, number), trial)
 
     def flush(self) -> None:
         """Write the trials' table now."""
         started = time.monotonic()
         rows = [self._trials[number] for number in sorted(self._trials)]
-        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet")
+        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet", None)
         now = time.monotonic()
         self._next_write = now + (now - started) / WRITE_SHARE
 
@@ -170,10 +183,30 @@ def read_epochs(run: Path) -> pd.DataFrame:
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
 
 
+def read_epochs_file(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """One trial's epochs, and its row as of the last of them.
+
+    Raises:
+        ArrowException, OSError: the file is not there, or not whole.
+    """
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+        table = file.read()
+        row = json.loads(file.metadata.metadata[_TRIAL])
+    return table.cast(EPOCHS), row | {"started": datetime.fromisoformat(row["started"])}
+
+
+def epochs_file(run: Path, trial: int) -> Path:
+    """Where the epochs of a trial are."""
+    return run / "results" / "epochs" / f"trial-{trial:05d}.parquet"
+
+
 def require_new(run: Path) -> None:
     """Raise InputError where the folder holds a run already: two searches are never mixed."""
     if (run / "config.yaml").exists():
-        raise InputError(f"--name must be a new one, but {run} holds a search already; choose another")
+        raise InputError(
+            f"--name must be a new one, but {run} holds a search already; "
+            f"choose another, or go on with that one: genre-search resume {run}"
+        )
 
 
 def require_run(run: Path) -> None:
@@ -182,9 +215,11 @@ def require_run(run: Path) -> None:
         raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
 
 
-def _write(groups: Sequence[pa.Table], path: Path) -> None:
+def _write(groups: Sequence[pa.Table], path: Path, trial: Mapping[str, Any] | None) -> None:
     """A Parquet file with these row groups, in the place of the earlier one; plain, for the rows are few."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with whole_file(path) as partial, pq.ParquetWriter(partial, groups[0].schema, **plain) as writer:
         for group in groups:
             writer.write_table(group)
+        if trial is not None:
+            writer.add_key_value_metadata({_TRIAL: json.dumps(trial, default=datetime.isoformat)})

@@ -1,10 +1,11 @@
 """What to try next: Ray's searcher over the Optuna study."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 from ray.tune.search import Searcher
 
 from genre_core.families import block_names
@@ -16,29 +17,38 @@ from search.study import Study
 
 
 class StudySearcher(Searcher):
-    """Asks the study for each new trial, as long as there is room and there are trials to go."""
+    """Gives out trials while there is room: first those to go on with, then new ones, until there are enough."""
 
     def __init__(
         self, study: Study, config: SearchConfig, *, workers: int, begin: Callable[[int, Recipe], None]
     ) -> None:
-        """Args: what to ask, what to sample, how many trials at a time, and who is told of each new one."""
+        """Args: what to ask, what to sample, how many trials at a time, and who is told of each that begins."""
         super().__init__()
         self._study = study
         self._config = config
         self._workers = workers
         self._begin = begin
-        self._asked = 0
+        self._again = deque(study.running)
         self._live: set[str] = set()
 
+    def go_on(self, number: int) -> None:
+        """A running trial has lost its worker: give it out again."""
+        self._again.append(number)
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # or FINISHED
-        """The next trial's config; None while all workers are busy, FINISHED when the search is over."""
-        if self._asked >= self._config.trials:
-            return Searcher.FINISHED
+        """The next trial's config; None while there is nothing to give out, FINISHED when the search is over.
+
+        It is over when the last trial has ended, not when it has begun: it may lose its worker.
+        """
         if len(self._live) >= self._workers:
             return None
-        trial = self._study.ask()
+        if self._again:
+            trial = self._study.trial(self._again.popleft())
+        elif self._study.asked < self._config.trials:
+            trial = self._study.ask()
+        else:
+            return None if self._live else Searcher.FINISHED
         recipe = sample(trial, self._config)
-        self._asked += 1
         self._live.add(trial_id)
         self._begin(trial.number, recipe)
         return {NUMBER: trial.number, RECIPE: asdict(recipe)}
@@ -56,8 +66,8 @@ class StudySearcher(Searcher):
         """Nothing: the study is the state."""
 
 
-def sample(trial: Trial, config: SearchConfig) -> Recipe:
-    """Draw a recipe; the frozen depth's range is that of the backbone drawn first."""
+def sample(trial: BaseTrial, config: SearchConfig) -> Recipe:
+    """Draw a recipe, or what was drawn; the frozen depth's range is that of the backbone drawn first."""
     space = config.space
     backbone = _draw(trial, "backbone", space.backbone)
     values = {
@@ -76,7 +86,7 @@ def sample(trial: Trial, config: SearchConfig) -> Recipe:
     )
 
 
-def _draw(trial: Trial, name: str, value: Any) -> Any:
+def _draw(trial: BaseTrial, name: str, value: Any) -> Any:
     """A fixed value as it is; one of a choice or a range as Optuna suggests."""
     if isinstance(value, FloatRange):
         return trial.suggest_float(name, value.low, value.high, log=value.log, step=value.step)
@@ -87,7 +97,7 @@ def _draw(trial: Trial, name: str, value: Any) -> Any:
     return value
 
 
-def _draw_depth(trial: Trial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
+def _draw_depth(trial: BaseTrial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
     """Each backbone's depth is a parameter of its own, for the ranges differ."""
     name = f"frozen_blocks_{backbone}"
     if isinstance(value, DepthRange):

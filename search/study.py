@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genre_core.errors import InputError
@@ -51,7 +53,10 @@ class Study:
     """An Optuna study by trial number: ask, report, and tell once how each trial ended."""
 
     def __init__(self, journal: Path, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
-        """Open the study in this journal file, or create it: it maximises validation F1."""
+        """Open the study in this journal file, or create it: it maximises validation F1.
+
+        Trials that a dead driver left running are running still, to be reported and told as those asked for here.
+        """
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
             study_name=name,
@@ -61,13 +66,31 @@ class Study:
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}
+        self._scores: dict[int, dict[int, float]] = {}
         self._states: dict[int, str] = {}
         self._errors: dict[int, str] = {}
+        for trial in self.trials:
+            if trial.state.is_finished():
+                self._states[trial.number] = trial.state.name
+                if ERROR in trial.user_attrs:
+                    self._errors[trial.number] = trial.user_attrs[ERROR]
+            elif trial.state == TrialState.RUNNING:
+                self._running[trial.number] = Trial(self._study, trial._trial_id)
+                self._scores[trial.number] = dict(trial.intermediate_values)
+
+    def use(self, sampler: BaseSampler) -> None:
+        """Sample with this one from now on."""
+        self._study.sampler = sampler
 
     @property
     def running(self) -> tuple[int, ...]:
         """Numbers of the trials that were asked for and not yet told."""
         return tuple(self._running)
+
+    @property
+    def asked(self) -> int:
+        """How many trials were asked for."""
+        return len(self._states) + len(self._running)
 
     @property
     def ended(self) -> int:
@@ -78,6 +101,10 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         """All trials, as Optuna has them."""
         return self._study.get_trials(deepcopy=False)
+
+    def trial(self, number: int) -> Trial:
+        """A running trial, which gives its parameters again when they are suggested again."""
+        return self._running[number]
 
     def state(self, number: int) -> str:
         """RUNNING, COMPLETE, PRUNED or FAIL."""
@@ -96,18 +123,27 @@ class Study:
         """A new trial, to suggest its parameters from."""
         trial = self._study.ask()
         self._running[trial.number] = trial
+        self._scores[trial.number] = {}
         return trial
 
+    def knows(self, number: int, epoch: int) -> bool:
+        """Whether this epoch of a running trial is on record."""
+        return epoch in self._scores[number]
+
     def report(self, number: int, *, epoch: int, f1: float) -> bool:
-        """Put an epoch's validation F1 on record; whether the pruner wants the trial to end."""
+        """Put an epoch's validation F1 on record, if it is not; whether the pruner wants the trial to end."""
         trial = self._running[number]
-        trial.report(f1, epoch)
+        if not self.knows(number, epoch):
+            trial.report(f1, epoch)
+            self._scores[number][epoch] = f1
         return trial.should_prune()
 
-    def complete(self, number: int, *, f1: float, best_epoch: int) -> None:
+    def complete(self, number: int) -> None:
         """The trial ran to its own end; its value is its best epoch's F1."""
-        self._running[number].set_user_attr(BEST_EPOCH, best_epoch)
-        self._tell(number, TrialState.COMPLETE, f1)
+        scores = self._scores[number]
+        best = max(scores, key=lambda epoch: (scores[epoch], -epoch))
+        self._running[number].set_user_attr(BEST_EPOCH, best)
+        self._tell(number, TrialState.COMPLETE, scores[best])
 
     def prune(self, number: int) -> None:
         """The trial was ended by the pruner; Optuna takes its last reported F1 as its value."""
@@ -121,16 +157,41 @@ class Study:
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         self._study.tell(self._running.pop(number), value, state=state)
+        del self._scores[number]
         self._states[number] = state.name
 
 
-def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int) -> BaseSampler:
+def mend_journal(journal: Path) -> None:
+    """Make a journal whole whose writer died: its last line, where it is cut, and a lock that nobody holds, go.
+
+    Only for who drives the run: nobody else may be writing to it.
+    """
+    for lock in journal.parent.glob(f"{journal.name}{LOCK_FILE_SUFFIX}*"):
+        lock.unlink()
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int, asked: int = 0) -> BaseSampler:
     """One of Optuna's samplers by name, with Optuna's own parameters.
+
+    Args:
+        name: in SAMPLERS.
+        parameters: of Optuna's class.
+        seed: of the search.
+        asked: trials that the study has already. The sampler then has another seed, or it would draw the same ones
+            again; `qmc` finds its place in its sequence by itself, but not in what it draws outside of it.
 
     Raises:
         InputError: no such sampler, or it does not take these parameters.
     """
-    given = {"seed": seed, **_SAMPLER_DEFAULTS.get(name, {}), **parameters}
+    fresh = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]) if asked else seed
+    given = {"seed": fresh, **_SAMPLER_DEFAULTS.get(name, {}), **parameters}
+    if name == "qmc" and asked:
+        given = {"independent_sampler": optuna.samplers.RandomSampler(seed=fresh)} | given | {"seed": seed}
     sampler: BaseSampler = _make("sampler", name, SAMPLERS, given)
     return sampler
 

@@ -1,8 +1,13 @@
 """What runs on one worker: Ray's trainable, which does one epoch of one fine-tune a step."""
 
+import faulthandler
 import gc
 import os
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,7 @@ from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search.gpu_memory import GpuMemory
-from search.messages import FAILED, FINISHED, NUMBER, RECIPE
+from search.messages import FAILED, FINISHED, NUMBER, RECIPE, TOLD
 from search.start import wait_for_all
 from search.versions import versions
 
@@ -50,6 +55,8 @@ class WorkingSet:
     """`cpu` or `cuda`."""
     gpu_shared: bool
     """Whether several trials share a GPU."""
+    epoch_limit: float
+    """Seconds after which an epoch is taken to hang."""
 
 
 class GenreTrial(tune.Trainable):
@@ -63,7 +70,7 @@ class GenreTrial(tune.Trainable):
     _memory_before: int
 
     def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
-        self, config: dict[str, Any], working_set: WorkingSet, shelf: Any, arrivals: Any
+        self, config: dict[str, Any], working_set: WorkingSet, shelf: Any, checkpoints: Any, arrivals: Any
     ) -> None:
         """Get ready for all trials of this process."""
         process_memory.keep()
@@ -71,12 +78,16 @@ class GenreTrial(tune.Trainable):
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
         self._shelf = shelf  # the ModelShelf, in a process of its own
+        self._checkpoints = checkpoints  # the CheckpointShelf, also in one
         self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
         ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
         self._device = torch.device(working_set.device)
-        self._cache = NodeCache(working_set.cache / "shared", budget_bytes=working_set.cache_bytes)
+        self._cache = NodeCache(
+            node_folder(working_set.cache) / "shared", budget_bytes=working_set.cache_bytes
+        )
         self._data: tuple[Segments, Segments] | None = None
-        self._gpu = _gpu_memory(working_set.cache) if working_set.gpu_shared else None
+        self._gpu = _gpu_memory(node_folder(working_set.cache)) if working_set.gpu_shared else None
+        self._sent: Any | None = None  # a checkpoint on its way
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -85,22 +96,37 @@ class GenreTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch; divergence and lack of memory are results that say so: they leave the worker alive."""
+        """One epoch; divergence and lack of memory are results that say so: they leave the worker alive.
+
+        The first step of a trial that was cut off tells the epoch of its last checkpoint again.
+        """
         if self._arrivals:
             wait_for_all(self._arrivals)
             self._arrivals = None
-        started = time.perf_counter()
-        try:
-            fine_tune, result = self._epoch()
-        except (Diverged, torch.OutOfMemoryError) as error:
-            self._let_go()
-            return {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-        self._keep_if_best(fine_tune, result)
-        self._seconds += time.perf_counter() - started
+        with _ended_if_it_hangs(self._set.epoch_limit):
+            if not self._fine_tune and (told := self._go_on()):
+                return told
+            started = time.perf_counter()
+            try:
+                fine_tune, result = self._epoch()
+            except (Diverged, torch.OutOfMemoryError) as error:
+                self._let_go()
+                return {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+            self._keep_if_best(fine_tune, result)
+            self._seconds += time.perf_counter() - started
+            row = self._row(fine_tune, result)
+            if fine_tune.finished:
+                self._let_go()
+            else:
+                self._save(fine_tune, row)
+            return row
+
+    def _row(self, fine_tune: FineTune, result: EpochResult) -> dict[str, Any]:
+        """What the driver is told of an epoch."""
         self._peak_memory = max(self._peak_memory, _memory_bytes(self._device))
         if self._gpu:
             self._gpu.measured(self._kind, self._peak_memory + CONTEXT_BYTES)
-        row = epoch_row(result) | {
+        return epoch_row(result) | {
             FINISHED: fine_tune.finished,
             "best_f1": fine_tune.best_f1,
             "best_epoch": fine_tune.best_epoch,
@@ -113,9 +139,24 @@ class GenreTrial(tune.Trainable):
             "peak_memory_bytes": self._peak_memory,
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
         }
-        if fine_tune.finished:
-            self._let_go()
-        return row
+
+    def _go_on(self) -> dict[str, Any] | None:
+        """Go on from the trial's last checkpoint, if it has one: the result of its epoch."""
+        if (kept := ray.get(self._checkpoints.last.remote(self._number))) is None:
+            return None
+        arrays: dict[str, NDArray[Any]] = kept[0]
+        row: dict[str, Any] = kept[1]
+        fine_tune = self._prepare()
+        fine_tune.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+        self._seconds = row["total_seconds"]
+        return row | {TOLD: True}
+
+    def _save(self, fine_tune: FineTune, row: dict[str, Any]) -> None:
+        """Send a checkpoint on its way; the one before has arrived when this returns."""
+        if self._sent is not None:
+            ray.get(self._sent)
+        arrays = {name: _array(value) for name, value in fine_tune.state_dict().items()}
+        self._sent = self._checkpoints.put.remote(self._number, fine_tune.epochs_done, arrays, row)
 
     def cleanup(self) -> None:
         """Let go of the network when the process ends."""
@@ -199,6 +240,28 @@ class GenreTrial(tune.Trainable):
             ray.get(self._shelf.offer.remote(self._number, f1, tensors, card))
 
 
+def node_folder(cache: Path) -> Path:
+    """The driver's cache folder if this node can have one of that path, else one for temporary files."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir()) / f"genre-search-cache-{os.getuid()}"
+    return cache
+
+
+@contextmanager
+def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
+    """End this process, with its threads' stacks in its log, if what it does takes longer.
+
+    A clock that needs neither the interpreter nor its lock: what hangs may hold both.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def model_card(trial: int, recipe: Recipe, working_set: WorkingSet, result: EpochResult) -> dict[str, Any]:
     """Everything about a model that its tensors do not say: model.json."""
     return {
@@ -222,7 +285,8 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 def _array(value: torch.Tensor) -> NDArray[Any]:
-    return np.asarray(value.cpu().numpy())
+    """A copy on the host, in one piece."""
+    return np.ascontiguousarray(value.detach().cpu().numpy())
 
 
 def _memory_bytes(device: torch.device) -> int:

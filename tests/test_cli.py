@@ -131,14 +131,14 @@ def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
     os.killpg(process.pid, signal_number) if signal_number == signal.SIGINT else process.send_signal(
         signal_number
     )
-    _, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
     trials = read_trials(tmp_path / "cut")
-    assert set(trials["state"]) <= {"COMPLETE", "PRUNED", "FAIL"}
-    assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"interrupted"}
+    assert set(trials["state"]) <= {"COMPLETE", "PRUNED", "RUNNING"}, "what was running is to be gone on with"
+    assert "genre-search resume " in said
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "cut" / "study.journal")))
     study = optuna.load_study(study_name="cut", storage=storage)
     assert [trial.state.name for trial in study.trials] == trials["state"].tolist()

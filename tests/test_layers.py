@@ -32,6 +32,10 @@ NEVER_LOADED = {
     "search.results": ("torch", "ray", "optuna", "typer", "genre_core.corpus"),
     "search.leaderboard": ("torch", "ray", "optuna", "typer"),
     "search.display": ("torch", "ray", "optuna", "typer"),
+    "search.storage": ("torch", "ray", "optuna", "typer"),
+    "search.checkpoints": ("torch", "ray", "optuna", "typer"),
+    "search.cluster_file": ("torch", "ray", "optuna", "typer"),
+    "search.mending": ("torch", "typer"),
     "search.models": ("torch", "ray", "optuna", "typer"),
     "search.cli": ("torch", "ray", "optuna", "pandas", "pyarrow", "pydantic", "numpy", "rich.live"),
 }

@@ -47,8 +47,8 @@ def test_a_run_without_rows_reads_as_empty_tables(run: Path) -> None:
 def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
     writer = ResultsWriter(run)
     writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1, val_f1=0.25))
-    writer.add_epoch(_epoch(0, 2, val_f1=0.5))
+    writer.add_epoch(_epoch(0, 1, val_f1=0.25), _trial(0))
+    writer.add_epoch(_epoch(0, 2, val_f1=0.5), _trial(0))
     writer.put_trial(_trial(0, state="COMPLETE", val_f1=0.5))
     writer.flush()
     assert read_trials(run)[["trial", "state", "val_f1"]].values.tolist() == [[0, "COMPLETE", 0.5]]
@@ -58,7 +58,7 @@ def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
 def test_rows_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
     writer = ResultsWriter(run)
     for epoch, attempt in [(1, 1), (2, 1), (2, 2), (3, 2)]:
-        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10))
+        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10), _trial(7))
     rows = read_epochs(run)
     assert rows["epoch"].tolist() == [1, 2, 3]
     assert rows["val_f1"].tolist() == [0.1, 0.2, 0.2]
@@ -82,7 +82,7 @@ def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
     table, read = READERS[reader]
     writer = ResultsWriter(run)
     writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1))
+    writer.add_epoch(_epoch(0, 1), _trial(0))
     counts: list[int] = []
     done = threading.Event()
 
@@ -94,7 +94,7 @@ def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
         reading = pool.submit(read_on)
         for n in range(300):
             if table == "epochs":
-                writer.add_epoch(_epoch(n // 30, n % 30 + 2))
+                writer.add_epoch(_epoch(n // 30, n % 30 + 2), _trial(n // 30))
             else:
                 writer.put_trial(_trial(n))
                 writer.flush()
@@ -116,7 +116,7 @@ def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> Non
 def test_plain_pandas_reads_both_tables(run: Path) -> None:
     writer = ResultsWriter(run)
     writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1))
+    writer.add_epoch(_epoch(0, 1), _trial(0))
     assert len(pd.read_parquet(run / "results" / "trials.parquet")) == 1
     assert pd.read_parquet(run / "results" / "epochs")["confusion"][0][1].tolist() == [2, 3]
 

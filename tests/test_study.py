@@ -12,7 +12,7 @@ from genre_core.errors import InputError
 from genre_core.families import block_names
 from search.config import load
 from search.sampling import sample
-from search.study import PRUNERS, SAMPLERS, Study, make_pruner, make_sampler
+from search.study import PRUNERS, SAMPLERS, Study, make_pruner, make_sampler, mend_journal
 
 WILD = load(
     None,
@@ -51,7 +51,8 @@ def test_every_sampler_draws_legal_recipes_from_the_conditional_space(sampler: s
     for _ in range(14):
         trial = study.ask()
         recipes.append(sample(trial, WILD))  # a Recipe checks itself
-        study.complete(trial.number, f1=_f1(recipes[-1].learning_rate, 8), best_epoch=8)
+        study.report(trial.number, epoch=8, f1=_f1(recipes[-1].learning_rate, 8))
+        study.complete(trial.number)
     assert all(0 <= r.frozen_blocks <= len(block_names(r.backbone)) for r in recipes)
     assert len({recipe.backbone for recipe in recipes}) > 1
     assert len({recipe.learning_rate for recipe in recipes}) > 7
@@ -66,7 +67,8 @@ def test_the_same_seed_draws_the_same_recipes(sampler: str, tmp_path: Path) -> N
         for n in range(12):
             trial = study.ask()
             drawn.append(sample(trial, WILD))
-            study.complete(trial.number, f1=n / 12, best_epoch=1)
+            study.report(trial.number, epoch=1, f1=n / 12)
+            study.complete(trial.number)
     assert drawn[:12] == drawn[12:]
 
 
@@ -83,7 +85,7 @@ def test_every_pruner_ends_the_worse_of_many_trials(pruner: str, tmp_path: Path)
                 pruned += 1
                 break
         else:
-            study.complete(number, f1=_f1(rate, 8), best_epoch=8)
+            study.complete(number)
     assert pruned
     assert sum(trial.state.name == "PRUNED" for trial in study.trials) == pruned
 
@@ -100,7 +102,9 @@ def test_each_end_is_what_optuna_reads_from_the_journal(tmp_path: Path) -> None:
     numbers = [study.ask().number for _ in range(4)]
     for number in numbers:
         study.report(number, epoch=1, f1=0.25)
-    study.complete(0, f1=0.5, best_epoch=3)
+    for epoch, f1 in [(2, 0.25), (3, 0.5), (4, 0.5)]:
+        study.report(0, epoch=epoch, f1=f1)
+    study.complete(0)
     study.prune(1)
     study.fail(2, "no memory")
     assert study.running == (3,)
@@ -111,6 +115,49 @@ def test_each_end_is_what_optuna_reads_from_the_journal(tmp_path: Path) -> None:
     assert [trial.value for trial in read] == [0.5, 0.25, None, None]
     assert read[0].user_attrs == {"best_epoch": 3}
     assert read[2].user_attrs == {"error": "no memory"}
+
+
+def test_a_study_whose_driver_died_goes_on_with_its_running_trials(tmp_path: Path) -> None:
+    first = _study(tmp_path)
+    drawn = [sample(first.ask(), WILD) for _ in range(3)]
+    first.report(1, epoch=1, f1=0.5)
+    first.fail(0, "no memory")
+    again = _study(tmp_path)
+    assert (again.running, again.ended, again.error(0)) == ((1, 2), 1, "no memory")
+    assert [sample(again.trial(number), WILD) for number in (1, 2)] == drawn[1:]
+    assert again.knows(1, 1)
+    again.report(1, epoch=1, f1=0.9)
+    again.report(1, epoch=2, f1=0.4)
+    again.complete(1)
+    assert again.trials[1].intermediate_values == {1: 0.5, 2: 0.4}
+    assert again.trials[1].value == 0.5
+
+
+@pytest.mark.parametrize("cut", [b"", b'{"op_code":4,"worker_id"', b'{"op'])
+def test_a_journal_that_is_cut_in_its_last_line_is_made_whole(cut: bytes, tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    study.report(study.ask().number, epoch=1, f1=0.5)
+    journal = tmp_path / "study.journal"
+    journal.write_bytes((whole := journal.read_bytes()) + cut)
+    (tmp_path / "study.journal.lock").symlink_to(journal)
+    mend_journal(journal)
+    assert journal.read_bytes() == whole
+    assert not list(tmp_path.glob("*.lock"))
+    again = _study(tmp_path)
+    again.report(0, epoch=2, f1=0.6)
+    assert _study(tmp_path).trials[0].intermediate_values == {1: 0.5, 2: 0.6}
+
+
+@pytest.mark.parametrize(
+    "sampler", [name for name in SAMPLERS if name != "qmc"]
+)  # which repeats points itself
+def test_a_sampler_that_goes_on_does_not_draw_the_same_again(sampler: str, tmp_path: Path) -> None:
+    drawn = []
+    for _ in range(2):
+        study = _study(tmp_path, sampler=sampler, pruner="none")
+        study.use(make_sampler(sampler, {}, seed=0, asked=study.asked))
+        drawn += [sample(study.ask(), WILD).learning_rate for _ in range(4)]
+    assert len(set(drawn)) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""Brings a run's tables in line with its study after its driver died: the study is the truth of what was tried."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+from optuna.trial import FrozenTrial, TrialState
+
+from genre_core.recipe import Recipe
+from genre_core.whole_file import PARTIAL
+from search.config import SearchConfig
+from search.recording import Row, new_row
+from search.results import EPOCHS, RUNNING, ResultsWriter, epochs_file, read_epochs_file
+from search.sampling import sample
+from search.study import ERROR, Study
+
+
+def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -> list[Row]:
+    """Make the tables say what the study says, and the study know every epoch that is in the tables.
+
+    An epoch is written to its table first and reported then, so a driver that died in between leaves one that
+    the study does not know. Where the study knows one that no table has, a file was damaged: what is left of the
+    epoch is its F1.
+
+    Returns:
+        Every trial's row, as it stands.
+    """
+    for partial in (run / "results").rglob(f".*{PARTIAL}"):
+        partial.unlink()
+    for pattern in ("results/epochs/trial-*", "checkpoints/trial-*", "models/trial-*"):
+        for path in run.glob(pattern):
+            if int(path.name[6:11]) >= len(study.trials):  # of a copy that is newer than its journal
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return [_mend(run, config, study, writer, t) for t in study.trials if t.state != TrialState.WAITING]
+
+
+def _mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, trial: FrozenTrial) -> Row:
+    running = trial.number in study.running
+    # a driver may have died while it was sampling: asked again, the trial gives what is missing
+    recipe = sample(study.trial(trial.number) if running else trial, config)
+    epochs, row = _read(run, trial, recipe)
+    if running:
+        for epoch in epochs.to_pylist():
+            study.report(trial.number, epoch=epoch["epoch"], f1=epoch["val_f1"])
+    if len(epochs) and (running or not epochs_file(run, trial.number).exists()):
+        writer.take_up(trial.number, epochs, row)
+    return row | {
+        "state": RUNNING if running else trial.state.name,
+        "error": trial.user_attrs.get(ERROR),
+        "finished": _utc(trial.datetime_complete),
+    }
+
+
+def _read(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]:
+    """The trial's epochs and its row; where there is no file, or a damaged one, what the study knows."""
+    path = epochs_file(run, trial.number)
+    try:
+        return read_epochs_file(path)
+    except (OSError, pa.ArrowException):
+        path.unlink(missing_ok=True)
+    scores = dict(sorted(trial.intermediate_values.items()))
+    rows = [
+        dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
+        for epoch, f1 in scores.items()
+    ]
+    best = max(scores, key=lambda epoch: (scores[epoch], -epoch), default=None)
+    row = new_row(run.name, trial.number, recipe) | {
+        "epochs": len(scores),
+        "started": _utc(trial.datetime_start),
+    }
+    if best is not None:
+        row |= {"best_epoch": best, "val_f1": scores[best]}
+    return pa.Table.from_pylist(rows, schema=EPOCHS), row
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """Optuna keeps local times without their zone."""
+    return moment.astimezone(UTC) if moment else None

@@ -1,0 +1,100 @@
+"""The long form: 80 trials whose driver is killed, whose workers die, whose nodes go, and all three at once.
+
+python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from faults import Rhythm, machines
+from invariants import check
+from scenarios import Outcome, as_record, endure, table
+from searches import Search
+
+from genre_core.synthetic import SyntheticCorpus, write
+
+TRIALS = 80
+DRIVER_KILLS = 20
+WORKERS_DIE = Rhythm(every=(3.0, 6.0))
+NODES_GO = Rhythm(every=(15.0, 25.0))
+NODES = 2
+
+
+def drivers(search: Search, seed: int) -> Outcome:
+    """The driver is killed at twenty random moments."""
+    return endure("driver", search, seed=seed, driver_kills=DRIVER_KILLS)
+
+
+def workers(search: Search, seed: int) -> Outcome:
+    """A worker is killed every few seconds."""
+    return endure("workers", search, seed=seed, workers_die=WORKERS_DIE)
+
+
+def nodes(search: Search, seed: int) -> Outcome:
+    """Nodes of a cluster go, others come."""
+    with machines(NODES) as cluster:
+        search.address = cluster.address
+        return endure("nodes", search, seed=seed, nodes_go=NODES_GO, machines=cluster)
+
+
+def all_three(search: Search, seed: int) -> Outcome:
+    """All three at once."""
+    with machines(NODES) as cluster:
+        search.address = cluster.address
+        return endure(
+            "all three",
+            search,
+            seed=seed,
+            driver_kills=DRIVER_KILLS // 3,
+            workers_die=WORKERS_DIE,
+            nodes_go=NODES_GO,
+            machines=cluster,
+        )
+
+
+SCENARIOS = {"driver": drivers, "workers": workers, "nodes": nodes, "all": all_three}
+
+
+def main() -> int:
+    """Run the scenarios that are asked for, all by default; one that fails says why and its run is kept."""
+    parser = argparse.ArgumentParser(prog="python tests/chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--results", type=Path, help="a JSON file to write")
+    arguments = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="chaos-"))
+    write(SyntheticCorpus(tracks_per_genre=6, seconds=3.2, difficulty=0.0), base / "music")
+    records, failures = [], 0
+    for name in arguments.scenarios or SCENARIOS:
+        (base / name).mkdir()
+        search = Search(
+            folder=base / name, music=base / "music", cache=base / "cache", trials=arguments.trials
+        )
+        try:
+            outcome = SCENARIOS[name](search, arguments.seed)
+            records.append(as_record(outcome))
+            check(search.run, trials=search.trials, keep_models=search.keep_models)
+            assert outcome.found.epochs_repeated <= outcome.most_repeated, "more epochs repeated than may be"
+        except AssertionError as error:
+            failures += 1
+            print(f"{name}: {error}", flush=True)
+    if records:
+        print(table(records))
+    if arguments.results:
+        machine = {"cores": psutil.cpu_count(), "machine": platform.machine(), "ray": version("ray")}
+        arguments.results.write_text(json.dumps({"machine": machine, "scenarios": records}, indent=1) + "\n")
+    if not failures:
+        shutil.rmtree(base)
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

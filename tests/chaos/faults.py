@@ -1,0 +1,147 @@
+"""What goes wrong during a search: its workers die, its nodes go. Each in a thread, at random moments of a seed."""
+
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from processes import runs_trials
+
+KINDS = DRIVER, WORKER, NODE = "driver killed", "worker killed", "node replaced"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that went wrong."""
+
+    kind: str
+    at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rhythm:
+    """How often something goes wrong."""
+
+    every: tuple[float, float]
+    """Seconds between two times, from and to."""
+    at_most: int = sys.maxsize
+    """Times in all."""
+
+
+class Plague(threading.Thread):
+    """Lets something go wrong again and again until it is stopped, or has been enough."""
+
+    def __init__(
+        self,
+        strike: Callable[[random.Random], bool],
+        *,
+        kind: str,
+        rhythm: Rhythm,
+        seed: int,
+        ready: Callable[[], bool],
+    ) -> None:
+        """Prepare to strike.
+
+        Args:
+            strike: does it, and says whether it hit.
+            kind: what that is called.
+            rhythm: how often.
+            seed: of the moments and of the victims.
+            ready: whether there is anything to strike at yet.
+        """
+        super().__init__(daemon=True)
+        self._strike, self._kind, self._rhythm, self._ready = strike, kind, rhythm, ready
+        self._chance = random.Random(seed)
+        self._enough = threading.Event()
+        self._error: Exception | None = None
+        self.faults: list[Fault] = []
+
+    def run(self) -> None:
+        """Strike until stopped."""
+        try:
+            while not self._ready() and not self._enough.wait(0.1):
+                pass
+            while len(self.faults) < self._rhythm.at_most and not self._enough.wait(self._pause()):
+                at = time.time()
+                if self._strike(self._chance):
+                    self.faults.append(Fault(kind=self._kind, at=at))
+        except Exception as error:  # noqa: BLE001  # whoever stops it is told
+            self._error = error
+
+    def stop(self) -> None:
+        """Return when it has struck for the last time; raise what went wrong with it."""
+        self._enough.set()
+        self.join()
+        if self._error:
+            raise self._error
+
+    def _pause(self) -> float:
+        return self._chance.uniform(*self._rhythm.every)
+
+
+def kill_a_worker(processes: Iterator[psutil.Process], chance: random.Random) -> bool:
+    """Kill one of the workers that run trials among these processes; whether there was one."""
+    workers = sorted((process for process in processes if runs_trials(process)), key=lambda found: found.pid)
+    if not workers:
+        return False
+    try:
+        chance.choice(workers).kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+class Machines:
+    """A Ray cluster on this machine: a head without cores, and nodes that go and come."""
+
+    def __init__(self, temp: Path, nodes: int) -> None:
+        """Args: a short path for Ray's files, and how many nodes of one core each."""
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 256 * 1024**2}
+        # Not at exit, for which Ray would take this process's signal handlers: `machines` ends it.
+        self._cluster: Any = Cluster(
+            initialize_head=True, head_node_args=head | {"temp_dir": str(temp)}, shutdown_at_exit=False
+        )
+        self._nodes: list[Any] = []
+        for _ in range(nodes):
+            self.add()
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the head."""
+        return str(self._cluster.address)
+
+    def add(self) -> None:
+        """Another node joins."""
+        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=256 * 1024**2))
+
+    def replace_one(self, chance: random.Random) -> bool:
+        """A node is gone without a word, and another joins."""
+        gone = self._nodes.pop(chance.randrange(len(self._nodes)))
+        self._cluster.remove_node(gone, allow_graceful=False)
+        self.add()
+        return True
+
+    def end(self) -> None:
+        """All of it."""
+        self._cluster.shutdown()
+
+
+@contextmanager
+def machines(nodes: int) -> Iterator[Machines]:
+    """A cluster for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="gsm", dir="/tmp", ignore_cleanup_errors=True) as temp:
+        cluster = Machines(Path(temp), nodes)
+        try:
+            yield cluster
+        finally:
+            cluster.end()

@@ -1,0 +1,209 @@
+"""A search that is struck while it runs: what struck it, what that cost, and what its folder says in the end."""
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from faults import DRIVER, KINDS, NODE, WORKER, Fault, Machines, Plague, Rhythm, kill_a_worker
+from invariants import Findings, examine
+from processes import Driver, below, in_session
+from searches import Search, Watch
+
+START_SECONDS = 10.0
+"""A kill that falls into a driver's start comes at most so long after it."""
+SEARCHING_SECONDS = 2.0
+"""Another kill comes at most so long after the first epoch that the driver has brought about."""
+STARTS_STRUCK = 0.25
+"""Share of the kills that fall into a start."""
+PATIENCE_SECONDS = 120.0
+"""After which a search that writes nothing counts as hanging."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a search went through, and how it came out."""
+
+    name: str
+    faults: tuple[Fault, ...]
+    went_on: tuple[float, ...]
+    """Seconds from a fault to the next epoch that was written, for each fault after which one was."""
+    seconds: float
+    workers: int
+    found: Findings
+
+    @property
+    def most_repeated(self) -> int:
+        """Epochs that may have been computed again: one of each trial that ran, with each fault."""
+        return len(self.faults) * self.workers
+
+    def times(self, kind: str) -> int:
+        """How often this went wrong."""
+        return sum(fault.kind == kind for fault in self.faults)
+
+
+def endure(
+    name: str,
+    search: Search,
+    *,
+    seed: int,
+    driver_kills: int = 0,
+    workers_die: Rhythm | None = None,
+    nodes_go: Rhythm | None = None,
+    machines: Machines | None = None,
+) -> Outcome:
+    """Run a search to its end while things go wrong; it is to end well, whatever its folder then says.
+
+    Args:
+        name: of the scenario.
+        search: what is to endure.
+        seed: of the moments and of the victims.
+        driver_kills: how often its driver is killed, to be started again at once.
+        workers_die: how often one of its workers is killed.
+        nodes_go: how often a node goes, and another comes.
+        machines: the cluster that it runs on, where it does.
+    """
+    began = time.monotonic()
+    watch, chance = Watch(search.run), random.Random(seed)
+    plagues = list(_plagues(search, watch, seed, workers_die, nodes_go, machines))
+    with _running(search, watch):
+        driver = search.start()
+        with _striking(plagues):
+            faults = _kill_drivers(search, driver, driver_kills, watch, chance)
+            _to_its_end(search, watch)
+    faults += [fault for plague in plagues for fault in plague.faults]
+    later = [(fault.at, watch.first_after(fault.at)) for fault in faults]
+    return Outcome(
+        name=name,
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        went_on=tuple(written - at for at, written in later if written is not None),
+        seconds=time.monotonic() - began,
+        workers=search.workers,
+        found=examine(search.run, keep_models=search.keep_models),
+    )
+
+
+def _plagues(
+    search: Search,
+    watch: Watch,
+    seed: int,
+    workers_die: Rhythm | None,
+    nodes_go: Rhythm | None,
+    machines: Machines | None,
+) -> Iterator[Plague]:
+    def kill(chance: random.Random) -> bool:
+        return kill_a_worker(_processes(search, on_cluster=machines is not None), chance)
+
+    def searching() -> bool:
+        return watch.last > 0
+
+    if workers_die:
+        yield Plague(kill, kind=WORKER, rhythm=workers_die, seed=seed, ready=searching)
+    if nodes_go and machines:
+        yield Plague(machines.replace_one, kind=NODE, rhythm=nodes_go, seed=seed + 1, ready=searching)
+
+
+def _processes(search: Search, *, on_cluster: bool) -> Iterator[psutil.Process]:
+    """Where workers may be: below this process, which started the cluster, or in the driver's session."""
+    return below(os.getpid()) if on_cluster else in_session(search.drivers[-1].session)
+
+
+@contextmanager
+def _running(search: Search, watch: Watch) -> Iterator[None]:
+    """Whatever happens, nothing of the search runs afterwards."""
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()
+        search.end()
+
+
+@contextmanager
+def _striking(plagues: Sequence[Plague]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for plague in plagues:
+            plague.start()
+            stack.callback(plague.stop)
+        yield
+
+
+def _kill_drivers(
+    search: Search, driver: Driver, times: int, watch: Watch, chance: random.Random
+) -> list[Fault]:
+    """Kill the driver at a random moment and start another, so often or until the search is over."""
+    faults = []
+    for _ in range(times):
+        if chance.random() < STARTS_STRUCK:
+            until = driver.started + chance.uniform(0, START_SECONDS)
+        else:
+            until = _goes_on(search, driver, watch) + chance.uniform(0, SEARCHING_SECONDS)
+        while driver.code is None and time.time() < until:
+            time.sleep(0.01)
+        if driver.code is not None:
+            break
+        faults.append(Fault(kind=DRIVER, at=time.time()))
+        driver.kill()
+        driver = search.start()
+    return faults
+
+
+def _goes_on(search: Search, driver: Driver, watch: Watch) -> float:
+    """When the driver's first epoch was written, or when it ended."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        if written := watch.first_after(driver.started):
+            return written
+        if driver.code is not None:
+            return time.time()
+        time.sleep(0.01)
+    raise AssertionError(f"{search.run} does not go on:\n{driver.last_words()}")
+
+
+def _to_its_end(search: Search, watch: Watch) -> None:
+    """Wait for the last driver to end by itself, as it should; a search that writes nothing hangs."""
+    driver = search.drivers[-1]
+    while driver.code is None:
+        idle = time.time() - max(driver.started, watch.last)
+        assert idle < PATIENCE_SECONDS, f"{search.run} hangs:\n{driver.last_words()}"
+        time.sleep(0.05)
+    assert driver.code == 0, f"{search.run} ended with {driver.code}:\n{driver.last_words()}"
+
+
+def as_record(outcome: Outcome) -> dict[str, Any]:
+    """For a table, or a file of results."""
+    found = outcome.found
+    return {
+        "scenario": outcome.name,
+        **{kind: outcome.times(kind) for kind in KINDS},
+        "trials": found.trials,
+        "failed": found.failed,
+        "restarted": found.restarted,
+        "epochs": found.epochs,
+        "epochs repeated": found.epochs_repeated,
+        "rows lost": found.rows_lost,
+        "rows doubled": found.rows_doubled,
+        "zombies": found.zombies,
+        "disagreements": found.disagreements,
+        "left over": found.left_over,
+        "wrong models": found.models_wrong,
+        "went on after s, median": round(statistics.median(outcome.went_on), 1) if outcome.went_on else None,
+        "at most": round(max(outcome.went_on), 1) if outcome.went_on else None,
+        "seconds": round(outcome.seconds),
+    }
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a column for each scenario."""
+    names = [name for name in records[0] if name != "scenario"]
+    lines = [["", *(record["scenario"] for record in records)]]
+    lines += [
+        [name, *("" if record[name] is None else str(record[name]) for record in records)] for name in names
+    ]
+    text = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([text[0], "|---" * len(lines[0]) + "|", *text[1:]])
