@@ -15,7 +15,7 @@ from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
 ALL_CORES = -1  # as joblib has it
-CACHE_NAME = "audit-1.parquet"  # a new number when what is stored, or how it is computed, changes
+CACHE_NAME = "audit-2.parquet"  # a new number when what is stored, or how it is computed, changes
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -54,7 +54,7 @@ def audit(
 ) -> Corpus:
     """Decode every file not yet excluded: the corpus with lengths, contents and excluded reasons.
 
-    Excluded are files that are unreadable, empty, silent, not finite or shorter than `minimum_seconds`; of
+    Excluded are files that `audio.inspect` refuses or that are shorter than `minimum_seconds`; of
     exact copies within a genre all but the first; of exact copies across genres all, since no label can be
     trusted. `cache` is a folder that remembers what was decoded, so that a second audit only looks at sizes
     and times of change; an interrupted audit keeps what it has. `progress` is told (done, total) after each

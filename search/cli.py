@@ -297,6 +297,7 @@ def main() -> None:
 def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None) -> None:
     """`run` or `resume` a search, and show what it came to."""
     from search import launch, leaderboard
+    from search.checkpoints import is_full
     from search.display import Display
     from search.results import read_trials
 
@@ -307,6 +308,11 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
         complete = drive(config, folder=folder.absolute(), cache=_cache(cache), screen=display)
     except launch.SearchFailed as error:
         raise typer.Exit(_complain(f"every trial failed; the first because: {error}", _FAILED)) from error
+    except OSError as error:
+        if not (is_full(error) and (folder / "config.yaml").exists()):
+            raise
+        message = f"the disk is full; make room, then go on with: genre-search resume {folder}"
+        raise typer.Exit(_complain(message, _USER_MISTAKE)) from error
     trials = read_trials(folder)
     _print(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
     if not complete:

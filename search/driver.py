@@ -29,8 +29,10 @@ def driving(run: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
-        yield
-        lock.unlink()
+        try:
+            yield
+        finally:
+            lock.unlink()
 
 
 def is_driven(run: Path) -> bool:

@@ -137,6 +137,7 @@ def _search(
         the_study,
         recorder,
         retries=config.retries,
+        epoch_limit=config.epoch_limit,
         go_on=searcher.go_on,
         forget=lambda number: checkpoints.drop.remote(number),
     )

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ class StudyScheduler(FIFOScheduler):
         recorder: Recorder,
         *,
         retries: int,
+        epoch_limit: float,
         go_on: Callable[[int], None],
         forget: Callable[[int], None],
     ) -> None:
@@ -45,6 +47,7 @@ class StudyScheduler(FIFOScheduler):
             study: what is told of epochs and ends.
             recorder: what puts them into tables.
             retries: how often a trial may lose its worker.
+            epoch_limit: seconds after which a worker ends itself, for its epoch hangs.
             go_on: told of a trial that has lost its worker and should have another.
             forget: told of a trial that has ended.
         """
@@ -52,13 +55,20 @@ class StudyScheduler(FIFOScheduler):
         self._study = study
         self._recorder = recorder
         self._retries = retries
+        self._epoch_limit = epoch_limit
         self._go_on = go_on
         self._forget = forget
         self._lost: Counter[int] = Counter()
+        self._heard: dict[int, float] = {}
+
+    def on_trial_add(self, tune_controller: "TuneController", trial: Trial) -> None:
+        """The trial is about to be given to a worker."""
+        self._heard[trial.config[NUMBER]] = time.monotonic()
 
     def on_trial_result(self, tune_controller: "TuneController", trial: Trial, result: dict[str, Any]) -> str:
         """Keep the trial or stop it."""
         number = trial.config[NUMBER]
+        self._heard[number] = time.monotonic()
         if reason := result.get(FAILED):
             self._study.fail(number, reason)
             return self._ended(number)
@@ -83,10 +93,13 @@ class StudyScheduler(FIFOScheduler):
         if _worker_died(error) and self._lost[number] <= self._retries:
             self._go_on(number)
             return
-        self._study.fail(number, failure_reason(trial))
+        hung = _worker_died(error) and time.monotonic() - self._heard[number] > self._epoch_limit
+        too_long = f"an epoch took longer than epoch_limit, {self._epoch_limit:g} s"
+        self._study.fail(number, too_long if hung else failure_reason(trial))
         self._ended(number)
 
     def _ended(self, number: int) -> str:
+        del self._heard[number]
         self._recorder.changed(number)
         self._forget(number)
         return TrialScheduler.STOP

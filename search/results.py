@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def read_trials(run: Path) -> pd.DataFrame:
     if not file.exists():
         return pd.DataFrame(columns=TRIALS.names)
     # Opened once: by its path pyarrow opens a file twice, and it may be replaced in between.
-    with file.open("rb") as opened:
+    with _damage_explained(run), file.open("rb") as opened:
         return pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
 
 
@@ -178,9 +179,21 @@ def read_epochs(run: Path) -> pd.DataFrame:
     folder = run / "results" / "epochs"
     if not folder.exists():
         return pd.DataFrame(columns=EPOCHS.names)
-    table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
+    with _damage_explained(run):
+        table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
     rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
+
+
+@contextmanager
+def _damage_explained(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        what = str(error).splitlines()[0]
+        raise InputError(
+            f"the tables of {run} must be whole, but one is damaged: {what}; mend them with: genre-search resume {run}"
+        ) from error
 
 
 def read_epochs_file(path: Path) -> tuple[pa.Table, dict[str, Any]]:

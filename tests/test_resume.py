@@ -1,0 +1,220 @@
+"""A search that was cut off goes on where it was, whatever its folder went through in between."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from conftest import TINY, Command
+from rich.console import Console
+
+from genre_core.errors import InputError
+from search import launch
+from search.checkpoints import CheckpointShelf
+from search.config import SearchConfig, load
+from search.display import Display
+from search.driver import driving, is_driven
+from search.results import epochs_file, read_epochs, read_trials
+
+Search = Callable[..., pd.DataFrame]
+Drive = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "r"
+
+
+@pytest.fixture
+def begin(tiny: Callable[..., SearchConfig], cache: Path, run: Path, small_ray: None) -> Drive:
+    """Runs a tiny search with these changes, and gives what it said."""
+
+    def call(**changes: Any) -> str:
+        screen = StringIO()
+        config = tiny(**{"trials": 2, "training__epochs": 2} | changes)
+        launch.run(
+            config, folder=run, cache=cache, screen=Display(Console(file=screen), trials=config.trials)
+        )
+        return screen.getvalue()
+
+    return call
+
+
+@pytest.fixture
+def go_on(cache: Path, run: Path) -> Drive:
+    """Resumes it with these changes, and gives what it said."""
+
+    def call(**changes: Any) -> str:
+        screen = StringIO()
+        config = load(run / "config.yaml", changes)
+        launch.resume(config, folder=run, cache=cache, screen=Display(Console(file=screen, width=200)))
+        return screen.getvalue()
+
+    return call
+
+
+def test_a_search_that_is_over_is_extended(begin: Drive, go_on: Drive, run: Path) -> None:
+    begin()
+    before = read_trials(run)
+    assert "is at its end" in go_on()
+    assert "2 trials have ended, 0 were running and go on" in go_on(trials=4)
+    after = read_trials(run)
+    assert after["state"].isin(["COMPLETE", "PRUNED"]).tolist() == [True] * 4
+    assert after["learning_rate"].nunique() == 4
+    columns = ["trial", "state", "val_f1", "finished", "started", "seconds", "attempt"]
+    assert after[columns].head(2).to_dict("records") == [
+        row | {"finished": pytest.approx(row["finished"], abs=pd.Timedelta(seconds=1))}
+        for row in before[columns].to_dict("records")
+    ]
+
+
+def test_damaged_tables_are_made_again_from_the_study(begin: Drive, go_on: Drive, run: Path) -> None:
+    begin()
+    epochs, trials = read_epochs(run), read_trials(run)
+    (run / "results" / "trials.parquet").write_bytes(b"PAR1 half of it")
+    os.truncate(epochs_file(run, 0), 700)
+    (run / "results" / "epochs" / ".trial-00001.parquet.17.partial").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="genre-search resume"):
+        read_trials(run)
+    with pytest.raises(InputError, match="genre-search resume"):
+        read_epochs(run)
+    go_on(trials=3)
+    columns = ["trial", "epoch", "val_f1"]
+    assert read_epochs(run)[columns].head(len(epochs)).to_dict("records") == epochs[columns].to_dict(
+        "records"
+    )
+    assert read_trials(run)["val_f1"].head(2).tolist() == trials["val_f1"].tolist()
+    assert not list((run / "results").rglob("*.partial"))
+
+
+def test_a_second_driver_is_refused(begin: Drive, go_on: Drive, run: Path) -> None:
+    begin()
+    assert not is_driven(run)
+    with driving(run):
+        assert is_driven(run)
+        with pytest.raises(InputError, match=f"one driver, but process {os.getpid()} on .* drives"):
+            go_on(trials=4)
+
+
+def test_weights_that_have_changed_are_refused(begin: Drive, go_on: Drive, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    for attempt in range(2):
+        torch.manual_seed(attempt)
+        state = torchvision.models.resnet18().state_dict()
+        torch.save({k: v for k, v in state.items() if not k.startswith("fc.")}, weights)
+        if attempt == 0:
+            begin(weights=str(weights), trials=1)
+    with pytest.raises(InputError, match="those of resnet18 have changed"):
+        go_on(trials=2)
+
+
+def test_audio_that_has_changed_is_refused_and_not_needed_where_its_mels_are(
+    begin: Drive, go_on: Drive, music: Path, cache: Path, run: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "music"
+    shutil.copytree(music, own)
+    (own / "jazz" / "jazz.00000.wav").write_bytes((own / "jazz" / "jazz.00001.wav").read_bytes()[:-2000])
+    begin(data=str(own), trials=1)
+    shutil.rmtree(own)
+    go_on(trials=2)
+    other = Display(Console(file=StringIO()))
+    with pytest.raises(InputError, match="files have changed or gone, 'blues/blues"):
+        launch.resume(
+            load(run / "config.yaml", {"trials": 3}), folder=run, cache=tmp_path / "new", screen=other
+        )
+
+
+def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(begin: Drive, run: Path) -> None:
+    with pytest.raises(launch.SearchFailed, match=r"an epoch took longer than epoch_limit, 0\.05 s"):
+        begin(epoch_limit=0.05, retries=1, trials=1)
+    assert read_trials(run)[["state", "attempt"]].to_dict("records") == [{"state": "FAIL", "attempt": 2}]
+
+
+def test_a_run_is_brought_back_from_its_copy(music: Path, genre_search: Command, tmp_path: Path) -> None:
+    runs, copies = tmp_path / "runs", (tmp_path / "copies").as_uri()
+    sets = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    options = ["--name", "r", "--runs", runs, "--trials", 2, "--storage", copies]
+    done = genre_search("run", "--data", music, *sets, *options)
+    assert done.returncode == 0, done.stderr
+    before = read_trials(runs / "r")
+    shutil.rmtree(runs)
+    back = genre_search("resume", runs / "r", "--trials", 3, "--storage", copies)
+    assert back.returncode == 0, back.stderr
+    assert read_trials(runs / "r")["val_f1"].head(2).tolist() == before["val_f1"].tolist()
+    assert len(read_trials(runs / "r")) == len(read_trials(tmp_path / "copies" / "r")) == 3
+
+
+def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
+    music: Path, cache: Path, genre_search: Command, tmp_path: Path
+) -> None:
+    """The disk is a small one of its own, which a process may have that sees its own mounts."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small disk")
+    small, saved = tmp_path / "small", tmp_path / "saved"
+    small.mkdir()
+    command = [str(Path(sys.executable).parent / "genre-search"), "run", "--data", str(music)]
+    command += [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    command += ["--set=keep_models=0", "--set=checkpoint_budget=0", "--set=pruner=none"]
+    command += ["--trials", "4000", "--name", "r", "--runs", str(small)]
+    script = 'mount -t tmpfs -o size=250k none "$1" && shift && "$@"; code=$?; cp -a "$SMALL/r" "$SAVED"; exit $code'
+    full = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(small), *command],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        env=os.environ | {"SMALL": str(small), "SAVED": str(saved), "GENRE_SEARCH_CACHE": str(cache)},
+    )
+    assert full.returncode == 2, full.stderr
+    assert "the disk is full" in full.stderr
+    assert "genre-search resume" in full.stderr
+    assert full.stderr.count("\n") == 1
+    ended = read_epochs(saved)
+    assert len(ended)
+    (saved).rename(tmp_path / "r")
+    known = read_trials(tmp_path / "r")["state"].ne("RUNNING").sum()
+    more = genre_search("resume", tmp_path / "r", "--trials", known + 3)
+    assert more.returncode == 0, more.stderr
+    assert set(read_trials(tmp_path / "r")["state"]) == {"COMPLETE"}
+    again = read_epochs(tmp_path / "r")
+    columns = ["trial", "epoch", "val_f1"]
+    assert again.merge(ended[columns], on=columns).shape[0] == len(ended), "nothing that was there is lost"
+
+
+ARRAYS = {"progress": np.array([2.0, 0.5, 1.0]), "trained.head.bias": np.arange(5, dtype=np.float32)}
+
+
+def test_only_the_last_checkpoint_of_a_running_trial_is_kept(tmp_path: Path) -> None:
+    shelf = CheckpointShelf(tmp_path, 10_000)
+    for epoch in (1, 2):
+        assert shelf.put(7, epoch, ARRAYS, {"epoch": epoch})
+    assert [path.name for path in tmp_path.iterdir()] == ["trial-00007-epoch-002.safetensors"]
+    (tmp_path / ".tmp123").touch()
+    kept = CheckpointShelf(tmp_path, 10_000).last(7)
+    assert not (tmp_path / ".tmp123").exists()
+    assert kept is not None
+    assert kept[1] == {"epoch": 2}
+    assert all(np.array_equal(kept[0][name], array) for name, array in ARRAYS.items())
+    shelf.drop(7)
+    assert not shelf.put(7, 3, ARRAYS, {}), "what comes late from its worker is not taken"
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_keep_to_their_budget_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    shelf = CheckpointShelf(tmp_path, 300)
+    assert shelf.put(1, 1, ARRAYS, {})
+    assert not shelf.put(2, 1, ARRAYS, {})
+    assert shelf.put(1, 2, ARRAYS, {}), "it takes the place of the trial's own"
+    os.truncate(next(iter(tmp_path.iterdir())), 50)
+    assert shelf.last(1) is None
+    assert shelf.last(9) is None
