@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from genre_core.recipe import Recipe
 from genre_core.whole_file import PARTIAL
 from search.config import SearchConfig
 from search.recording import Row, new_row
-from search.results import EPOCHS, RUNNING, ResultsWriter, epochs_file, read_epochs_file
+from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter, epochs_file, read_epochs_file
 from search.sampling import sample
 from search.study import ERROR, Study
 
@@ -32,10 +33,14 @@ def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -
         for path in run.glob(pattern):
             if int(path.name[6:11]) >= len(study.trials):  # of a copy that is newer than its journal
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return [_mend(run, config, study, writer, t) for t in study.trials if t.state != TrialState.WAITING]
+    ended = {row["trial"]: row for row in _table(run) if row["state"] != RUNNING}
+    begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]
+    rows = [_mend(run, config, study, writer, trial) for trial in begun]
+    return [row if row["state"] == RUNNING else ended.get(row["trial"], row) for row in rows]
 
 
 def _mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, trial: FrozenTrial) -> Row:
+    """The trial's row, as its epochs and the study have it; its epochs are on disk when this returns."""
     running = trial.number in study.running
     # a driver may have died while it was sampling: asked again, the trial gives what is missing
     recipe = sample(study.trial(trial.number) if running else trial, config)
@@ -50,6 +55,15 @@ def _mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, 
         "error": trial.user_attrs.get(ERROR),
         "finished": _utc(trial.datetime_complete),
     }
+
+
+def _table(run: Path) -> list[Row]:
+    """The rows that the driver left: of a trial that has ended, the last word, where they are there."""
+    try:
+        rows: list[Row] = pq.read_table(run / "results" / "trials.parquet", schema=TRIALS).to_pylist()
+    except (OSError, pa.ArrowException):
+        return []
+    return rows
 
 
 def _read(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]:

@@ -211,7 +211,7 @@ def test_only_the_last_checkpoint_of_a_running_trial_is_kept(tmp_path: Path) -> 
 
 
 def test_checkpoints_keep_to_their_budget_and_a_damaged_one_is_none(tmp_path: Path) -> None:
-    shelf = CheckpointShelf(tmp_path, 300)
+    shelf = CheckpointShelf(tmp_path, 200)
     assert shelf.put(1, 1, ARRAYS, {})
     assert not shelf.put(2, 1, ARRAYS, {})
     assert shelf.put(1, 2, ARRAYS, {}), "it takes the place of the trial's own"
