@@ -126,6 +126,7 @@ GROWING = {
 """Instead of AWS: workers are further Ray nodes of the same machine, started when they are asked for."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(170)
 def test_workers_come_when_trials_ask_for_them_and_none_is_there_before(
     lan: dict[str, Machine], music: Path, tiny: Callable[..., SearchConfig]
