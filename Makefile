@@ -25,7 +25,7 @@ bench: .venv/installed-dev
 # make chaos: searches are killed, their workers die, their nodes go; a quarter of an hour
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
-	$(BIN)/python tests/chaos --results benchmarks/results/chaos.json
+	PYTHONPATH=tests $(BIN)/python tests/chaos --results benchmarks/results/chaos.json
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

@@ -92,12 +92,9 @@ def open_or_build(
         workers: threads.
         progress: told (tracks done, tracks in all).
     """
-    home = cache / "spectrograms"
-    contents = [track.content or "" for track in tracks]
-    assert all(contents), "tracks are audited before they are stored"
-    wanted = home / _name(contents, front_end)
+    wanted = _folder(tracks, front_end, cache)
     if not wanted.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        wanted.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{wanted}.lock"):
             if not wanted.exists():
                 wanted = _build(tracks, front_end, wanted, workers, progress)
@@ -106,7 +103,13 @@ def open_or_build(
 
 def is_stored(tracks: Sequence[Track], front_end: FrontEnd, *, cache: Path) -> bool:
     """Whether the cache holds the store of these tracks, so that their files are not needed."""
-    return (cache / "spectrograms" / _name([str(track.content) for track in tracks], front_end)).exists()
+    return _folder(tracks, front_end, cache).exists()
+
+
+def _folder(tracks: Sequence[Track], front_end: FrontEnd, cache: Path) -> Path:
+    contents = [track.content or "" for track in tracks]
+    assert all(contents), "tracks are audited before they are stored"
+    return cache / "spectrograms" / _name(contents, front_end)
 
 
 def _name(contents: Sequence[str], front_end: FrontEnd) -> str:

@@ -40,10 +40,10 @@ class CheckpointShelf:
 
         The earlier one then stays, and the trial would go on from there.
         """
-        others = sum(path.stat().st_size for path in self._folder.iterdir() if path not in self._of(trial))
+        earlier = self._of(trial)
+        others = sum(path.stat().st_size for path in self._folder.iterdir() if path not in earlier)
         if trial in self._over or others + sum(a.nbytes for a in arrays.values()) > self._budget_bytes:
             return False
-        earlier = self._of(trial)
         place = self._folder / f"{_stem(trial)}{epoch:03d}.safetensors"
         try:
             with whole_file(place) as partial:

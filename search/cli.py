@@ -114,9 +114,7 @@ def run(
         "feature_cache": feature_cache,
         "seed": seed,
     }
-    overrides = dict(settings.parse_override(text) for text in set_ or [])
-    overrides |= {key: settings.parse_value(value) for key, value in values.items() if value is not None}
-    overrides |= {key: text for key, text in texts.items() if text is not None}
+    overrides = dict(settings.parse_override(text) for text in set_ or []) | _given(values, texts)
     folder = runs / (name or _default_name(config))
     require_new(folder)
     loaded = settings.load(config, overrides)
@@ -159,10 +157,8 @@ def resume(
         fetch(storage, run.name, run)
     require_run(run)
     values = {"trials": trials, "time_budget": time_budget, "workers": workers}
-    overrides = {key: settings.parse_value(value) for key, value in values.items() if value is not None}
     texts = {"address": address, "storage": storage}
-    overrides |= {key: text for key, text in texts.items() if text is not None}
-    loaded = settings.load(run / "config.yaml", overrides)
+    loaded = settings.load(run / "config.yaml", _given(values, texts))
     _drive("resume", f"Search {run.resolve().name} goes on: up to {loaded.trials} trials", loaded, run, cache)
 
 
@@ -319,6 +315,14 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
         typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
         raise typer.Exit(_INTERRUPTED)
     typer.echo(f"genre-search best {folder}    genre-search results {folder}")
+
+
+def _given(values: dict[str, str | None], texts: dict[str, str | None]) -> dict[str, Any]:
+    """The options that were given, by setting: values are read as YAML, texts are taken as they are."""
+    from search.config import parse_value
+
+    read = {key: parse_value(value) for key, value in values.items() if value is not None}
+    return read | {key: text for key, text in texts.items() if text is not None}
 
 
 def _default_name(config: Path | None) -> str:

@@ -14,7 +14,7 @@ from search.config import SearchConfig
 from search.recording import Row, new_row
 from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter, epochs_file, read_epochs_file
 from search.sampling import sample
-from search.study import ERROR, Study
+from search.study import ERROR, Study, best_epoch
 
 
 def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -> list[Row]:
@@ -78,13 +78,12 @@ def _read(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]
         dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
         for epoch, f1 in scores.items()
     ]
-    best = max(scores, key=lambda epoch: (scores[epoch], -epoch), default=None)
     row = new_row(run.name, trial.number, recipe) | {
         "epochs": len(scores),
         "started": _utc(trial.datetime_start),
     }
-    if best is not None:
-        row |= {"best_epoch": best, "val_f1": scores[best]}
+    if scores:
+        row |= {"best_epoch": best_epoch(scores), "val_f1": max(scores.values())}
     return pa.Table.from_pylist(rows, schema=EPOCHS), row
 
 

@@ -140,10 +140,9 @@ class Study:
 
     def complete(self, number: int) -> None:
         """The trial ran to its own end; its value is its best epoch's F1."""
-        scores = self._scores[number]
-        best = max(scores, key=lambda epoch: (scores[epoch], -epoch))
+        best = best_epoch(self._scores[number])
         self._running[number].set_user_attr(BEST_EPOCH, best)
-        self._tell(number, TrialState.COMPLETE, scores[best])
+        self._tell(number, TrialState.COMPLETE, self._scores[number][best])
 
     def prune(self, number: int) -> None:
         """The trial was ended by the pruner; Optuna takes its last reported F1 as its value."""
@@ -159,6 +158,11 @@ class Study:
         self._study.tell(self._running.pop(number), value, state=state)
         del self._scores[number]
         self._states[number] = state.name
+
+
+def best_epoch(scores: Mapping[int, float]) -> int:
+    """The epoch of the best F1, the first of equal ones."""
+    return max(scores, key=lambda epoch: (scores[epoch], -epoch))
 
 
 def mend_journal(journal: Path) -> None:

@@ -82,11 +82,10 @@ class GenreTrial(tune.Trainable):
         self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
         ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
         self._device = torch.device(working_set.device)
-        self._cache = NodeCache(
-            node_folder(working_set.cache) / "shared", budget_bytes=working_set.cache_bytes
-        )
+        cache = node_folder(working_set.cache)
+        self._cache = NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
-        self._gpu = _gpu_memory(node_folder(working_set.cache)) if working_set.gpu_shared else None
+        self._gpu = _gpu_memory(cache) if working_set.gpu_shared else None
         self._sent: Any | None = None  # a checkpoint on its way
         self._begin(config)
 
@@ -128,7 +127,6 @@ class GenreTrial(tune.Trainable):
             self._gpu.measured(self._kind, self._peak_memory + CONTEXT_BYTES)
         return epoch_row(result) | {
             FINISHED: fine_tune.finished,
-            "best_f1": fine_tune.best_f1,
             "best_epoch": fine_tune.best_epoch,
             "trainable_parameters": fine_tune.network.trainable_parameters,
             "features": fine_tune.features,

@@ -9,31 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import MUSIC, TINY
 
-from genre_core.synthetic import SyntheticCorpus, write
+from genre_core.synthetic import write
 from search.config import SearchConfig, load
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-TINY: dict[str, Any] = {
-    "front_end": "mel64",
-    "weights": "random",
-    "space.backbone": "resnet18",
-    "space.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
-    "space.frozen_blocks": {"low": 3, "high": "all"},
-    "space.batch_size": 16,
-    "training.epochs": 3,
-    "trials": 4,
-    "workers": 1,
-}
-"""A search that takes seconds: most of the network frozen, 64 x 64 images, three epochs."""
 
 
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""
     folder = tmp_path_factory.mktemp("corpus")
-    write(SyntheticCorpus(tracks_per_genre=6, seconds=3.2, difficulty=0.0), folder)
+    write(MUSIC, folder)
     return folder
 
 

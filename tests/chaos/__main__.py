@@ -1,6 +1,6 @@
 """The long form: 80 trials whose driver is killed, whose workers die, whose nodes go, and all three at once.
 
-python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
+PYTHONPATH=tests python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
 """
 
 import argparse
@@ -17,8 +17,9 @@ from faults import Rhythm, machines
 from invariants import check
 from scenarios import Outcome, as_record, endure, table
 from searches import Search
+from tiny import MUSIC
 
-from genre_core.synthetic import SyntheticCorpus, write
+from genre_core.synthetic import write
 
 TRIALS = 80
 DRIVER_KILLS = 20
@@ -71,7 +72,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="a JSON file to write")
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="chaos-"))
-    write(SyntheticCorpus(tracks_per_genre=6, seconds=3.2, difficulty=0.0), base / "music")
+    write(MUSIC, base / "music")
     records, failures = [], 0
     for name in arguments.scenarios or SCENARIOS:
         (base / name).mkdir()

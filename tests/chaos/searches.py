@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from processes import Driver
+from tiny import TINY
 
-SETTINGS: dict[str, Any] = {
-    "front_end": "mel64",
-    "weights": "random",
-    "space.backbone": "resnet18",
-    "space.learning_rate": {"low": 1e-3, "high": 0.1, "log": True},
-    "space.frozen_blocks": {"low": 3, "high": "all"},
-    "space.batch_size": 16,
-    "training.epochs": 3,
+SETTINGS: dict[str, Any] = TINY | {
     "pruner": {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0},
     "keep_models": 2,
 }
-"""Most of the network frozen, 64 x 64 images, three epochs, some trials pruned."""
+"""Some trials are pruned."""
 POLL_SECONDS = 0.02
 
 
