@@ -3,3 +3,6 @@
 
 class InputError(Exception):
     """A mistake in what the user gave: a setting, a path, a file, a data set. Its text is one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
