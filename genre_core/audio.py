@@ -17,6 +17,7 @@ Samples = npt.NDArray[np.float32]
 
 SILENCE_DBFS = -80.0  # a peak below this is silence: 16-bit dither alone peaks near -90 dBFS
 SILENCE_PEAK = 10 ** (SILENCE_DBFS / 20)  # the same as an amplitude, full scale = 1
+LOUDEST = 2.0**31  # amplitude, of 32-bit integers kept as floats; beyond is damage, whose power overflows
 SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; outside it the header is corrupt
 BLOCK_VALUES = 2**18  # samples of all channels decoded at a time: 1 MiB
 
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     SILENT = "silent"
     NOT_FINITE = "not-a-number samples"
+    TOO_LOUD = "impossibly loud"
 
 
 class BadAudio(Exception):
@@ -58,8 +60,9 @@ class AudioFacts:
 def read(path: Path, sample_rate: int) -> Samples:
     """Decode the file: float32 [samples] at `sample_rate` Hz, full scale = 1, channels averaged.
 
-    Works in blocks, so memory holds the result and never the whole of the decoded channels.
-    Raises BadAudio for a file that is unreadable, empty or holds samples that are not finite.
+    Works in blocks, so memory holds the result, twice while it is put together, and never the whole of the
+    decoded channels. Raises BadAudio for a file that is unreadable, empty or holds samples that are not finite
+    or impossibly loud.
     """
     with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
@@ -71,7 +74,8 @@ def read(path: Path, sample_rate: int) -> Samples:
 def inspect(path: Path) -> AudioFacts:
     """Decode the whole file once at its own sample rate, in blocks, and say what it holds.
 
-    Raises BadAudio for a file that is unreadable, empty, silent or holds samples that are not finite.
+    Raises BadAudio for a file that is unreadable, empty, silent or holds samples that are not finite or
+    impossibly loud.
     """
     frames, peak = 0, 0.0
     with _opened(path) as file:
@@ -95,8 +99,9 @@ def inspect(path: Path) -> AudioFacts:
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """The open file; whatever the system or libsndfile has against it, then or while reading, is BadAudio."""
     try:
-        _require_regular_file(path)
         with _decoder(path) as file:
+            if file.format == "RAW":  # what libsndfile makes of any bytes in an .au, .snd, .gsm or .vox
+                raise BadAudio(Reason.UNREADABLE, "Format not recognised.")
             if file.samplerate not in SAMPLE_RATES:
                 raise BadAudio(Reason.UNREADABLE, f"a sample rate of {file.samplerate} Hz")
             yield file
@@ -120,8 +125,9 @@ def _require_regular_file(path: Path) -> None:
 def _decoder(path: Path) -> soundfile.SoundFile:
     """By name rather than by descriptor: libsndfile knows an MP3 with leading junk by its extension only."""
     try:
+        _require_regular_file(path)
         return soundfile.SoundFile(path)
-    except (TypeError, UnicodeError) as error:  # headerless .raw; a name that is not Unicode
+    except (TypeError, ValueError) as error:  # headerless .raw; a name that is not Unicode or has a zero byte
         raise BadAudio(Reason.UNREADABLE, str(error)) from error
 
 
@@ -133,8 +139,9 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
     buffer = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     frames = 0
     while len(block := file.read(out=buffer)):
-        if not np.isfinite(_peak(block)):
-            raise BadAudio(Reason.NOT_FINITE, f"first within {len(block)} frames of frame {frames}")
+        if not (peak := _peak(block)) <= LOUDEST:
+            reason = Reason.TOO_LOUD if np.isfinite(peak) else Reason.NOT_FINITE
+            raise BadAudio(reason, f"first within {len(block)} frames of frame {frames}")
         frames += len(block)
         yield block
     if not frames:

@@ -15,7 +15,7 @@ from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
 ALL_CORES = -1  # as joblib has it
-CACHE_NAME = "audit-1.parquet"  # a new number when what is stored, or how it is computed, changes
+CACHE_NAME = "audit-2.parquet"  # a new number when what is stored, or how it is computed, changes
 
 CACHE_SCHEMA = pa.schema(
     [

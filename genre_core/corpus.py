@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ HIDDEN = "hidden file"  # the reason against what was never meant as audio
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 MANIFEST_SUFFIXES = (".csv", ".parquet")
+MANIFEST_COLUMNS = ("path", "genre", "group", "split")  # the first two are needed, others than these not read
 MANIFESTS = tuple(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
 
 # Names that mean audio; some of formats that libsndfile does not decode, so that the audit names those files
@@ -101,9 +103,16 @@ def read_corpus(source: Path) -> Corpus:
     audio file is opened.
     """
     root = source.absolute()
-    listed = root.suffix in MANIFEST_SUFFIXES and root.is_file()
-    tracks = _listed(root) if listed else _of_folder(root, source)
-    return Corpus(tuple(sorted(tracks, key=lambda track: track.track_id)))
+    try:
+        listed = root.suffix in MANIFEST_SUFFIXES and root.is_file()
+        tracks = _listed(root) if listed else _of_folder(root, source)
+    except OSError as error:
+        raise InputError(f"cannot list {error.filename}: {error.strerror}; mend it or take it out") from error
+    tracks.sort(key=lambda track: track.track_id)
+    for one, other in pairwise(tracks):
+        if one.track_id == other.track_id:  # a name in escapes may be another file's real name
+            raise InputError(f"{source} has two files called {one.track_id!r}; rename one")
+    return Corpus(tuple(tracks))
 
 
 def _of_folder(root: Path, source: Path) -> list[Track]:
@@ -113,7 +122,7 @@ def _of_folder(root: Path, source: Path) -> list[Track]:
             f"a corpus is a folder or a manifest (.csv, .parquet), and {source} is neither: "
             "give a folder of genre folders"
         )
-    manifests = [root / name for name in MANIFESTS if (root / name).exists()]
+    manifests = [root / name for name in MANIFESTS if os.path.lexists(root / name)]
     if len(manifests) > 1:
         raise InputError(f"{source} has {' and '.join(MANIFESTS)}: keep the one that is meant")
     tracks = _listed(manifests[0]) if manifests else _found(root)
@@ -161,7 +170,7 @@ def _audio_below(folder: Path) -> Iterator[Path]:
     """Follows linked folders, each real folder once, so that a link to a parent comes to an end."""
 
     def refuse(error: OSError) -> NoReturn:
-        raise InputError(f"cannot list {error.filename}: {error.strerror}; mend it or take it out") from error
+        raise error
 
     seen = set()
     for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
@@ -176,11 +185,13 @@ def _audio_below(folder: Path) -> Iterator[Path]:
 def _listed(manifest: Path) -> list[Track]:
     """The tracks of a manifest."""
     columns, rows = _manifest_rows(manifest)
-    if missing := [name for name in ("path", "genre") if name not in columns]:
+    if missing := [name for name in MANIFEST_COLUMNS[:2] if name not in columns]:
         raise InputError(
             f"{manifest} needs the columns path and genre, and lacks {' and '.join(missing)}: "
             f"it has {', '.join(map(repr, columns)) or 'none'}"
         )
+    if twice := [name for name in MANIFEST_COLUMNS if columns.count(name) > 1]:
+        raise InputError(f"{manifest} has the column {twice[0]} more than once: keep the one that is meant")
     if not rows:
         raise InputError(f"{manifest} has no rows: list a track in each, or take it away")
     tracks: dict[str, Track] = {}
@@ -194,14 +205,17 @@ def _listed(manifest: Path) -> list[Track]:
 
 def _manifest_rows(manifest: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
     """Column names and rows; row 1 is the first below the header."""
+    if not manifest.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{manifest} is no file: write a manifest there, or take it away")
     try:
         if manifest.suffix == ".parquet":
-            table = pq.read_table(manifest)
-            return table.column_names, table.to_pylist()
+            with pq.ParquetFile(manifest) as file:
+                names = file.schema_arrow.names
+                return names, file.read([name for name in MANIFEST_COLUMNS if name in names]).to_pylist()
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             return reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, LookupError, OverflowError, csv.Error, pa.ArrowException) as error:
         raise InputError(f"{manifest} cannot be read ({_words(error)}): write it anew, as UTF-8") from error
 
 

@@ -55,6 +55,8 @@ def _missing_layers(expected: StateDict, given: StateDict, what: str) -> tuple[s
         if value.shape != expected[key].shape:
             shapes = f"{key} of shape {list(value.shape)}, not {list(expected[key].shape)}"
             raise InputError(f"{what} must have torchvision's shapes, but hold {shapes}")
+        if expected[key].is_floating_point() and not _finite(value):
+            raise InputError(f"{what} must be finite numbers, but those of {key} are not; save them anew")
     absent = [k for k in expected if k not in given and not k.endswith("num_batches_tracked")]
     layers_given = {_layer(k) for k in given}
     if half := [k for k in absent if _layer(k) in layers_given]:
@@ -86,17 +88,32 @@ def imagenet_weights(backbone: str) -> StateDict:
 def _read(path: Path) -> StateDict:
     """Tensors by name from a safetensors file or a PyTorch state dict; never runs code from the file."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("not a regular file")  # a pipe would be waited for
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        state: StateDict = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
         raise InputError(
-            f"weights must be a state dict of tensors, but {path} cannot be read: {reason}"
+            f"weights must be a state dict of tensors, but {path} cannot be read: {_why(error)}"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not (tensors and all(isinstance(key, str) for key in state)):
         raise InputError(f"weights must be a state dict of tensors, but {path} holds something else")
     return state
+
+
+def _why(error: Exception) -> str:
+    """In one line; torch's own advice is to run the code that it has refused to run."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors, which may be code, or is damaged"
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _finite(value: Tensor) -> bool:
+    """Whether these are numbers, all there and finite."""
+    dense = value.layout == torch.strided and not value.is_meta and value.is_floating_point()
+    return dense and bool(value.float().isfinite().all())
 
 
 def _modern_key(key: str) -> str:
@@ -109,4 +126,4 @@ def _layer(key: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

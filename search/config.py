@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
 
 from genre_core.errors import InputError
 from genre_core.families import block_names
@@ -20,8 +21,26 @@ from search.space import Settings, Space, choices, ends
 BUILTIN = "builtin"
 """The value of `data` that stands for the built-in corpus."""
 
-_UNION_MEMBERS = ("fixed", "choices", "range", "int", "literal['all']", "str", "dict[str,str]")
+_UNION_MEMBERS = (
+    "fixed",
+    "choices",
+    "range",
+    "int",
+    "constrained-int",
+    "literal['all']",
+    "literal['auto']",
+    "str",
+    "constrained-str",
+    "dict[str,str]",
+    "dict[str,constrained-str]",
+)
 """What pydantic adds to the path of a mistake inside a union; no setting is called so."""
+
+
+_SHOWN = 200
+"""Characters of a refused value that a message repeats."""
+
+Name = Annotated[str, Field(min_length=1)]
 
 
 class Training(Settings):
@@ -38,8 +57,8 @@ class Training(Settings):
 class Split(Settings):
     """Shares of the tracks for validation and test, and the seed of the draw; groups stay whole."""
 
-    validation: float = 0.2
-    test: float = 0.2
+    validation: float = Field(default=0.2, gt=0, lt=0.5)
+    test: float = Field(default=0.2, gt=0, lt=0.5)
     seed: int = 0
 
 
@@ -47,7 +66,7 @@ class Optuna(BaseModel):
     """An Optuna sampler or pruner by name; every other key is a parameter of Optuna's own class."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
+    name: Name
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -69,7 +88,7 @@ def _seconds(value: object) -> object:
 class SearchConfig(Settings):
     """A whole search."""
 
-    data: str = BUILTIN
+    data: Name = BUILTIN
     """A folder with a folder for each genre, a manifest (CSV or Parquet), or `builtin`."""
     synthetic: SyntheticCorpus = SyntheticCorpus()
     """The built-in corpus, where it is used."""
@@ -80,7 +99,7 @@ class SearchConfig(Settings):
     segment_seconds: float = Field(default=3.0, gt=0)
     segments_per_track: int = Field(default=10, ge=1)
     """A track longer than so many segments is heard at so many places, evenly spread."""
-    weights: str | dict[str, str] = "imagenet"
+    weights: Name | dict[str, Name] = "imagenet"
     """`imagenet`, `random` or a state dict's path; or one of these for each backbone (`imagenet` where none)."""
     space: Space = Space()
     training: Training = Training()
@@ -93,7 +112,7 @@ class SearchConfig(Settings):
     """Of the sampler, and of every trial: trials differ by their settings, not by their luck."""
     keep_models: int = Field(default=3, ge=0)
     """The best so many trials' models are kept."""
-    address: str | None = None
+    address: Name | None = None
     """A running Ray cluster (`auto` or its address); without one, Ray is started on this machine."""
     workers: int | None = Field(default=None, ge=1)
     """Trials at a time; without it, as many as the cluster has room for."""
@@ -171,14 +190,14 @@ def parse_value(text: str) -> Any:
         InputError: it is not YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"a setting must be a YAML value, but got {text}; quote it") from error
+        return _parse(text)
+    except _UNPARSABLE as error:
+        raise InputError(f"a setting must be a YAML value, but got {_shown(text)}; quote it") from error
 
 
 def to_yaml(config: SearchConfig) -> str:
     """The whole configuration, resolved, as YAML that `load` reads back to an equal one."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(config.model_dump(), sort_keys=False)
     return text
 
 
@@ -186,7 +205,10 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """Paths as they are seen from anywhere: workers, and the command that repeats a trial, start elsewhere."""
 
     def absolute(value: str, *names: str) -> str:
-        return value if value in names else str(Path(value).expanduser().resolve())
+        try:
+            return value if value in names else str(Path(value).expanduser().resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a zero byte
+            raise InputError(f"a path must lead somewhere, but {value!r} does not: {error}") from error
 
     weights = (
         absolute(config.weights, "imagenet", "random")
@@ -196,12 +218,41 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
     return config.model_copy(update={"data": absolute(config.data, BUILTIN), "weights": weights})
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without what it would take in silence, or into an endless message: a key twice, and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, "an alias is not read, write the value out", mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ComposerError(None, None, f"{key.value} is there twice, keep one", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
+
+_UNPARSABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+"""What reading YAML raises: of impossible dates, of numbers in thousands of digits, of nests without end."""
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise InputError(f"--config must be a readable YAML file, but {path} is not: {error}") from error
-    except yaml.YAMLError as error:
+    try:
+        settings = _parse(text)
+    except _UNPARSABLE as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
         raise InputError(
@@ -230,9 +281,12 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _explain(mistake: ErrorDetails) -> str:
-    path = [str(part) for part in mistake["loc"] if part not in _UNION_MEMBERS]
-    key = ".".join(path)
-    if mistake["type"] == "extra_forbidden":
+    unknown = mistake["type"] == "extra_forbidden"  # then the last part is a name, whatever it is
+    *outer, last = mistake["loc"] or ("",)
+    path = [str(part) for part in outer if part not in _UNION_MEMBERS]
+    path += [str(last)] if unknown or last not in _UNION_MEMBERS else []
+    key = ".".join(path) or "''"
+    if unknown:
         near = difflib.get_close_matches(path[-1], _known_keys(SearchConfig), n=1)
         return f"{key} is not a setting" + (
             f"; did you mean {near[0]}?" if near else "; see --help for the settings"
@@ -240,7 +294,15 @@ def _explain(mistake: ErrorDetails) -> str:
     if cause := mistake.get("ctx", {}).get("error"):
         return f"{key}: {cause}"
     message = mistake["msg"][0].lower() + mistake["msg"][1:]
-    return f"{key}: {message}, but got {path[-1] if path else 'it'}={mistake['input']!r}"
+    return f"{key}: {message}, but got {path[-1] if path else 'it'}={_shown(mistake['input'])}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _known_keys(model: type[BaseModel]) -> list[str]:

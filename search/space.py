@@ -1,17 +1,54 @@
 """The space that a search samples: each hyperparameter is one fixed value, a choice, or a range."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from genre_core.errors import InputError
 
+LARGEST = 2**32 - 1
+"""A whole number beyond this is a slip; every seed, count and size that torch, numpy and Optuna take is within."""
+
+
+def choices(value: Any) -> tuple[Any, ...]:
+    """The values that a fixed value or a choice may take."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _values(given: object, taken: object) -> list[tuple[object, object]]:
+    """Each value as it was given and as it was taken."""
+    if isinstance(given, Mapping) and is_dataclass(taken):
+        return [(was, getattr(taken, name)) for name, was in given.items()]
+    return list(zip(choices(given), choices(taken), strict=False))
+
 
 class Settings(BaseModel):
-    """Unknown keys are errors, and nothing changes after it was read."""
+    """Unknown keys are errors, numbers are finite, and nothing changes after it was read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _numbers_are_numbers(cls, given: object, take: ValidatorFunctionWrapHandler) -> object:
+        """Python takes true for 1, and whole numbers of any size."""
+        taken = take(given)
+        for was, now in _values(given, taken):
+            if isinstance(was, bool) and not isinstance(now, bool | None):
+                raise ValueError(f"must be a number, but got {str(was).lower()}")
+            if isinstance(now, int) and abs(now) > LARGEST:
+                raise ValueError(f"must be at most {LARGEST}, but got about 1e{math.log10(abs(now)):.0f}")
+        return taken
 
 
 class FloatRange(Settings):
@@ -21,7 +58,7 @@ class FloatRange(Settings):
     high: float
     log: bool = False
     """Sample the logarithm evenly."""
-    step: float | None = None
+    step: float | None = Field(default=None, gt=0)
 
 
 class IntRange(Settings):
@@ -30,7 +67,7 @@ class IntRange(Settings):
     low: int
     high: int
     log: bool = False
-    step: int = 1
+    step: int = Field(default=1, ge=1)
 
 
 class DepthRange(Settings):
@@ -86,19 +123,14 @@ class Space(Settings):
     masking: FloatValue = 0.0
 
 
-def choices(value: Any) -> tuple[Any, ...]:
-    """The values that a fixed value or a choice may take."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def ends(name: str, value: Any) -> tuple[Any, ...]:
-    """The values that a setting takes at its extremes.
+    """The values that a setting takes at its extremes, the lowest first.
 
     Raises:
         InputError: a range is empty or turned around.
     """
     if not isinstance(value, FloatRange | IntRange | DepthRange):
-        return choices(value)
+        return tuple(sorted(choices(value)))
     if value.high != "all" and value.low >= value.high:
         raise InputError(
             f"space.{name}: low must be less than high, but got low={value.low}, high={value.high}"
@@ -107,4 +139,9 @@ def ends(name: str, value: Any) -> tuple[Any, ...]:
         raise InputError(f"space.{name}: low must be above 0 with log: true, but got low={value.low}")
     if getattr(value, "log", False) and getattr(value, "step", None) not in (None, 1):
         raise InputError(f"space.{name}: step and log: true exclude each other; drop one of them")
+    if not isinstance(value, DepthRange) and value.step and value.step > value.high - value.low:
+        raise InputError(
+            f"space.{name}: step must be at most high - low, but got low={value.low}, high={value.high}, "
+            f"step={value.step}"
+        )
     return value.low, value.high

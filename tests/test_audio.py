@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 import soundfile
 import soxr
 
-from genre_core.audio import SILENCE_PEAK, BadAudio, Reason, Samples, inspect, read
+from genre_core.audio import LOUDEST, SILENCE_PEAK, BadAudio, Reason, Samples, inspect, read
+from genre_core.mel import front_end, log_mel
 
 SOUNDTRACKS = Path(__file__).parents[2] / "shared/data/soundtracks"
 RATE = 22_050
@@ -53,7 +56,9 @@ GOOD = [
     ("studio.wav", "WAV", "PCM_24", 96_000, 2, 1e-3),
     ("highest.flac", "FLAC", "PCM_24", 192_000, 2, 1e-3),
     ("three.wav", "WAV", "PCM_16", 44_100, 3, 1e-3),
+    ("four.ogg", "OGG", "VORBIS", 44_100, 4, 0.02),
     ("five.flac", "FLAC", "PCM_16", 44_100, 5, 1e-3),
+    ("seven.aiff", "AIFF", "PCM_24", 44_100, 7, 1e-3),
     ("eight.wav", "WAV", "FLOAT", 44_100, 8, 1e-3),
     ("mp3.mp3", "MP3", "MPEG_LAYER_III", 44_100, 2, 0.02),
     ("mp3-in.wav", "MP3", "MPEG_LAYER_III", 44_100, 1, 0.02),
@@ -152,17 +157,22 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ),
     ("m4a", lambda d: filled(d / "a.m4a", b"\0\0\0 ftypM4A " + NOISE), "unreadable: Format not recognised."),
     ("wma", lambda d: filled(d / "a.wma", b"0&\xb2u\x8ef\xcf\x11" + NOISE), "unreadable: Format not recog"),
+    ("text named au", lambda d: filled(d / "a.au", b"<html>" * 999), "unreadable: Format not recognised."),
+    ("text named snd", lambda d: filled(d / "a.snd", b"<html>" * 999), "unreadable: Format not recognised."),
     ("headerless", lambda d: filled(d / "a.raw", NOISE), "unreadable: samplerate must be specified"),
     ("rate of 1 Hz", lambda d: written(d / "a.wav", TONE, 1), "unreadable: a sample rate of 1 Hz"),
     ("a folder", lambda d: made(d / "a.wav", Path.mkdir), "unreadable: a folder, not a file"),
     ("a pipe", lambda d: made(d / "a.wav", os.mkfifo), "unreadable: not a regular file"),
     ("a device", lambda d: linked(d / "a.wav", Path(os.devnull)), "unreadable: not a regular file"),
+    ("endless zeros", lambda d: linked(d / "a.wav", Path("/dev/zero")), "unreadable: not a regular file"),
     ("a broken link", lambda d: linked(d / "a.wav", d / "gone"), "unreadable: No such file or directory"),
     ("a link to itself", lambda d: linked(d / "a.wav", d / "a.wav"), "unreadable: Too many levels of symb"),
     ("a vanished file", lambda d: d / "gone.wav", "unreadable: No such file or directory"),
     ("a file as a folder", lambda d: written(d / "a.wav", TONE) / "b.wav", "unreadable: Not a directory"),
     ("a name too long", lambda d: d / ("a" * 300 + ".wav"), "unreadable: File name too long"),
     ("name not unicode", lambda d: filled(d / os.fsdecode(b"\xff.wav"), NOISE), "unreadable: .*can't encode"),
+    ("a zero byte in the name", lambda d: d / "a\0.wav", "unreadable: embedded null byte"),
+    ("half a character in the name", lambda d: d / "\ud800.wav", "unreadable: .*can't encode"),
     ("wav of no samples", lambda d: written(d / "a.wav", TONE[:0]), "empty"),
     ("ogg of no samples", lambda d: written(d / "a.ogg", TONE[:0]), "empty"),
     (
@@ -179,6 +189,11 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
         "too large for float32",
         lambda d: written(d / "a.wav", TONE * 1e300, subtype="DOUBLE"),
         "not-a-number sam",
+    ),
+    (
+        "too large for a mel",
+        lambda d: written(d / "a.wav", np.append(TONE, 1e30), subtype="FLOAT"),
+        "impossibly loud: first within 22051 frames of frame 0",
     ),
     ("digital silence", lambda d: written(d / "a.flac", 0 * TONE), "silent: nothing above -80 dBFS"),
     (
@@ -231,6 +246,13 @@ def test_silence_begins_at_its_threshold(tmp_path: Path, level: float, silent: b
         assert inspect(path).seconds == 1.0
 
 
+def test_integers_kept_as_floats_are_read_and_their_mel_is_finite(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", np.where(TONE < 0, -LOUDEST, LOUDEST), subtype="FLOAT")
+    assert inspect(path).seconds == 1.0
+    for setting in ("mel64", "mel128x3"):
+        assert log_mel(read(path, RATE), front_end(setting)).isfinite().all()
+
+
 def test_a_wav_cut_short_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     path = cut(written(tmp_path / "a.wav", TONE), 44 + RATE)  # half of the 16-bit samples
     assert inspect(path).seconds == pytest.approx(0.5, abs=0.01)
@@ -270,6 +292,42 @@ def test_memory_holds_the_result_and_not_the_decoded_channels(tmp_path: Path) ->
     decoded = 60 * 16_000 * 8 * 4
     assert wave.nbytes == decoded / 16
     assert peak < decoded / 4
+
+
+GROWTH = """
+import resource, sys
+from pathlib import Path
+from genre_core import audio
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+path = Path(sys.argv[1])
+audio.inspect(path.with_name("short.flac")), audio.read(path.with_name("short.flac"), 4_000)
+before = peak()
+seconds = audio.inspect(path).seconds
+inspected = peak()
+wave = audio.read(path, 4_000)
+print(seconds, inspected - before, peak() - inspected, wave.nbytes)
+"""
+"""Bytes by which the most memory that a process ever held grows."""
+
+
+def test_an_hour_is_decoded_in_bounded_memory(tmp_path: Path) -> None:
+    minute = np.zeros((60 * 8_000, 2), np.int16)
+    minute[::500] = 9_000
+    written(tmp_path / "short.flac", minute, 8_000)
+    with soundfile.SoundFile(tmp_path / "hour.flac", "w", 8_000, 2) as file:
+        for _ in range(60):
+            file.write(minute)
+    told = subprocess.run(
+        [sys.executable, "-c", GROWTH, tmp_path / "hour.flac"], capture_output=True, text=True, check=True
+    )
+    seconds, inspected, read_, result = map(float, told.stdout.split())
+    assert seconds == 3600
+    assert result == 3600 * 4_000 * 4
+    assert inspected < 16 * 2**20  # 230 MB of decoded channels are not held
+    assert read_ < 2 * result + 16 * 2**20
 
 
 SAME = [("a.wav", {}), ("a.flac", {}), ("a.aiff", {}), ("renamed.mp3", {"format": "WAV", "subtype": "FLOAT"})]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from genre_core.audio import BadAudio, read
 from genre_core.audit import CACHE_NAME, audit, reason_counts
 from genre_core.corpus import Corpus, Track, load_corpus, read_corpus, write_corpus
 from genre_core.errors import InputError
@@ -127,6 +128,38 @@ def test_a_manifest_that_lists_a_folder_or_a_lost_file_has_them_named(tmp_path: 
         "folder.wav": "unreadable: a folder, not a file",
         "lost.wav": "unreadable: No such file or directory",
     }
+
+
+def test_a_file_that_vanishes_or_changes_while_others_are_decoded_has_a_reason(tmp_path: Path) -> None:
+    for number in range(6):
+        tone(tmp_path / f"jazz/{number}.wav", 200 + number)
+    corpus = read_corpus(tmp_path)
+
+    def spoil(done: int, total: int) -> None:
+        if done == 1:
+            (tmp_path / "jazz/4.wav").unlink()
+            (tmp_path / "jazz/5.wav").write_text("no longer audio")
+
+    assert reasons(
+        audit(corpus, minimum_seconds=MINIMUM, cache=tmp_path / "cache", workers=1, progress=spoil)
+    ) == dict.fromkeys([f"jazz/{number}.wav" for number in range(4)]) | {
+        "jazz/4.wav": "unreadable: No such file or directory",
+        "jazz/5.wav": "unreadable: Format not recognised.",
+    }
+
+
+def test_a_file_that_vanishes_after_the_audit_has_a_reason_when_it_is_read(tmp_path: Path) -> None:
+    tone(tmp_path / "jazz/1.wav", 200)
+    track = audited(tmp_path).usable[0]
+    track.path.unlink()
+    with pytest.raises(BadAudio, match=r"^unreadable: No such file or directory$"):
+        read(track.path, RATE)
+
+
+def test_a_file_too_loud_for_a_mel_is_left_out(tmp_path: Path) -> None:
+    tone(tmp_path / "jazz/1.wav", 200)
+    soundfile.write(tmp_path / "jazz/2.wav", np.full(RATE, 1e30), RATE, subtype="FLOAT")
+    assert reason_counts(audited(tmp_path)) == {"impossibly loud": 1}
 
 
 def overwritten_in_secret(path: Path, content: bytes | None = None) -> None:

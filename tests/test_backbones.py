@@ -1,5 +1,8 @@
 """Blocks, cuts and weights of the five families, held against torchvision's own models."""
 
+import json
+import math
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -132,13 +135,35 @@ def _state(**changes: Tensor | None) -> dict[str, Tensor]:
 
 
 class _Payload:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (print, ("this must never be printed",))
+    """Leaves a file behind where it is read as code."""
+
+    def __init__(self, left: Path) -> None:
+        self._left = left
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self._left,))
 
 
-def _truncated(path: Path) -> None:
-    torch.save(_state(), path)
-    path.write_bytes(path.read_bytes()[:1000])
+def _executed(path: Path) -> Path:
+    return path.with_name("executed")
+
+
+def _cut(path: Path, size: int, **options: bool) -> None:
+    torch.save(_state(), path, **options)
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def _safetensors(path: Path, header: object, content: bytes = bytes(4)) -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+def _tensor(**changes: object) -> dict[str, object]:
+    return {"features.0.bias": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}
+
+
+def _with_bias(value: float, **options: torch.dtype) -> dict[str, Tensor]:
+    return _state(features__0__bias=torch.full((64,), value, **options))
 
 
 BAD_WEIGHTS = {
@@ -150,26 +175,84 @@ BAD_WEIGHTS = {
         lambda p: torch.save(_state(features__0__bias=torch.ones(1)), p),
         r"shape \[1\], not \[64\]",
     ),
-    "half a layer": (lambda p: torch.save(_state(features__0__bias=None), p), "lack features.0.bias"),
+    "half a layer": (lambda p: torch.save(_state(features__0__bias=None), p), "lack 'features.0.bias'"),
+    "not a number": (
+        lambda p: torch.save(_with_bias(math.nan), p),
+        "must be finite numbers, but those of features.0.bias are not; save them anew",
+    ),
+    "an infinity": (lambda p: torch.save(_with_bias(math.inf), p), "must be finite numbers"),
+    "whole numbers": (lambda p: torch.save(_with_bias(1, dtype=torch.int64), p), "must be finite numbers"),
+    "complex numbers": (lambda p: torch.save(_with_bias(1, dtype=torch.complex64), p), "must be finite"),
+    "no content": (
+        lambda p: torch.save(_state(features__0__bias=torch.empty(64, device="meta")), p),
+        "must be finite numbers",
+    ),
+    "a name in two lines": (lambda p: torch.save({"a\nb": torch.ones(1)}, p), r"hold 'a\\nb'; rename"),
+    "names that are numbers": (lambda p: torch.save({1: torch.ones(1)}, p), "something else"),
+    "a state dict in another": (lambda p: torch.save({"state_dict": _state()}, p), "something else"),
     "nothing": (lambda p: torch.save({}, p), "at least one layer"),
     "a list": (lambda p: torch.save([torch.ones(1)], p), "something else"),
-    "a pickle with code": (lambda p: p.write_bytes(pickle.dumps(_Payload(), protocol=2)), "cannot be read"),
-    "a cut file": (_truncated, "cannot be read"),
-    "no file": (lambda p: None, "cannot be read"),
+    "a pickle with code": (
+        lambda p: p.write_bytes(pickle.dumps(_Payload(_executed(p)), protocol=2)),
+        "cannot be read: it holds more than tensors, which may be code, or is damaged$",
+    ),
+    "a pickle with code, as torch saves it": (
+        lambda p: torch.save(_state() | {"features.0.bias": _Payload(_executed(p))}, p),
+        "cannot be read: it holds more than tensors",
+    ),
+    "a model": (lambda p: torch.save(nn.Linear(1, 1), p), "cannot be read: it holds more than tensors"),
+    "a cut file": (lambda p: _cut(p, 1000), "cannot be read"),
+    "a file without its end": (lambda p: _cut(p, -100), "cannot be read"),
+    "a cut file of old": (lambda p: _cut(p, 100_000, _use_new_zipfile_serialization=False), "cannot be read"),
+    "one byte": (lambda p: p.write_bytes(b"\x80"), "cannot be read: index out of range"),
+    "no bytes": (lambda p: p.touch(), "cannot be read: EOFError"),
+    "no file": (lambda p: None, "cannot be read: .*No such file"),
+    "a folder": (lambda p: p.mkdir(), "cannot be read: not a regular file"),
+    "a pipe": (lambda p: os.mkfifo(p), "cannot be read: not a regular file"),
+    "a device": (lambda p: p.symlink_to("/dev/zero"), "cannot be read: not a regular file"),
+    "a link to itself": (lambda p: p.symlink_to(p.name), "cannot be read: .*Too many levels"),
     "text": (lambda p: p.write_text("weights"), "cannot be read"),
 }
 
 
-@pytest.mark.parametrize("case", BAD_WEIGHTS)
-def test_weights_that_do_not_fit_are_refused_in_one_line(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+BAD_SAFETENSORS = {
+    "no bytes": (lambda p: p.touch(), "header too small"),
+    "a folder": (lambda p: p.mkdir(), "not a regular file"),
+    "a header longer than the file": (lambda p: p.write_bytes(b"\xff\0\0\0\0\0\0\0{}"), "invalid header"),
+    "a header of all memory": (lambda p: p.write_bytes(b"\xff" * 8 + b"{}"), "header too large"),
+    "a header that is no JSON": (lambda p: _safetensors(p, b"{nothing"), "invalid JSON in header"),
+    "a header that is no text": (lambda p: _safetensors(p, b"\xff\xfe"), "invalid UTF-8 in header"),
+    "a header of something else": (lambda p: _safetensors(p, {"a": 3}), "invalid JSON in header"),
+    "an unknown type": (lambda p: _safetensors(p, _tensor(dtype="F99")), "unknown variant `F99`"),
+    "a negative shape": (lambda p: _safetensors(p, _tensor(shape=[-1])), "invalid value: integer `-1`"),
+    "a shape beyond the content": (lambda p: _safetensors(p, _tensor(shape=[9])), "invalid shape"),
+    "a shape beyond all memory": (lambda p: _safetensors(p, _tensor(shape=[2**62, 2**62])), "overflow"),
+    "a content cut short": (lambda p: _safetensors(p, _tensor(), bytes(3)), "not fully covered"),
+    "nothing": (lambda p: _safetensors(p, {}, b""), "at least one layer"),
+    "another shape": (lambda p: _safetensors(p, _tensor()), r"shape \[1\], not \[64\]"),
+    "not a number": (lambda p: save_file(_with_bias(math.nan), p), "must be finite numbers"),
+    "a pickle with code": (lambda p: torch.save(_Payload(_executed(p)), p), "header too large"),
+}
+
+BAD = [(".pth", case) for case in BAD_WEIGHTS] + [(".safetensors", case) for case in BAD_SAFETENSORS]
+
+
+@pytest.mark.parametrize(("suffix", "case"), BAD)
+def test_weights_that_do_not_fit_are_refused_in_one_line_and_never_run(
+    suffix: str, case: str, tmp_path: Path
 ) -> None:
-    write, reason = BAD_WEIGHTS[case]
-    write(tmp_path / "w.pth")
+    write, reason = (BAD_WEIGHTS if suffix == ".pth" else BAD_SAFETENSORS)[case]
+    path = tmp_path / f"w{suffix}"
+    write(path)
     with pytest.raises(InputError, match=reason) as caught:
-        check_weights("alexnet", str(tmp_path / "w.pth"))
-    assert "\n" not in str(caught.value)
-    assert "never" not in capsys.readouterr().out
+        check_weights("alexnet", str(path))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not _executed(path).exists()
+
+
+def test_the_code_that_is_never_run_would_run(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(_Payload(_executed(tmp_path / "w.pth"))))
+    assert _executed(tmp_path / "w.pth").exists()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -1,6 +1,11 @@
 """A corpus is read as it lies on disk or is listed; its split keeps groups whole and genres everywhere."""
 
 import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +66,69 @@ def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path: Path) -> N
     (tmp_path / "music/jazz/gone.wav").symlink_to("nowhere")
     names = [track.track_id for track in read_corpus(tmp_path / "music").tracks]
     assert names == ["jazz/Nina/a.wav", "jazz/b.wav", "jazz/gone.wav", "soul/Nina/a.wav"]
+
+
+def test_every_path_through_linked_folders_comes_to_an_end(tmp_path: Path) -> None:
+    touched(tmp_path, "music/jazz/a.wav", "music/x.wav/b.wav")
+    (tmp_path / "music/jazz/up").symlink_to(tmp_path)
+    (tmp_path / "music/jazz/there").symlink_to("back")
+    (tmp_path / "music/jazz/back").symlink_to("there")
+    (tmp_path / "music/x.wav/again.wav").symlink_to(tmp_path / "music/x.wav")
+    tracks = read_corpus(tmp_path / "music").tracks
+    assert [(t.track_id, t.genre) for t in tracks] == [
+        ("jazz/a.wav", "jazz"),
+        ("jazz/up/music/x.wav/b.wav", "jazz"),
+        ("x.wav/b.wav", "x.wav"),
+    ]
+
+
+def test_two_files_that_are_called_the_same_in_escapes_are_refused(tmp_path: Path) -> None:
+    touched(tmp_path, os.fsdecode(b"jazz/\xff.wav"), r"jazz/\udcff.wav")
+    with pytest.raises(InputError, match=r"has two files called .*; rename one$"):
+        read_corpus(tmp_path)
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from genre_core.corpus import read_corpus
+from genre_core.errors import InputError
+
+if os.geteuid() == 0:  # root may read anything
+    os.setgid(65_534)
+    os.setuid(65_534)
+try:
+    print([track.track_id for track in read_corpus(Path(sys.argv[1])).tracks])
+except InputError as error:
+    print(error)
+"""
+
+# what cannot be read in a corpus, its mode, what is said
+FORBIDDEN = [
+    ("", 0o000, r"cannot list .*/music: Permission denied; mend it or take it out"),
+    ("", 0o444, r"cannot list .*/music/jazz: Permission denied; mend it"),
+    ("jazz", 0o000, r"cannot list .*/music/jazz: Permission denied; mend it"),
+    ("jazz", 0o444, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
+    ("jazz/Nina", 0o000, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
+    ("jazz/Nina/a.wav", 0o000, r"\['jazz/Nina/a.wav'\]"),  # the audit's to say
+    ("manifest.csv", 0o000, r"manifest.csv cannot be read \(.*Permission denied"),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "words"), FORBIDDEN)
+def test_what_may_not_be_read_is_named_in_one_line(name: str, mode: int, words: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = touched(Path(folder), "music/jazz/Nina/a.wav") / "music"
+        Path(folder).chmod(0o755)
+        if name == "manifest.csv":
+            (root / name).write_text("path,genre\njazz/Nina/a.wav,jazz\n")
+        (root / name).chmod(mode)
+        told = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, root], capture_output=True, text=True, check=True
+        )
+        (root / name).chmod(0o755)
+    assert len(told.stdout.splitlines()) == 1
+    assert re.search(words, told.stdout)
 
 
 def test_a_name_that_is_not_unicode_is_excluded_and_survives_a_round_trip(tmp_path: Path) -> None:
@@ -125,6 +193,8 @@ BAD_MANIFESTS = [
     ("path,genre\na.wav,jazz,blues\n", "row 1: more cells than the header"),
     ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", "row 2: 'a.wav' is listed before; keep one"),
     ('path,genre\n"a.wav,jazz\n', "cannot be read .*: write it anew"),
+    ("path,genre,genre\na.wav,jazz,soul\n", "has the column genre more than once: keep the one"),
+    (f"path,genre\n{'a' * 200_000}.wav,jazz\n", "cannot be read .*field limit"),
     ("path,genre,split\na.wav,jazz,training\n", "row 1: a split is one of .* got 'training'"),
 ]
 
@@ -136,6 +206,35 @@ def test_a_faulty_manifest_is_refused_by_name_and_row(tmp_path: Path, text: str,
         read_corpus(tmp_path)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+# what stands in a manifest's place
+NO_MANIFESTS: list[Callable[[Path], object]] = [
+    Path.mkdir,
+    os.mkfifo,
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to(path.name),
+    lambda path: path.symlink_to("nowhere"),
+]
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
+@pytest.mark.parametrize("make", NO_MANIFESTS, ids=["folder", "pipe", "device", "link to itself", "lost"])
+def test_a_manifest_that_is_no_file_is_refused_at_once(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    make(touched(tmp_path, "jazz/a.wav") / name)
+    with pytest.raises(InputError, match=rf"/{name} is no file: write a manifest there, or take it away"):
+        read_corpus(tmp_path)
+
+
+def test_columns_that_are_not_a_manifests_are_not_read(tmp_path: Path) -> None:
+    when = pa.array([2**62], pa.timestamp("us"))  # beyond what Python's dates reach
+    pq.write_table(pa.table({"path": ["a.wav"], "genre": ["jazz"], "when": when}), tmp_path / "m.parquet")
+    assert [track.track_id for track in read_corpus(tmp_path / "m.parquet").tracks] == ["a.wav"]
+    pq.write_table(pa.table({"path": when, "genre": ["jazz"]}), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match=r"m.parquet cannot be read \(date value out of range\)"):
+        read_corpus(tmp_path / "m.parquet")
 
 
 def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
@@ -155,6 +254,8 @@ def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
         read_corpus(tmp_path / "nothing")
     with pytest.raises(InputError, match="no audio in"):
         read_corpus(touched(tmp_path, "blues/notes.txt"))
+    with pytest.raises(InputError, match=r"cannot list .*: File name too long; mend it or take it out"):
+        read_corpus(tmp_path / ("x" * 300))
 
 
 def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> None:
