@@ -75,6 +75,8 @@ class FineTune:
         self.epochs_done = 0
         self.best_f1 = -1.0
         self.best_epoch = 0
+        self.track_logits = np.empty((0, 0), np.float32)
+        """Of the validation tracks after the last epoch, [tracks, genres]."""
         self._recipe = recipe
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
@@ -204,6 +206,7 @@ class FineTune:
         genre = self._validation.genre.cpu()
         began = time.perf_counter()
         logits = track_logits(self.network, self._validation, self._validation_features)
+        self.track_logits = logits.numpy()
         self._arithmetic += time.perf_counter() - began
         loss = F.cross_entropy(logits, genre)
         predicted = logits.argmax(dim=1)

@@ -11,6 +11,18 @@ import typer
 from typer.exceptions import TyperException
 
 from genre_core.errors import InputError
+from search import cli_data, cli_model
+from search.terminal import (
+    FAILED,
+    INTERRUPTED,
+    USER_MISTAKE,
+    Cache,
+    RunFolder,
+    cache_folder,
+    complain,
+    console,
+    show,
+)
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
@@ -21,10 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at a corpus, or make one.", no_args_is_help=True)
 cluster_app = typer.Typer(help="Look at a cluster file before it is launched.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cluster_app, name="cluster")
+app.add_typer(cli_model.app)
 
 Storage = Annotated[
     str | None,
@@ -32,15 +44,6 @@ Storage = Annotated[
         metavar="ADDRESS", help="Where a copy of the run is kept: s3://…, gs://…, any of pyarrow's."
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME.")]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder for spectrograms, audits and the built-in corpus.", envvar="GENRE_SEARCH_CACHE"
-    ),
-]
-
-_USER_MISTAKE, _FAILED, _INTERRUPTED = 2, 1, 130
 _SYSTEM_SAYS_NO = (
     errno.EACCES,
     errno.EDQUOT,
@@ -183,9 +186,9 @@ def results(
     if csv:
         typer.echo(selected.to_csv(index=False), nl=False)
     elif costs:
-        _print(leaderboard.costs(selected))
+        show(leaderboard.costs(selected))
     else:
-        _print(leaderboard.table(selected.head(top)), leaderboard.summary(trials))
+        show(leaderboard.table(selected.head(top)), leaderboard.summary(trials))
 
 
 @app.command()
@@ -193,52 +196,7 @@ def best(run: RunFolder) -> None:
     """The winning configuration, its curve, and the command that repeats it."""
     from search import leaderboard
 
-    _print(*leaderboard.winner(run))
-
-
-@data_app.command("check")
-def check(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
-    segment_seconds: Annotated[float, typer.Option(help="Shorter files are listed.")] = 3.0,
-    cache: Cache = None,
-) -> None:
-    """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
-    from genre_core.audit import audit, excluded_summary
-    from genre_core.corpus import read_corpus
-    from search.display import Display
-
-    found = read_corpus(source)
-    with Display(_console()).progress("Checking audio files") as report:
-        corpus = audit(found, minimum_seconds=segment_seconds, cache=_cache(cache), progress=report)
-    for track in corpus.excluded:
-        typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
-    typer.echo(
-        excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
-    )
-    if corpus.excluded:
-        raise typer.Exit(_FAILED)
-
-
-@data_app.command("make")
-def make(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    tracks_per_genre: Annotated[int, typer.Option(help="Files in each of the ten genres.")] = 20,
-    seconds: Annotated[float, typer.Option(help="Length of a file.")] = 12.0,
-    difficulty: Annotated[float, typer.Option(help="From 0, clear genres, to 1, blurred ones.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Another seed, other music.")] = 0,
-) -> None:
-    """Write the built-in corpus: generated music in ten genres, as WAV files in the GTZAN layout."""
-    from genre_core import synthetic
-    from search.display import Display
-
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
-    spec = synthetic.SyntheticCorpus(
-        tracks_per_genre=tracks_per_genre, seconds=seconds, difficulty=difficulty, seed=seed
-    )
-    with Display(_console()).progress("Generating music") as report:
-        manifest = synthetic.write(spec, folder, report)
-    typer.echo(f"{manifest.parent}; search it with: genre-search run --data {manifest.parent}")
+    show(*leaderboard.winner(run))
 
 
 @cluster_app.command("check")
@@ -253,7 +211,7 @@ def check_cluster(
     for problem in (problems := problems_in(file)):
         typer.echo(problem)
     if problems:
-        raise typer.Exit(_FAILED)
+        raise typer.Exit(FAILED)
     typer.echo(f"{file}: no problem")
 
 
@@ -277,16 +235,16 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        code = _complain(error, _USER_MISTAKE)
+        code = complain(error, USER_MISTAKE)
     except TyperException as error:  # what the command line's parser raises
         code = _explain(error.format_message())
     except BrokenPipeError:  # `genre-search results RUN --csv | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _FAILED
+        code = FAILED
     except OSError as error:
         if error.errno not in _SYSTEM_SAYS_NO:
             raise
-        code = _complain(f"{error.filename or 'a file'} cannot be used: {error.strerror}", _USER_MISTAKE)
+        code = complain(f"{error.filename or 'a file'} cannot be used: {error.strerror}", USER_MISTAKE)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -297,23 +255,23 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
     from search.display import Display
     from search.results import read_trials
 
-    display = Display(_console(), trials=config.trials, time_budget=config.time_budget)
+    display = Display(console(), trials=config.trials, time_budget=config.time_budget)
     display.say(title)
     drive = {"run": launch.run, "resume": launch.resume}[how]
     try:
-        complete = drive(config, folder=folder.absolute(), cache=_cache(cache), screen=display)
+        complete = drive(config, folder=folder.absolute(), cache=cache_folder(cache), screen=display)
     except launch.SearchFailed as error:
-        raise typer.Exit(_complain(f"every trial failed; the first because: {error}", _FAILED)) from error
+        raise typer.Exit(complain(f"every trial failed; the first because: {error}", FAILED)) from error
     except OSError as error:
         if not (is_full(error) and (folder / "config.yaml").exists()):
             raise
         message = f"the disk is full; make room, then go on with: genre-search resume {folder}"
-        raise typer.Exit(_complain(message, _USER_MISTAKE)) from error
+        raise typer.Exit(complain(message, USER_MISTAKE)) from error
     trials = read_trials(folder)
-    _print(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
+    show(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
     if not complete:
         typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     typer.echo(f"genre-search best {folder}    genre-search results {folder}")
 
 
@@ -329,32 +287,9 @@ def _default_name(config: Path | None) -> str:
     return f"{config.stem if config else 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _cache(given: Path | None) -> Path:
-    from platformdirs import user_cache_path
-
-    return given or user_cache_path("genre-search")
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own: rows stay whole there.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
-def _print(*parts: Any) -> None:
-    for part in parts:
-        _console().print(part, soft_wrap=True)
-
-
 def _explain(message: str) -> int:
     """Of the command line's parser: the help, where nothing was asked, or a mistake."""
     if message.startswith("Usage:"):
         typer.echo(message)
         return 0
-    return _complain(message, _USER_MISTAKE)
-
-
-def _complain(error: object, code: int) -> int:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-    return code
+    return complain(message, USER_MISTAKE)

@@ -18,6 +18,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray import tune
+from scipy.special import softmax
 
 from genre_core import process_memory
 from genre_core.corpus import SPLITS, Corpus
@@ -234,7 +235,7 @@ class GenreTrial(tune.Trainable):
         f1 = result.scores.f1
         if ray.get(self._shelf.wants.remote(self._number, f1)):
             tensors = {name: _array(value) for name, value in fine_tune.network.flat_state().items()}
-            card = model_card(self._number, self._recipe, self._set, result)
+            card = model_card(self._number, self._recipe, self._set, result, fine_tune.track_logits)
             ray.get(self._shelf.offer.remote(self._number, f1, tensors, card))
 
 
@@ -260,7 +261,13 @@ def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def model_card(trial: int, recipe: Recipe, working_set: WorkingSet, result: EpochResult) -> dict[str, Any]:
+def model_card(
+    trial: int,
+    recipe: Recipe,
+    working_set: WorkingSet,
+    result: EpochResult,
+    validation_logits: NDArray[np.float32],
+) -> dict[str, Any]:
     """Everything about a model that its tensors do not say: model.json."""
     return {
         "trial": trial,
@@ -271,6 +278,7 @@ def model_card(trial: int, recipe: Recipe, working_set: WorkingSet, result: Epoc
         "segments_per_track": working_set.segments_per_track,
         "recipe": asdict(recipe),
         "validation": asdict(result.scores) | {"loss": result.val_loss},
+        "validation_probabilities": softmax(validation_logits, axis=1).tolist(),  # in the split's order
         "split": {part: [track.track_id for track in working_set.corpus.part(part)] for part in SPLITS},
         "versions": versions(),
     }

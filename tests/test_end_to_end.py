@@ -144,7 +144,9 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
     ).to(torch.device("cpu"))
     assert len(segments) == segments.n_tracks, "3.2 s hold one segment"
     with torch.no_grad():
-        predicted = network(segments.mels).argmax(dim=1).numpy()
+        probabilities = network(segments.mels).softmax(dim=1)
+    np.testing.assert_allclose(card["validation_probabilities"], probabilities, rtol=1e-4)
+    predicted = probabilities.argmax(dim=1).numpy()
     confusion = confusion_matrix(segments.genre.numpy(), predicted, len(card["genres"]))
     assert scores(confusion).f1 == pytest.approx(row.val_f1)
     assert card["validation"]["f1"] == row.val_f1

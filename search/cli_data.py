@@ -1,0 +1,56 @@
+"""genre-search data …: look at a corpus, or make one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_core.errors import InputError
+from search.terminal import FAILED, Cache, cache_folder, console
+
+app = typer.Typer(help="Look at a corpus, or make one.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
+    segment_seconds: Annotated[float, typer.Option(help="Shorter files are listed.")] = 3.0,
+    cache: Cache = None,
+) -> None:
+    """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
+    from genre_core.audit import audit, excluded_summary
+    from genre_core.corpus import read_corpus
+    from search.display import Display
+
+    found = read_corpus(source)
+    with Display(console()).progress("Checking audio files") as report:
+        corpus = audit(found, minimum_seconds=segment_seconds, cache=cache_folder(cache), progress=report)
+    for track in corpus.excluded:
+        typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
+    typer.echo(
+        excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
+    )
+    if corpus.excluded:
+        raise typer.Exit(FAILED)
+
+
+@app.command("make")
+def make(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    tracks_per_genre: Annotated[int, typer.Option(help="Files in each of the ten genres.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Length of a file.")] = 12.0,
+    difficulty: Annotated[float, typer.Option(help="From 0, clear genres, to 1, blurred ones.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Another seed, other music.")] = 0,
+) -> None:
+    """Write the built-in corpus: generated music in ten genres, as WAV files in the GTZAN layout."""
+    from genre_core import synthetic
+    from search.display import Display
+
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
+    spec = synthetic.SyntheticCorpus(
+        tracks_per_genre=tracks_per_genre, seconds=seconds, difficulty=difficulty, seed=seed
+    )
+    with Display(console()).progress("Generating music") as report:
+        manifest = synthetic.write(spec, folder, report)
+    typer.echo(f"{manifest.parent}; search it with: genre-search run --data {manifest.parent}")
