@@ -254,6 +254,7 @@ def _trainable(
         device="cuda" if place.gpus else "cpu",
         gpu_shared=0 < place.gpus < 1,
         epoch_limit=config.epoch_limit,
+        checkpoints=config.checkpoint_budget > 0,
     )
     trainable: type[tune.Trainable] = tune.with_parameters(
         GenreTrial, working_set=working_set, shelf=shelf, checkpoints=checkpoints, arrivals=arrivals

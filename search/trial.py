@@ -58,6 +58,8 @@ class WorkingSet:
     """Whether several trials share a GPU."""
     epoch_limit: float
     """Seconds after which an epoch is taken to hang."""
+    checkpoints: bool
+    """Whether there is any room for them."""
 
 
 class GenreTrial(tune.Trainable):
@@ -152,6 +154,8 @@ class GenreTrial(tune.Trainable):
 
     def _save(self, fine_tune: FineTune, row: dict[str, Any]) -> None:
         """Send a checkpoint on its way; the one before has arrived when this returns."""
+        if not self._set.checkpoints:
+            return
         if self._sent is not None:
             ray.get(self._sent)
         arrays = {name: _array(value) for name, value in fine_tune.state_dict().items()}
