@@ -22,6 +22,12 @@ from tiny import MUSIC
 from genre_core.synthetic import write
 
 TRIALS = 80
+SETTINGS = {
+    "space.frozen_blocks": {"low": 0, "high": "all"},
+    "training.epochs": 8,
+    "retries": 20,  # a trial may be unlucky again and again
+}
+"""Trials of some seconds, so that what strikes finds them running."""
 DRIVER_KILLS = 20
 WORKERS_DIE = Rhythm(every=(3.0, 6.0))
 NODES_GO = Rhythm(every=(15.0, 25.0))
@@ -77,7 +83,11 @@ def main() -> int:
     for name in arguments.scenarios or SCENARIOS:
         (base / name).mkdir()
         search = Search(
-            folder=base / name, music=base / "music", cache=base / "cache", trials=arguments.trials
+            folder=base / name,
+            music=base / "music",
+            cache=base / "cache",
+            trials=arguments.trials,
+            settings=SETTINGS,
         )
         try:
             outcome = SCENARIOS[name](search, arguments.seed)

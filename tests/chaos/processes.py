@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-TRIAL = "ray::GenreTrial"
-"""How the title of a worker that runs trials begins."""
+TRIAL = ("ray::GenreTrial", "ray::_Inner")
+"""How the title of a worker that runs trials begins: between two steps, and in one."""
 RAY_GONE_SECONDS = 30.0
 """After which what a killed driver's Ray left is ended."""
 

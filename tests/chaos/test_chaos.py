@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faults import DRIVER, NODE, Rhythm, machines
+from faults import DRIVER, NODE, WORKER, Rhythm, machines
 from invariants import check
 from scenarios import endure
 from searches import Search
@@ -32,6 +32,7 @@ def test_a_killed_search_goes_on_and_its_workers_may_die(search: MakeSearch) -> 
     outcome = endure("driver and workers", tiny, seed=1, driver_kills=2, workers_die=dying)
     found = check(tiny.run, trials=tiny.trials, keep_models=tiny.keep_models)
     assert outcome.times(DRIVER) >= 1
+    assert outcome.times(WORKER) >= 1
     assert found.failed == 0
     assert found.epochs_repeated <= outcome.most_repeated
 
