@@ -95,6 +95,16 @@ def excluded_summary(corpus: Corpus) -> str:
     return f"{sum(counts.values())} of {len(corpus.tracks)} files left out: {kinds}" if counts else ""
 
 
+def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
+    """Of an audited corpus, exact copies on other sides of the split that was given: each with its first track."""
+    first: dict[str, Track] = {}
+    for track in corpus.tracks:
+        if track.content and track.split:
+            first.setdefault(track.content, track)
+    originals = ((first.get(track.content or "", track), track) for track in corpus.tracks)
+    return [(original, track) for original, track in originals if track.split not in (None, original.split)]
+
+
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
     """Each path with its finding, in order, as they come. Threads: decoding and hashing release the GIL."""
     parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")

@@ -1,4 +1,4 @@
-"""genre-search data …: look at a corpus, or make one."""
+"""genre-search data …: look at a corpus, make one, or get a published one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.terminal import FAILED, Cache, cache_folder, console
+from search.terminal import FAILED, INTERRUPTED, Cache, cache_folder, console
 
-app = typer.Typer(help="Look at a corpus, or make one.", no_args_is_help=True)
+app = typer.Typer(help="Look at a corpus, make one, or get a published one.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -18,7 +18,7 @@ def check(
     cache: Cache = None,
 ) -> None:
     """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
-    from genre_core.audit import audit, excluded_summary
+    from genre_core.audit import audit, copies_across, excluded_summary
     from genre_core.corpus import read_corpus
     from search.display import Display
 
@@ -27,11 +27,62 @@ def check(
         corpus = audit(found, minimum_seconds=segment_seconds, cache=cache_folder(cache), progress=report)
     for track in corpus.excluded:
         typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
+    across = copies_across(corpus)
+    for original, copy in across:
+        typer.echo(
+            f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}"
+        )
+    if across:
+        typer.echo(
+            f"{len(across)} exact copies cross the split: left out here and by run, a leak wherever they are not"
+        )
     typer.echo(
         excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
     )
     if corpus.excluded:
         raise typer.Exit(FAILED)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="gtzan, fma_small, fma_medium or fma_large.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is to be, or is already.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Of gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks."
+        ),
+    ] = None,
+    mirrors: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML file of archives and mirrors in place of ours."),
+    ] = None,
+) -> None:
+    """Bring a published data set into a folder, and write its manifest.csv with groups and the split.
+
+    What is there already, unpacked or as an archive, is not downloaded; an interrupted call is gone on with.
+    """
+    from collections import Counter
+
+    from genre_core import data_sets
+    from genre_core.corpus import SPLITS
+    from search.display import Display
+
+    display = Display(console())
+    try:
+        tracks, notes = data_sets.get(name, folder, split=split, mirrors=mirrors, progress=display.progress)
+    except KeyboardInterrupt as interrupt:
+        typer.echo("interrupted; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from interrupt
+    for note in notes:
+        typer.echo(note)
+    sides = Counter(track.split for track in tracks)
+    config = "gtzan" if name == "gtzan" else "fma_small"
+    typer.echo(
+        f"{name}: {len(tracks)} tracks in {len({track.genre for track in tracks})} genres, "
+        f"{', '.join(f'{sides[side]} {side}' for side in SPLITS)}; next: genre-search data check {folder}    "
+        f"genre-search run --config configs/{config}.yaml --data {folder}"
+    )
 
 
 @app.command("make")

@@ -20,6 +20,9 @@ NEVER_LOADED = {
         module: ("search", "ray", "optuna", "typer") for module in MODULES if module.startswith("genre_core.")
     },
     "genre_core.training": ("genre_core.audio", "genre_core.corpus", "search", "ray", "optuna", "typer"),
+    "genre_core.download": ("torch", "numpy", "search"),
+    "genre_core.unpack": ("torch", "numpy", "search"),
+    "genre_core.data_sets": ("torch", "search"),
     "genre_core.families": ("torch", "numpy", "search"),
     "genre_core.recipe": ("torch", "numpy", "search"),
     "genre_core.audit": ("torch", "search"),

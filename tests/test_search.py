@@ -180,7 +180,7 @@ def test_three_windows_fill_the_three_channels(search: Search) -> None:
         ({"segment_seconds": 2.0, "space.backbone": "alexnet"}, "segment_seconds must give 63 frames"),
         ({"weights": "nowhere.pth"}, "weights must be a state dict"),
         ({"data": "nowhere"}, "nowhere is neither"),
-        ({"split.test": 0.9}, "shares above 0"),
+        ({"split.test": 0.9}, "split.test: input should be less than 0.5"),
         ({"sampler": "tpee"}, "sampler.name must be one of"),
         ({"pruner": {"name": "median", "warmup": 1}}, "pruner median takes"),
         ({"trials_per_gpu": 2}, "--trials-per-gpu must be 0 where the cluster has no GPU, but got 2"),
