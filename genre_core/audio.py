@@ -33,6 +33,7 @@ class Reason(StrEnum):
     SILENT = "silent"
     NOT_FINITE = "not-a-number samples"
     TOO_LOUD = "impossibly loud"
+    CHANGED = "changed"
 
 
 class BadAudio(Exception):
@@ -57,17 +58,24 @@ class AudioFacts:
     content: str  # sha256 over sample rate, channels and the decoded float32 samples, hexadecimal
 
 
-def read(path: Path, sample_rate: int) -> Samples:
+def read(path: Path, sample_rate: int, *, content: str | None = None) -> Samples:
     """Decode the file: float32 [samples] at `sample_rate` Hz, full scale = 1, channels averaged.
 
     Works in blocks, so memory holds the result, twice while it is put together, and never the whole of the
     decoded channels. Raises BadAudio for a file that is unreadable, empty or holds samples that are not finite
-    or impossibly loud.
+    or impossibly loud, or that no longer decodes to the `content` that `inspect` once found in it.
     """
+    mono = []
     with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-        mono = [resampler.resample_chunk(block.mean(axis=1)) for block in _blocks(file)]
+        digest = _digest(file)
+        for block in _blocks(file):
+            if content is not None:
+                digest.update(block.data)
+            mono.append(resampler.resample_chunk(block.mean(axis=1)))
         mono.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+    if content not in (None, digest.hexdigest()):
+        raise BadAudio(Reason.CHANGED, "it decodes to other samples than before")
     return np.concatenate(mono)
 
 
@@ -79,7 +87,7 @@ def inspect(path: Path) -> AudioFacts:
     """
     frames, peak = 0, 0.0
     with _opened(path) as file:
-        digest = hashlib.sha256(f"{file.samplerate} Hz, {file.channels} channels".encode())
+        digest = _digest(file)
         for block in _blocks(file):
             digest.update(block.data)
             frames += len(block)
@@ -129,6 +137,11 @@ def _decoder(path: Path) -> soundfile.SoundFile:
         return soundfile.SoundFile(path)
     except (TypeError, ValueError) as error:  # headerless .raw; a name that is not Unicode or has a zero byte
         raise BadAudio(Reason.UNREADABLE, str(error)) from error
+
+
+def _digest(file: soundfile.SoundFile) -> "hashlib._Hash":
+    """What a file's content is hashed with, before its first block."""
+    return hashlib.sha256(f"{file.samplerate} Hz, {file.channels} channels".encode())
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[Samples]:

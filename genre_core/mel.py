@@ -1,5 +1,6 @@
 """Waveform -> log-mel image, and the cut of a track into segments: shared by training and prediction."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core.errors import InputError
@@ -15,6 +17,8 @@ SAMPLE_RATE = 22_050
 """Hz: GTZAN's own rate; everything is resampled to it."""
 DYNAMIC_RANGE_DB = 80.0
 """Levels further than this below a track's loudest are raised to it, as librosa.power_to_db does."""
+_BLOCK_FRAMES = 1024
+"""Frames whose spectra are there at a time: an hour's would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,13 @@ def log_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> Tensor:
         float32 [channels, mels, frames] in dB (10 log10 of power, floor 1e-10), a channel for each window.
     """
     samples = torch.from_numpy(waveform)
-    return torch.stack([_to_db()(_mel(front_end, window)(samples)) for window in front_end.windows])
+    return torch.stack([_to_db()(_power(samples, front_end, window)) for window in front_end.windows])
+
+
+def stored_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> NDArray[np.float16]:
+    """What networks are shown of a waveform: its `log_mel` rounded to float16, [frames, channels, mels]."""
+    image = log_mel(waveform, front_end).to(torch.float16)
+    return np.ascontiguousarray(image.permute(2, 0, 1).numpy())
 
 
 def segment_starts(frames: int, segment_frames: int, limit: int) -> list[int]:
@@ -88,6 +98,23 @@ def segment_starts(frames: int, segment_frames: int, limit: int) -> list[int]:
     if count == 1:
         return [(frames - segment_frames) // 2]
     return [round(i * (frames - segment_frames) / (count - 1)) for i in range(count)]
+
+
+def cut(mel: NDArray[np.float16], starts: Iterable[int], segment_frames: int) -> list[NDArray[np.float16]]:
+    """Segments of a track's stored mel by their first frames, each [channels, mels, frames]: views into it."""
+    return [mel[start : start + segment_frames].transpose(1, 2, 0) for start in starts]
+
+
+def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
+    """Power in mel bands, [mels, frames], in blocks of frames; silence stands before the track and after it."""
+    frames, half = 1 + len(samples) // front_end.hop_length, front_end.n_fft // 2
+    blocks = []
+    for first in range(0, frames, _BLOCK_FRAMES):
+        last = min(first + _BLOCK_FRAMES, frames) - 1
+        begin, end = first * front_end.hop_length - half, last * front_end.hop_length + half
+        around = pad(samples[max(begin, 0) : end], (max(-begin, 0), max(end - len(samples), 0)))
+        blocks.append(_mel(front_end, window)(around).T)
+    return torch.cat(blocks).T
 
 
 @cache
@@ -100,7 +127,7 @@ def _mel(front_end: FrontEnd, window: int) -> MelSpectrogram:
         n_mels=front_end.n_mels,
         mel_scale="slaney",
         norm="slaney",
-        pad_mode="constant",  # as librosa
+        center=False,
     )
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SCORES = ("accuracy", "precision", "recall", "f1")
+"""Names of the scores over all genres, as fields of `Scores`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -30,17 +33,25 @@ def confusion_matrix(
 
 def scores(confusion: NDArray[np.int64]) -> Scores:
     """Scores of a confusion matrix, [true genre, predicted genre]; a ratio over nothing counts as 0."""
-    hits = confusion.diagonal()
-    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    f1 = _ratio(2 * hits, true + predicted)
     return Scores(
-        accuracy=float(_ratio(hits.sum(), confusion.sum())),
-        precision=float(_ratio(hits, predicted).mean()),
-        recall=float(_ratio(hits, true).mean()),
-        f1=float(f1.mean()),
-        f1_per_genre=tuple(f1.tolist()),
+        **dict(zip(SCORES, overall(confusion).tolist(), strict=True)),
+        f1_per_genre=tuple(_ratios(confusion)[-1].tolist()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+def overall(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The SCORES of any number of confusion matrices, [..., true genre, predicted genre] -> [..., score]."""
+    hits = confusions.diagonal(axis1=-2, axis2=-1).sum(axis=-1)
+    accuracy = _ratio(hits, confusions.sum(axis=(-2, -1)))
+    return np.stack([accuracy, *(ratio.mean(axis=-1) for ratio in _ratios(confusions))], axis=-1)
+
+
+def _ratios(confusions: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
+    """Precision, recall and F1 of each genre, each [..., genre]."""
+    hits = confusions.diagonal(axis1=-2, axis2=-1)
+    true, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
+    return _ratio(hits, predicted), _ratio(hits, true), _ratio(2 * hits, true + predicted)
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -206,5 +206,43 @@ def build(
         head=head,
         digests=digests,
         precision=precision,
-        channels_last=device.type == "cuda" or backbone.startswith(CHANNELS_LAST_ON_CPU),
+        channels_last=_channels_last(backbone, device),
     ).to(device)
+
+
+def restored(backbone: str, state: StateDict, *, precision: str, device: torch.device) -> Network:
+    """A finished network for use alone, from its `flat_state`: in eval mode, with no gradients and no cut.
+
+    Args:
+        backbone: a name in `families.BLOCKS`.
+        state: all tensors, which become the network's own.
+        precision: see `Recipe.precision`.
+        device: where to put it.
+
+    Raises:
+        KeyError, RuntimeError: these are not the tensors of such a network.
+    """
+    blocks, features = blocks_without_weights(backbone)
+    with torch.device("meta"):
+        head = nn.Linear(features, len(state["head.bias"]))
+    layers = {name: tensor for name, tensor in state.items() if not name.startswith("image.")}
+    nn.Sequential(OrderedDict([*blocks.items(), ("head", head)])).load_state_dict(layers, assign=True)
+    network = Network(
+        image=ToImage(state["image.mean"], state["image.std"]),
+        blocks=blocks,
+        head=head,
+        digests=(),
+        precision=precision,
+        channels_last=_channels_last(backbone, device),
+    )
+    return network.requires_grad_(False).eval().to(device)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round float32 to TF32 in what autocast leaves in float32; `float32` means float32."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def _channels_last(backbone: str, device: torch.device) -> bool:
+    return device.type == "cuda" or backbone.startswith(CHANNELS_LAST_ON_CPU)

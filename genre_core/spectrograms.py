@@ -19,7 +19,7 @@ from genre_core import audio
 from genre_core.audio import BadAudio
 from genre_core.audit import ALL_CORES
 from genre_core.corpus import Track
-from genre_core.mel import FrontEnd, log_mel, segment_starts
+from genre_core.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.segments import SegmentArrays
 
 FORMAT_VERSION = 1
@@ -57,12 +57,13 @@ class SpectrogramStore:
         segments_per_track: int,
     ) -> SegmentArrays:
         """The tracks cut into segments side by side, `segments_per_track` at most."""
-        mels, owners = [], []
+        mels: list[NDArray[np.float16]] = []
+        owners: list[int] = []
         for position, track in enumerate(tracks):
             mel = self.mel(str(track.content))
-            for start in segment_starts(len(mel), segment_frames, segments_per_track):
-                mels.append(mel[start : start + segment_frames].transpose(1, 2, 0))
-                owners.append(position)
+            own = cut(mel, segment_starts(len(mel), segment_frames, segments_per_track), segment_frames)
+            mels += own
+            owners += [position] * len(own)
         return SegmentArrays(
             mels=np.stack(mels),
             track=np.array(owners),
@@ -82,8 +83,8 @@ def open_or_build(
     """The store of these tracks: the one in the cache, or a new one, built in parallel.
 
     Safe to interrupt, and to call from several processes at once: a store appears whole or not at all,
-    and while one process builds it, the others wait. A track that can no longer be read is left out:
-    the store is then found by what it does hold.
+    and while one process builds it, the others wait. A track that can no longer be read, or decodes to other
+    samples than when it was audited, is left out: the store is then found by what it does hold.
 
     Args:
         tracks: usable tracks, each with its content hash.
@@ -163,16 +164,15 @@ def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterato
     """Each track's mel in order, a few ahead of what was asked for."""
     parallel = joblib.Parallel(n_jobs=workers, prefer="threads", return_as="generator")
     with _one_torch_thread():
-        yield from parallel(joblib.delayed(_mel)(track.path, front_end) for track in tracks)
+        yield from parallel(joblib.delayed(_mel)(track, front_end) for track in tracks)
 
 
-def _mel(path: Path, front_end: FrontEnd) -> NDArray[np.float16] | None:
+def _mel(track: Track, front_end: FrontEnd) -> NDArray[np.float16] | None:
     try:
-        waveform = audio.read(path, front_end.sample_rate)
-    except BadAudio:  # it was readable when it was audited: the caller sees that the store lacks it
+        waveform = audio.read(track.path, front_end.sample_rate, content=track.content)
+    except BadAudio:  # it was good when it was audited: the caller sees that the store lacks it
         return None
-    image = log_mel(waveform, front_end).to(torch.float16)
-    return np.ascontiguousarray(image.permute(2, 0, 1).numpy())
+    return stored_mel(waveform, front_end)
 
 
 @contextmanager

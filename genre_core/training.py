@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class EpochResult:
 
 
 class FineTune:
-    """A fine-tune between two epochs: call `epoch` until `finished`."""
+    """A fine-tune between two epochs: call `epoch` until `finished`, or `train` where nothing is to be scored."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class FineTune:
         recipe: Recipe,
         *,
         train: Segments,
-        validation: Segments,
+        validation: Segments | None,
         node_cache: NodeCache,
     ) -> None:
         """Prepare to train `network`, which is changed in place.
@@ -68,7 +69,7 @@ class FineTune:
             network: cut at the recipe's depth, on the segments' device.
             recipe: what to do.
             train: segments to learn from.
-            validation: segments to score, of other tracks.
+            validation: segments to score, of other tracks; None where all are trained on.
             node_cache: where the activations at the cut are kept, and found again.
         """
         self.network = network
@@ -81,19 +82,20 @@ class FineTune:
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
         self._random = np.random.default_rng()
-        self._train_features, self._validation_features = (
-            Features(network, part, node_cache=node_cache, epochs=recipe.epochs, keep=keep)
-            for part, keep in ((train, not recipe.augments_input), (validation, True))
-        )
+        features = partial(Features, network, node_cache=node_cache, epochs=recipe.epochs)
+        self._train_features = features(train, keep=not recipe.augments_input)
+        self._validation_features = None if validation is None else features(validation)
         self.features = self._train_features.kind
-        self.features_seconds = self._train_features.seconds + self._validation_features.seconds
+        self.features_seconds = sum(
+            part.seconds for part in (self._train_features, self._validation_features) if part
+        )
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
         self._optimizer = _optimizer(network, recipe)
 
     @property
     def resident(self) -> bool:
         """Whether the segments are on the device, not sent to it batch by batch."""
-        return self._train.resident and self._validation.resident
+        return all(part.resident for part in (self._train, self._validation) if part is not None)
 
     @property
     def finished(self) -> bool:
@@ -127,6 +129,18 @@ class FineTune:
             arithmetic_seconds=self._arithmetic,
             samples_per_second=len(self._train) / (trained - started),
         )
+
+    def train(self) -> float:
+        """Train one epoch and score nothing: the mean loss over its segments, in nats.
+
+        Raises:
+            Diverged: the loss is not finite, or far beyond that of guessing.
+        """
+        epoch = self.epochs_done + 1
+        loss = self._train_epoch(epoch)
+        self._check(epoch, loss, None)
+        self.epochs_done = epoch
+        return loss
 
     def state_dict(self) -> StateDict:
         """All that the next epoch depends on, at an epoch's end: what is trained, its momentum, and the progress."""
@@ -203,6 +217,8 @@ class FineTune:
 
     def _score(self) -> tuple[float, Scores]:
         """Validation loss and scores, per track."""
+        assert self._validation is not None, "there is nothing to score"
+        assert self._validation_features is not None
         genre = self._validation.genre.cpu()
         began = time.perf_counter()
         logits = track_logits(self.network, self._validation, self._validation_features)
@@ -213,11 +229,12 @@ class FineTune:
         confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self._validation.n_genres)
         return float(loss), scores(confusion)
 
-    def _check(self, epoch: int, train_loss: float, val_loss: float) -> None:
+    def _check(self, epoch: int, train_loss: float, val_loss: float | None) -> None:
         limit = DIVERGED_LOSS * math.log(self._train.n_genres)
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss) and train_loss < limit):
+        if not (math.isfinite(train_loss + (val_loss or 0.0)) and train_loss < limit):
+            scored = "" if val_loss is None else f", validation loss {val_loss:.3g}"
             raise Diverged(
-                f"diverged in epoch {epoch}: training loss {train_loss:.3g}, validation loss {val_loss:.3g}; "
+                f"diverged in epoch {epoch}: training loss {train_loss:.3g}{scored}; "
                 f"learning rate {self._recipe.learning_rate:.3g} with momentum {self._recipe.momentum:.3g} is too high"
             )
 

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genre_core.corpus import load_corpus, write_corpus
+from genre_core.corpus import Corpus, load_corpus, write_corpus
+from genre_core.segments import SegmentArrays
 from genre_core.whole_file import whole_file
 from search import cluster, prepare, study
 from search.checkpoints import CheckpointShelf
@@ -24,6 +25,7 @@ from search.config import SearchConfig, to_yaml
 from search.driver import driving
 from search.mending import mend
 from search.models import ModelShelf
+from search.node_weights import WeightsFiles
 from search.prepare import Prepared
 from search.pruning import StudyScheduler
 from search.recording import Recorder, Row
@@ -67,9 +69,9 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         SearchFailed: no trial came to anything.
     """
     require_new(folder)
-    _sampler(config, asked=0), _pruner(config)  # their mistakes are told before anything is spent
+    _sampler(config, asked=0), _pruner(config)  # mistakes are told before anything is spent
     prepared = prepare.prepare(config, cache=cache, screen=screen)
-    with _place(config, prepared, screen) as place:
+    with screen.searching(), placed(config, _bytes(prepared)) as place:
         if config.precision == "auto":
             config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
             require_new(folder)
             write_corpus(prepared.corpus, folder / "corpus.parquet")
             _write_config(config, prepared, folder)
-            with _copied(config, folder, screen, resumed=False):
+            with copied(config, folder, screen, resumed=False):
                 return _search(config, prepared, _open_study(config, folder), folder, cache, screen, place)
 
 
@@ -100,14 +102,14 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
             return True
         tracks = load_corpus(folder / "corpus.parquet")
         prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)
-        with _place(config, prepared, screen) as place:
+        with screen.searching(), placed(config, _bytes(prepared)) as place:
             _write_config(config, prepared, folder)
-            with _copied(config, folder, screen, resumed=True):
+            with copied(config, folder, screen, resumed=True):
                 return _search(config, prepared, the_study, folder, cache, screen, place)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class Place:
     """Where trials run."""
 
     workers: int
@@ -117,6 +119,11 @@ class _Place:
     scratch: Path
     """A folder for what is temporary."""
 
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`."""
+        return "cuda" if self.gpus else "cpu"
+
 
 def _search(
     config: SearchConfig,
@@ -125,12 +132,12 @@ def _search(
     folder: Path,
     cache: Path,
     screen: Screen,
-    place: _Place,
+    place: Place,
 ) -> bool:
     """From whatever the study says to the search's end."""
     recorder = _recorder(config, the_study, folder, screen)
     searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
-    checkpoints = _process(
+    checkpoints = process(
         CheckpointShelf, (folder / "checkpoints").absolute(), int(config.checkpoint_budget * GIB)
     )
     scheduler = StudyScheduler(
@@ -146,9 +153,9 @@ def _search(
         prepared,
         place,
         cache=cache,
-        shelf=_process(ModelShelf, (folder / "models").absolute(), config.keep_models),
+        shelf=process(ModelShelf, (folder / "models").absolute(), config.keep_models),
         checkpoints=checkpoints,
-        arrivals=_process(Arrivals, min(place.workers, config.trials - the_study.ended)),
+        arrivals=process(Arrivals, min(place.workers, config.trials - the_study.ended)),
     )
     started = time.monotonic()
     _tune(config, trainable, place, searcher, scheduler)
@@ -192,11 +199,9 @@ def _pruner(config: SearchConfig) -> BasePruner:
 
 
 @contextmanager
-def _place(config: SearchConfig, prepared: Prepared, screen: Screen) -> Iterator[_Place]:
-    """A cluster with room for trials, for as long as the context lasts."""
-    data_bytes = prepared.train.mels.nbytes + prepared.validation.mels.nbytes
+def placed(config: SearchConfig, data_bytes: int) -> Iterator[Place]:
+    """A cluster with room for trials and for so much data, for as long as the context lasts."""
     with (
-        screen.searching(),
         scratch() as temporary,
         cluster.connected(config.address, data_bytes=data_bytes, folder=temporary),
     ):
@@ -206,11 +211,15 @@ def _place(config: SearchConfig, prepared: Prepared, screen: Screen) -> Iterator
             workers=config.workers,
             growing=config.address is not None,
         )
-        yield _Place(workers=workers, gpus=gpus, scratch=temporary)
+        yield Place(workers=workers, gpus=gpus, scratch=temporary)
 
 
-def _copied(
-    config: SearchConfig, folder: Path, screen: Screen, *, resumed: bool
+def _bytes(prepared: Prepared) -> int:
+    return prepared.train.mels.nbytes + prepared.validation.mels.nbytes
+
+
+def copied(
+    config: SearchConfig, folder: Path, screen: prepare.Screen, *, resumed: bool
 ) -> AbstractContextManager[object]:
     """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
     if config.storage is None:
@@ -234,7 +243,7 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
 def _trainable(
     config: SearchConfig,
     prepared: Prepared,
-    place: _Place,
+    place: Place,
     *,
     cache: Path,
     shelf: Any,
@@ -242,27 +251,54 @@ def _trainable(
     arrivals: Any,
 ) -> type[tune.Trainable]:
     """What workers run, with its data, which they share in Ray's object store, and the processes they talk to."""
-    working_set = WorkingSet(
-        corpus=prepared.corpus,
-        train=prepared.train,
-        validation=prepared.validation,
-        front_end=config.front_end,
-        segments_per_track=config.segments_per_track,
-        cache=cache.absolute(),
-        cache_bytes=int(config.feature_cache * GIB),
-        threads=max(1, int(config.cpus_per_trial)),
-        device="cuda" if place.gpus else "cpu",
-        gpu_shared=0 < place.gpus < 1,
-        epoch_limit=config.epoch_limit,
-        checkpoints=config.checkpoint_budget > 0,
-    )
     trainable: type[tune.Trainable] = tune.with_parameters(
-        GenreTrial, working_set=working_set, shelf=shelf, checkpoints=checkpoints, arrivals=arrivals
+        GenreTrial,
+        working_set=working_set(
+            config,
+            prepared.corpus,
+            place,
+            cache=cache,
+            train=prepared.train,
+            validation=prepared.validation,
+            weights=prepared.weights,
+        ),
+        weights_files=process(WeightsFiles),
+        shelf=shelf,
+        checkpoints=checkpoints,
+        arrivals=arrivals,
     )
     return trainable
 
 
-def _process(kind: type[Any], *arguments: Any) -> Any:
+def working_set(
+    config: SearchConfig,
+    tracks: Corpus,
+    place: Place,
+    *,
+    cache: Path,
+    train: SegmentArrays,
+    validation: SegmentArrays | None,
+    weights: Mapping[str, str],
+) -> WorkingSet:
+    """What workers are given: these segments, and the run's settings for all trials."""
+    return WorkingSet(
+        corpus=tracks,
+        train=train,
+        validation=validation,
+        front_end=config.front_end,
+        segments_per_track=config.segments_per_track,
+        weights=weights,
+        cache=cache.absolute(),
+        cache_bytes=int(config.feature_cache * GIB),
+        threads=max(1, int(config.cpus_per_trial)),
+        device=place.device,
+        gpu_shared=0 < place.gpus < 1,
+        epoch_limit=config.epoch_limit,
+        checkpoints=config.checkpoint_budget > 0,
+    )
+
+
+def process(kind: type[Any], *arguments: Any) -> Any:
     """An object in a process of its own on this node."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(kind)
@@ -272,7 +308,7 @@ def _process(kind: type[Any], *arguments: Any) -> Any:
 def _tune(
     config: SearchConfig,
     trainable: type[tune.Trainable],
-    place: _Place,
+    place: Place,
     searcher: StudySearcher,
     scheduler: StudyScheduler,
 ) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from genre_core.model_folder import CARD as CARD
+from genre_core.model_folder import WEIGHTS as WEIGHTS
 from genre_core.whole_file import PARTIAL
-
-WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
 class ModelShelf:
@@ -52,12 +52,7 @@ class ModelShelf:
         place = self._folder / f"trial-{trial:05d}-epoch-{card['epoch']:03d}"
         if place.exists() or not self.wants(trial, f1):  # an epoch that is repeated makes the same model
             return
-        partial = place.with_suffix(PARTIAL)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
-        (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
-        partial.rename(place)
+        write_model(place, tensors, card)
         self._put(trial, f1, place)
 
     def _put(self, trial: int, f1: float, place: Path) -> None:
@@ -68,3 +63,18 @@ class ModelShelf:
         if len(self._kept) > self._keep:
             worst = min(self._kept, key=lambda number: (self._kept[number][0], -number))
             shutil.rmtree(self._kept.pop(worst)[1])
+
+
+def final_model(run: Path, trial: int, seed: int) -> Path:
+    """The folder of one of a finished run's final models."""
+    return run / "finish" / f"trial-{trial:05d}-seed-{seed}"
+
+
+def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
+    """A model's folder; it appears whole or not at all."""
+    partial = place.with_suffix(PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
+    (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+    partial.rename(place)

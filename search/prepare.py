@@ -84,7 +84,12 @@ def prepare_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: 
     Raises:
         InputError: files or weights are no longer what the search began with.
     """
-    front_end = mel.front_end(config.front_end)
+    weights = weights_again(config, screen)
+    return _prepared(config, tracks, store_again(config, tracks, cache=cache, screen=screen), weights, screen)
+
+
+def weights_again(config: SearchConfig, screen: Screen) -> dict[str, str]:
+    """What tells every backbone's weights from others; InputError where they are not what the search began with."""
     weights = _weights(config, screen)
     began = (config.provenance or {}).get("weights", weights)
     if changed := [backbone for backbone, identity in began.items() if weights.get(backbone) != identity]:
@@ -92,10 +97,16 @@ def prepare_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: 
             f"weights must be those that the search began with, but those of {', '.join(changed)} have changed; "
             "put the earlier files back, or begin a new search"
         )
+    return weights
+
+
+def store_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Screen) -> SpectrogramStore:
+    """The mels of a search's corpus; InputError where they are gone and the files not what the search began with."""
+    front_end = mel.front_end(config.front_end)
     if not spectrograms.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, screen)
         _require_unchanged(tracks, config, cache, screen)
-    return _prepared(config, tracks, _store(tracks, front_end, cache, screen), weights, screen)
+    return _store(tracks, front_end, cache, screen)
 
 
 def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen: Screen) -> None:
@@ -122,17 +133,24 @@ def _prepared(
 ) -> Prepared:
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
-    train, validation = (
-        store.segments(
-            tracks.part(part),
-            genres=tracks.genres,
-            segment_frames=_segment_frames(config, store.front_end),
-            segments_per_track=config.segments_per_track,
-        )
-        for part in ("train", "validation")
-    )
     return Prepared(
-        corpus=tracks, spectrograms=store.folder.name, train=train, validation=validation, weights=weights
+        corpus=tracks,
+        spectrograms=store.folder.name,
+        train=segments(config, tracks.part("train"), tracks.genres, store),
+        validation=segments(config, tracks.part("validation"), tracks.genres, store),
+        weights=weights,
+    )
+
+
+def segments(
+    config: SearchConfig, tracks: Sequence[Track], genres: Sequence[str], store: SpectrogramStore
+) -> SegmentArrays:
+    """The tracks' segments, as a search's trials see them."""
+    return store.segments(
+        tracks,
+        genres=genres,
+        segment_frames=_segment_frames(config, store.front_end),
+        segments_per_track=config.segments_per_track,
     )
 
 

@@ -4,14 +4,16 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
@@ -29,6 +31,10 @@ def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> 
     return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
 
 
+_READ = b"test_part_read"
+"""Key of the test tracks' metadata under which stands when the test part was read, in ISO 8601."""
+_COPY = "put a copy of it back"
+"""The way out where a table is damaged that nothing else could tell again."""
 _TRIAL = b"trial"
 """Key of a file of epochs' metadata under which its trial's row stands, as JSON."""
 
@@ -106,6 +112,42 @@ EPOCHS = _schema(
 )
 """A row per trial and epoch; f1_per_genre and confusion [true][predicted] in the order of the genres."""
 
+FINISH = _schema(
+    ("study", _text),
+    ("rank", _whole),
+    ("trial", _whole),
+    ("seed", _whole),
+    ("backbone", _text),
+    ("frozen_blocks", _whole, "blocks"),
+    ("learning_rate", _real),
+    ("momentum", _real),
+    ("epochs", _whole, "epochs"),
+    ("val_f1", _real),
+    ("test_loss", _real, "nats"),
+    *(
+        (f"test_{score}{end}", _real)
+        for score in ("accuracy", "precision", "recall", "f1")
+        for end in ("", "_low", "_high")
+    ),
+    ("f1_per_genre", pa.list_(_real)),
+    ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
+    ("seconds", _real, "s"),
+)
+"""A row per configuration and seed, trained on train and validation; val_f1 is what the search found for it.
+
+_low and _high are the ends of a score's 95 % bootstrap interval over the test tracks.
+"""
+
+TEST_TRACKS = _schema(
+    ("trial", _whole),
+    ("seed", _whole),
+    ("track_id", _text),
+    ("genre", _text),
+    ("predicted", _text),
+    ("probabilities", pa.list_(_real)),
+)
+"""A row per model and track of the test part; probabilities in the order of the genres."""
+
 
 class ResultsWriter:
     """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one.
@@ -138,18 +180,18 @@ class ResultsWriter:
         """Add an epoch's row, with its trial's as it stands; when this returns both are on disk."""
         groups = self._epochs.setdefault(row["trial"], [])
         groups.append(pa.Table.from_pylist([row], schema=EPOCHS))
-        _write(groups, epochs_file(self._folder.parent, row["trial"]), trial)
+        _write(groups, epochs_file(self._folder.parent, row["trial"]), _as_metadata(trial))
 
     def take_up(self, number: int, epochs: pa.Table, trial: Mapping[str, Any]) -> None:
         """Go on from these epochs of a running trial, a row each, in order."""
         self._epochs[number] = [epochs.slice(i, 1) for i in range(len(epochs))]
-        _write(self._epochs[number], epochs_file(self._folder.parent, number), trial)
+        _write(self._epochs[number], epochs_file(self._folder.parent, number), _as_metadata(trial))
 
     def flush(self) -> None:
         """Write the trials' table now."""
         started = time.monotonic()
         rows = [self._trials[number] for number in sorted(self._trials)]
-        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet", None)
+        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet", {})
         now = time.monotonic()
         self._next_write = now + (now - started) / WRITE_SHARE
 
@@ -185,14 +227,74 @@ def read_epochs(run: Path) -> pd.DataFrame:
     return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
 
 
+def read_finish(run: Path) -> pd.DataFrame:
+    """The final models of a finished run, a row each, the winner's first; empty before it is finished.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    return _read_whole(run, "finish", FINISH)
+
+
+def read_test_tracks(run: Path) -> pd.DataFrame:
+    """What each final model said of each track of the test part; empty before the run is finished.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    return _read_whole(run, "test_tracks", TEST_TRACKS)
+
+
+def as_indices(said: pd.DataFrame, genres: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the test tracks' table as genre indices: the truth, [tracks], and what was said, [models, tracks]."""
+    index = {genre: place for place, genre in enumerate(genres)}
+    models = [own for _, own in said.groupby(["trial", "seed"], sort=False)]
+    truth, *said_by = (
+        np.array([index[genre] for genre in names], np.int64)
+        for names in (models[0]["genre"], *(own["predicted"] for own in models))
+    )
+    return truth, np.stack(said_by)
+
+
+def when_test_was_read(run: Path) -> datetime | None:
+    """When the test part of a run was read; None where it was not."""
+    file = run / "results" / "test_tracks.parquet"
+    if not file.exists():
+        return None
+    with _damage_explained(run, _COPY):
+        return datetime.fromisoformat(pq.read_metadata(file).metadata[_READ].decode())
+
+
+def write_finish(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the final models' table."""
+    _write([pa.Table.from_pylist(list(rows), schema=FINISH)], run / "results" / "finish.parquet", {})
+
+
+def write_test_tracks(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what was read of the test part: from now on it has been read."""
+    table = pa.Table.from_pylist(list(rows), schema=TEST_TRACKS)
+    read = {_READ: datetime.now(UTC).isoformat(timespec="seconds")}
+    _write([table], run / "results" / "test_tracks.parquet", read)
+
+
+def _read_whole(run: Path, name: str, schema: pa.Schema) -> pd.DataFrame:
+    """A table that is written once."""
+    require_run(run)
+    file = run / "results" / f"{name}.parquet"
+    if not file.exists():
+        return pd.DataFrame(columns=schema.names)
+    with _damage_explained(run, _COPY):
+        return pd.read_parquet(file)
+
+
 @contextmanager
-def _damage_explained(run: Path) -> Iterator[None]:
+def _damage_explained(run: Path, way_out: str = "mend them with: genre-search resume RUN") -> Iterator[None]:
     try:
         yield
     except pa.ArrowInvalid as error:
         what = str(error).splitlines()[0]
         raise InputError(
-            f"the tables of {run} must be whole, but one is damaged: {what}; mend them with: genre-search resume {run}"
+            f"the tables of {run} must be whole, but one is damaged: {what}; {way_out.replace('RUN', str(run))}"
         ) from error
 
 
@@ -228,11 +330,16 @@ def require_run(run: Path) -> None:
         raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
 
 
-def _write(groups: Sequence[pa.Table], path: Path, trial: Mapping[str, Any] | None) -> None:
+def _as_metadata(trial: Mapping[str, Any]) -> dict[bytes, str]:
+    """A trial's row beside its epochs."""
+    return {_TRIAL: json.dumps(trial, default=datetime.isoformat)}
+
+
+def _write(groups: Sequence[pa.Table], path: Path, metadata: Mapping[bytes, str]) -> None:
     """A Parquet file with these row groups, in the place of the earlier one; plain, for the rows are few."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with whole_file(path) as partial, pq.ParquetWriter(partial, groups[0].schema, **plain) as writer:
         for group in groups:
             writer.write_table(group)
-        if trial is not None:
-            writer.add_key_value_metadata({_TRIAL: json.dumps(trial, default=datetime.isoformat)})
+        if metadata:
+            writer.add_key_value_metadata(metadata)

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +21,15 @@ from ray import tune
 from scipy.special import softmax
 
 from genre_core import process_memory
+from genre_core.backbones import StateDict
 from genre_core.corpus import SPLITS, Corpus
 from genre_core.mel import front_end
-from genre_core.network import ToImage, build
+from genre_core.network import ToImage, allow_tf32, build
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
+from search import node_weights
 from search.gpu_memory import GpuMemory
 from search.messages import FAILED, FINISHED, NUMBER, RECIPE, TOLD
 from search.start import wait_for_all
@@ -45,9 +47,12 @@ class WorkingSet:
 
     corpus: Corpus
     train: SegmentArrays
-    validation: SegmentArrays
+    validation: SegmentArrays | None
+    """None where all is trained on, and nothing scored."""
     front_end: str
     segments_per_track: int
+    weights: Mapping[str, str]
+    """Backbone -> what tells its weights from others."""
     cache: Path
     """The folder on each node for what its workers share."""
     cache_bytes: int
@@ -73,14 +78,21 @@ class GenreTrial(tune.Trainable):
     _memory_before: int
 
     def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
-        self, config: dict[str, Any], working_set: WorkingSet, shelf: Any, checkpoints: Any, arrivals: Any
+        self,
+        config: dict[str, Any],
+        working_set: WorkingSet,
+        weights_files: Any,
+        shelf: Any,
+        checkpoints: Any,
+        arrivals: Any,
     ) -> None:
         """Get ready for all trials of this process."""
         process_memory.keep()
         torch.set_num_threads(working_set.threads)
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
-        self._shelf = shelf  # the ModelShelf, in a process of its own
+        self._weights_files = weights_files  # the WeightsFiles, in a process of its own
+        self._shelf = shelf  # the ModelShelf, also in one
         self._checkpoints = checkpoints  # the CheckpointShelf, also in one
         self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
         ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
@@ -88,7 +100,7 @@ class GenreTrial(tune.Trainable):
         cache = node_folder(working_set.cache)
         self._cache = NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
-        self._gpu = _gpu_memory(cache) if working_set.gpu_shared else None
+        self._gpu = gpu_memory(cache) if working_set.gpu_shared else None
         self._sent: Any | None = None  # a checkpoint on its way
         self._begin(config)
 
@@ -105,7 +117,7 @@ class GenreTrial(tune.Trainable):
         if self._arrivals:
             wait_for_all(self._arrivals)
             self._arrivals = None
-        with _ended_if_it_hangs(self._set.epoch_limit):
+        with ended_if_it_hangs(self._set.epoch_limit):
             if not self._fine_tune and (told := self._go_on()):
                 return told
             started = time.perf_counter()
@@ -158,7 +170,7 @@ class GenreTrial(tune.Trainable):
             return
         if self._sent is not None:
             ray.get(self._sent)
-        arrays = {name: _array(value) for name, value in fine_tune.state_dict().items()}
+        arrays = on_host(fine_tune.state_dict())
         self._sent = self._checkpoints.put.remote(self._number, fine_tune.epochs_done, arrays, row)
 
     def cleanup(self) -> None:
@@ -206,31 +218,26 @@ class GenreTrial(tune.Trainable):
             torch.cuda.empty_cache()
             self._gpu.wait()
         if self._data is None:
+            assert self._set.validation is not None, "the trials of a search are scored"
             self._data = self._set.train.to(self._device), self._set.validation.to(self._device)
             self._levels = level_statistics(self._data[0])
         train, validation = self._data
-        _allow_tf32(self._recipe.precision != "float32")
-        network = build(
-            self._recipe.backbone,
-            weights=self._recipe.weights,
-            n_genres=train.n_genres,
-            frozen_blocks=self._recipe.frozen_blocks,
+        self._fine_tune = cut_and_prepared(
+            self._recipe,
+            self._set,
+            self._weights_files,
+            train=train,
+            validation=validation,
             image=ToImage(*self._levels),
-            seed=self._recipe.seed,
             node_cache=self._cache,
-            precision=self._recipe.precision,
             device=self._device,
-        )
-        self._fine_tune = FineTune(
-            network, self._recipe, train=train, validation=validation, node_cache=self._cache
         )
         return self._fine_tune
 
     @property
     def _kind(self) -> str:
         """What a trial's need of memory depends on, beside the data."""
-        recipe = self._recipe
-        return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
+        return kind_of(self._recipe)
 
     def _keep_if_best(self, fine_tune: FineTune, result: EpochResult) -> None:
         """Offer the model where this epoch is the trial's best and the trial among the search's best."""
@@ -238,9 +245,51 @@ class GenreTrial(tune.Trainable):
             return
         f1 = result.scores.f1
         if ray.get(self._shelf.wants.remote(self._number, f1)):
-            tensors = {name: _array(value) for name, value in fine_tune.network.flat_state().items()}
-            card = model_card(self._number, self._recipe, self._set, result, fine_tune.track_logits)
+            tensors = on_host(fine_tune.network.flat_state())
+            card = model_card(self._number, result.epoch, self._recipe, self._set) | {
+                "validation": asdict(result.scores) | {"loss": result.val_loss},
+                # in the split's order
+                "validation_probabilities": softmax(fine_tune.track_logits, axis=1).tolist(),
+            }
             ray.get(self._shelf.offer.remote(self._number, f1, tensors, card))
+
+
+def cut_and_prepared(
+    recipe: Recipe,
+    working_set: WorkingSet,
+    weights_files: Any,
+    *,
+    train: Segments,
+    validation: Segments | None,
+    image: ToImage,
+    node_cache: NodeCache,
+    device: torch.device,
+) -> FineTune:
+    """A fine-tune by this recipe before its first epoch."""
+    allow_tf32(recipe.precision != "float32")
+    network = build(
+        recipe.backbone,
+        weights=node_weights.on_this_node(
+            recipe.backbone,
+            recipe.weights,
+            identity=working_set.weights[recipe.backbone],
+            files=weights_files,
+            cache=node_cache,
+        ),
+        n_genres=train.n_genres,
+        frozen_blocks=recipe.frozen_blocks,
+        image=image,
+        seed=recipe.seed,
+        node_cache=node_cache,
+        precision=recipe.precision,
+        device=device,
+    )
+    return FineTune(network, recipe, train=train, validation=validation, node_cache=node_cache)
+
+
+def kind_of(recipe: Recipe) -> str:
+    """What a trial's need of memory depends on, beside the data."""
+    return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
 
 
 def node_folder(cache: Path) -> Path:
@@ -253,7 +302,7 @@ def node_folder(cache: Path) -> Path:
 
 
 @contextmanager
-def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
+def ended_if_it_hangs(seconds: float) -> Iterator[None]:
     """End this process, with its threads' stacks in its log, if what it does takes longer.
 
     A clock that needs neither the interpreter nor its lock: what hangs may hold both.
@@ -265,38 +314,24 @@ def _ended_if_it_hangs(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def model_card(
-    trial: int,
-    recipe: Recipe,
-    working_set: WorkingSet,
-    result: EpochResult,
-    validation_logits: NDArray[np.float32],
-) -> dict[str, Any]:
-    """Everything about a model that its tensors do not say: model.json."""
+def model_card(trial: int, epoch: int, recipe: Recipe, working_set: WorkingSet) -> dict[str, Any]:
+    """Everything about a model that its tensors and its scores do not say: model.json."""
     return {
         "trial": trial,
-        "epoch": result.epoch,
+        "epoch": epoch,
         "genres": working_set.corpus.genres,
         "front_end": asdict(front_end(working_set.front_end)),
         "segment_frames": working_set.train.mels.shape[-1],
         "segments_per_track": working_set.segments_per_track,
         "recipe": asdict(recipe),
-        "validation": asdict(result.scores) | {"loss": result.val_loss},
-        "validation_probabilities": softmax(validation_logits, axis=1).tolist(),  # in the split's order
         "split": {part: [track.track_id for track in working_set.corpus.part(part)] for part in SPLITS},
         "versions": versions(),
     }
 
 
-def _allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round float32 to TF32 in what autocast leaves in float32; `float32` means float32."""
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def _array(value: torch.Tensor) -> NDArray[Any]:
-    """A copy on the host, in one piece."""
-    return np.ascontiguousarray(value.detach().cpu().numpy())
+def on_host(state: StateDict) -> dict[str, NDArray[Any]]:
+    """Copies of tensors on the host, each in one piece."""
+    return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in state.items()}
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -306,7 +341,7 @@ def _memory_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _gpu_memory(cache: Path) -> GpuMemory:
+def gpu_memory(cache: Path) -> GpuMemory:
     """The ledger of the GPU that Ray gave this process."""
     properties = torch.cuda.get_device_properties(0)
     return GpuMemory(

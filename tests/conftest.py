@@ -1,5 +1,6 @@
 """What tests share: one small Ray, one small corpus with its cache, and a command line to call."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from genre_core.synthetic import write
 from search.config import SearchConfig, load
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TRIALS = 8
+"""Of the finished search that tests share."""
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +77,23 @@ def genre_search(cache: Path) -> Command:
         )
 
     return call
+
+
+def sets(**changes: object) -> list[str]:
+    """The options that make a search tiny, with changes by dotted key."""
+    settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="session")
+def run(music: Path, genre_search: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search that prunes; tests share it and leave it as it is."""
+    runs = tmp_path_factory.mktemp("runs")
+    pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
+    done = genre_search(
+        *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
+        *sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trial ") >= TRIALS
+    return runs / "tiny"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import ray
+import torch
+import torchvision
 import yaml
 from machines import Machine, machines
 
@@ -70,7 +72,11 @@ def _cluster_file() -> dict[str, Any]:
 
 @pytest.mark.timeout(170)
 def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
-    lan: dict[str, Machine], launcher: Callable[..., str], music: Path, tiny: Callable[..., SearchConfig]
+    lan: dict[str, Machine],
+    launcher: Callable[..., str],
+    music: Path,
+    tiny: Callable[..., SearchConfig],
+    tmp_path: Path,
 ) -> None:
     laptop = lan["laptop"]
     cluster = laptop.home / "cluster.yaml"
@@ -78,7 +84,12 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     (laptop.home / ".ssh").mkdir()
     (laptop.home / ".ssh" / "id_ed25519").touch()
     shutil.copytree(music, laptop.home / "music")
-    (laptop.home / "music" / "tiny.yaml").write_text(to_yaml(tiny(trials=3, workers=2)))
+    weights = tmp_path / "weights" / "resnet18.pth"
+    weights.parent.mkdir()
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    (laptop.home / "music" / "tiny.yaml").write_text(to_yaml(tiny(trials=3, workers=2, weights=str(weights))))
+    for worker in ("one", "two"):
+        assert lan[worker].run(f"mount -t tmpfs none {weights.parent}").returncode == 0
 
     launcher("get-auth-token --generate")
     launcher(f"up --yes {cluster}")
@@ -103,6 +114,7 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     assert len(trials) == 3
     assert set(trials["node"]) == {"one", "two"}
     assert len(read_epochs(laptop.home / "runs" / "tiny")) == trials["epochs"].sum()
+    assert [*lan["head"].home.rglob("weights-*.pth")], "workers copied what they have no file of"
 
     launcher(f"down --yes {cluster}")
     assert "raylet" not in lan["head"].run("ps -e").stdout

@@ -10,7 +10,7 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TINY, Command
+from conftest import TRIALS, Command, sets
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file
@@ -23,27 +23,6 @@ from genre_core.node_cache import NodeCache
 from genre_core.spectrograms import open_or_build
 from search.config import load
 from search.results import SCHEMA_VERSION, read_epochs, read_trials
-
-TRIALS = 8
-
-
-def _sets(**changes: object) -> list[str]:
-    settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}
-    return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-
-
-@pytest.fixture(scope="module")
-def run(music: Path, genre_search: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a search that prunes."""
-    runs = tmp_path_factory.mktemp("runs")
-    pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
-    done = genre_search(
-        *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
-        *_sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trial ") >= TRIALS
-    return runs / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +170,7 @@ def test_the_command_that_best_gives_repeats_the_winner_to_the_digit(
 
 
 def test_a_name_that_is_taken_is_refused(run: Path, music: Path, genre_search: Command) -> None:
-    refused = genre_search("run", "--data", music, "--runs", run.parent, "--name", "tiny", *_sets())
+    refused = genre_search("run", "--data", music, "--runs", run.parent, "--name", "tiny", *sets())
     assert refused.returncode == 2
     assert "holds a search already; choose another" in refused.stderr
     assert refused.stderr.count("\n") == 1

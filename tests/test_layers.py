@@ -39,6 +39,8 @@ NEVER_LOADED = {
     "search.checkpoints": ("torch", "ray", "optuna", "typer"),
     "search.cluster_file": ("torch", "ray", "optuna", "typer"),
     "search.mending": ("torch", "typer"),
+    "search.predictions": ("ray", "optuna", "typer"),
+    "search.verdict": ("torch", "ray", "optuna", "typer"),
     "search.models": ("torch", "ray", "optuna", "typer"),
     "search.cli": ("torch", "ray", "optuna", "pandas", "pyarrow", "pydantic", "numpy", "rich.live"),
 }

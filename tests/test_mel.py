@@ -3,9 +3,18 @@
 import librosa
 import numpy as np
 import pytest
+import torch
+from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core.errors import InputError
-from genre_core.mel import FRONT_ENDS, SAMPLE_RATE, front_end, log_mel, segment_starts
+from genre_core.mel import (
+    DYNAMIC_RANGE_DB,
+    FRONT_ENDS,
+    SAMPLE_RATE,
+    front_end,
+    log_mel,
+    segment_starts,
+)
 
 TOLERANCE_DB = 0.1
 
@@ -60,3 +69,26 @@ def test_segments_lie_side_by_side_and_spread_over_the_track(
 def test_a_front_end_that_is_not_there_is_the_users_mistake() -> None:
     with pytest.raises(InputError, match=r"front_end must be one of mel128, .*front_end='mel256'"):
         front_end("mel256")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 30.0, 100.0])
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_in_blocks_a_mel_is_what_it_is_at_once_to_the_bit(name: str, seconds: float) -> None:
+    kind = front_end(name)
+    waveform = np.random.default_rng(0).standard_normal(int(seconds * kind.sample_rate)).astype(np.float32)
+    at_once = [
+        AmplitudeToDB("power", DYNAMIC_RANGE_DB)(
+            MelSpectrogram(
+                kind.sample_rate,
+                kind.n_fft,
+                window,
+                kind.hop_length,
+                n_mels=kind.n_mels,
+                mel_scale="slaney",
+                norm="slaney",
+                pad_mode="constant",
+            )(torch.from_numpy(waveform))
+        )
+        for window in kind.windows
+    ]
+    assert torch.equal(log_mel(waveform, kind), torch.stack(at_once))

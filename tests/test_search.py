@@ -63,7 +63,7 @@ def test_with_one_worker_a_search_repeats_exactly(search: Search) -> None:
     ]
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
     first, second, other = (
-        search(name, trials=6, pruner=pruner, seed=seed)[columns].to_dict("records")
+        search(name, trials=4, pruner=pruner, seed=seed)[columns].to_dict("records")
         for name, seed in [("a", 5), ("b", 5), ("c", 6)]
     )
     assert first == second

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import librosa
@@ -144,3 +145,11 @@ def test_a_build_that_is_killed_leaves_nothing_in_the_way(
     assert _files(tmp_path) == [store.folder.name]
     assert len(store.places) == len(tracks)
     assert np.array_equal(store.mels, open_store(store.folder, MEL64).mels)
+
+
+def test_a_track_that_changed_since_it_was_audited_is_not_stored(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    changed = replace(tracks[0], path=tracks[1].path)
+    store = _build((changed, *tracks[1:]), tmp_path)
+    assert store.places.keys() == {track.content for track in tracks[1:]}

@@ -1,0 +1,53 @@
+"""Weights that are a file on the head reach the nodes that lack it: through Ray, once a node."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from genre_core.errors import InputError
+from genre_core.node_cache import NodeCache
+from genre_core.starting_points import weights_identity
+
+
+class WeightsFiles:
+    """Reads files of weights for others; lives in one process on the head."""
+
+    def read(self, path: str) -> NDArray[np.uint8]:
+        """The file's bytes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            return np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise InputError(
+                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}"
+            ) from error
+
+
+def on_this_node(backbone: str, weights: str, *, identity: str, files: Any, cache: NodeCache) -> str:
+    """What this node calls these weights: as the head does, or a copy's path where it has no such file.
+
+    Args:
+        backbone: whose weights they are.
+        weights: what the head calls them, see `Recipe.weights`.
+        identity: what tells them from others, on the head.
+        files: the `WeightsFiles` process.
+        cache: this node's.
+    """
+    if weights_identity(backbone, weights) == identity:
+        return weights
+    name = f"weights-{identity}{Path(weights).suffix}"
+    with cache.making(name):
+        if (copy := cache.find(name)) is None:
+            content: NDArray[np.uint8] = ray.get(files.read.remote(weights))
+            cache.make_room(content.nbytes)
+            with cache.new(name) as partial:
+                content.tofile(partial)
+            copy = cache.find(name)
+    assert copy, "it has just been written"
+    return str(copy)
