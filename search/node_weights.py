@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from genre_core.errors import InputError
 from genre_core.node_cache import NodeCache
-from genre_core.starting_points import weights_identity
 
 
 class WeightsFiles:
@@ -29,17 +28,17 @@ class WeightsFiles:
             ) from error
 
 
-def on_this_node(backbone: str, weights: str, *, identity: str, files: Any, cache: NodeCache) -> str:
+def on_this_node(weights: str, *, here: str, identity: str, files: Any, cache: NodeCache) -> str:
     """What this node calls these weights: as the head does, or a copy's path where it has no such file.
 
     Args:
-        backbone: whose weights they are.
         weights: what the head calls them, see `Recipe.weights`.
-        identity: what tells them from others, on the head.
+        here: what tells those of this name on this node from others.
+        identity: the same of those on the head.
         files: the `WeightsFiles` process.
         cache: this node's.
     """
-    if weights_identity(backbone, weights) == identity:
+    if here == identity:
         return weights
     name = f"weights-{identity}{Path(weights).suffix}"
     with cache.making(name):

@@ -28,6 +28,7 @@ from genre_core.network import ToImage, allow_tf32, build
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, Segments, level_statistics
+from genre_core.starting_points import weights_identity
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search import node_weights
 from search.gpu_memory import GpuMemory
@@ -270,8 +271,8 @@ def cut_and_prepared(
     network = build(
         recipe.backbone,
         weights=node_weights.on_this_node(
-            recipe.backbone,
             recipe.weights,
+            here=weights_identity(recipe.backbone, recipe.weights),
             identity=working_set.weights[recipe.backbone],
             files=weights_files,
             cache=node_cache,

@@ -39,6 +39,7 @@ NEVER_LOADED = {
     "search.checkpoints": ("torch", "ray", "optuna", "typer"),
     "search.cluster_file": ("torch", "ray", "optuna", "typer"),
     "search.mending": ("torch", "typer"),
+    "search.node_weights": ("torch", "optuna", "typer"),
     "search.predictions": ("ray", "optuna", "typer"),
     "search.verdict": ("torch", "ray", "optuna", "typer"),
     "search.models": ("torch", "ray", "optuna", "typer"),
