@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -106,12 +107,15 @@ def cut(mel: NDArray[np.float16], starts: Iterable[int], segment_frames: int) ->
 
 
 def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
-    """Power in mel bands, [mels, frames], in blocks of frames; silence stands before the track and after it."""
+    """Power in mel bands, [mels, frames], in blocks of frames; silence stands before the track and after it.
+
+    The last block is longer than the others and never a frame alone, which would be summed in another order.
+    """
     frames, half = 1 + len(samples) // front_end.hop_length, front_end.n_fft // 2
+    firsts = range(0, max(frames - _BLOCK_FRAMES, 1), _BLOCK_FRAMES)
     blocks = []
-    for first in range(0, frames, _BLOCK_FRAMES):
-        last = min(first + _BLOCK_FRAMES, frames) - 1
-        begin, end = first * front_end.hop_length - half, last * front_end.hop_length + half
+    for first, after in pairwise([*firsts, frames]):
+        begin, end = first * front_end.hop_length - half, (after - 1) * front_end.hop_length + half
         around = pad(samples[max(begin, 0) : end], (max(-begin, 0), max(end - len(samples), 0)))
         blocks.append(_mel(front_end, window)(around).T)
     return torch.cat(blocks).T

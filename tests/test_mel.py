@@ -1,11 +1,17 @@
 """The front end against librosa's, on noise, tones and silence."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import librosa
 import numpy as np
 import pytest
 import torch
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
+from genre_core.audio import read
+from genre_core.corpus import AUDIO_NAME
 from genre_core.errors import InputError
 from genre_core.mel import (
     DYNAMIC_RANGE_DB,
@@ -17,6 +23,7 @@ from genre_core.mel import (
 )
 
 TOLERANCE_DB = 0.1
+SOUNDTRACKS = Path(__file__).parents[2] / "shared" / "data" / "soundtracks"
 
 
 def _sounds() -> dict[str, np.ndarray]:
@@ -71,11 +78,24 @@ def test_a_front_end_that_is_not_there_is_the_users_mistake() -> None:
         front_end("mel256")
 
 
-@pytest.mark.parametrize("seconds", [0.5, 30.0, 100.0])
+def _one_after_the_other(folder: Path) -> np.ndarray:
+    """Half a minute or more of a folder's clips."""
+    if not folder.exists():
+        pytest.skip("needs real music in ../shared/data")
+    clips = sorted(path for path in folder.rglob("*") if AUDIO_NAME.search(path.name))
+    return np.concatenate([read(path, SAMPLE_RATE) for path in clips[:: len(clips) // 11]])
+
+
+@pytest.mark.parametrize("sound", ["noise", "generated", "real", 1, 1024, 1025, 1026, 2048, 2049])
 @pytest.mark.parametrize("name", FRONT_ENDS)
-def test_in_blocks_a_mel_is_what_it_is_at_once_to_the_bit(name: str, seconds: float) -> None:
+def test_in_blocks_a_mel_is_what_it_is_at_once_to_the_bit(name: str, sound: str | int, music: Path) -> None:
+    """Of music, of noise, and of so many frames of noise."""
     kind = front_end(name)
-    waveform = np.random.default_rng(0).standard_normal(int(seconds * kind.sample_rate)).astype(np.float32)
+    if sound in ("generated", "real"):
+        waveform = _one_after_the_other(music if sound == "generated" else SOUNDTRACKS)
+    else:
+        samples = 70 * SAMPLE_RATE if sound == "noise" else int(sound) * kind.hop_length - 1
+        waveform = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     at_once = [
         AmplitudeToDB("power", DYNAMIC_RANGE_DB)(
             MelSpectrogram(
@@ -92,3 +112,19 @@ def test_in_blocks_a_mel_is_what_it_is_at_once_to_the_bit(name: str, seconds: fl
         for window in kind.windows
     ]
     assert torch.equal(log_mel(waveform, kind), torch.stack(at_once))
+
+
+def test_ten_minutes_take_little_more_memory_than_their_mel() -> None:
+    """At once their spectra would take 400 MB; the mel takes 13."""
+    script = """
+import resource
+import numpy as np
+from genre_core.mel import front_end, log_mel
+log_mel(np.zeros(22_050, np.float32), front_end("mel128"))
+waveform = np.zeros(600 * 22_050, np.float32) + 0.1
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+log_mel(waveform, front_end("mel128"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    assert grown < 150_000, f"{grown} KiB"
