@@ -91,16 +91,26 @@ def inspect(path: Path) -> AudioFacts:
         for block in _blocks(file):
             digest.update(block.data)
             frames += len(block)
-            peak = max(peak, _peak(block))
+            peak = max(peak, peak_of(block))
         facts = AudioFacts(
             seconds=frames / file.samplerate,
             sample_rate=file.samplerate,
             channels=file.channels,
             content=digest.hexdigest(),
         )
+    refuse_silence(peak)
+    return facts
+
+
+def peak_of(samples: Samples) -> float:
+    """Largest amplitude, 0 of nothing; not finite if any sample is not."""
+    return max(float(samples.max(initial=0)), -float(samples.min(initial=0)))
+
+
+def refuse_silence(peak: float) -> None:
+    """Raise BadAudio for sound whose largest amplitude means silence."""
     if peak < SILENCE_PEAK:
         raise BadAudio(Reason.SILENT, f"nothing above {SILENCE_DBFS:.0f} dBFS")
-    return facts
 
 
 @contextmanager
@@ -152,15 +162,10 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
     buffer = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     frames = 0
     while len(block := file.read(out=buffer)):
-        if not (peak := _peak(block)) <= LOUDEST:
+        if not (peak := peak_of(block)) <= LOUDEST:
             reason = Reason.TOO_LOUD if np.isfinite(peak) else Reason.NOT_FINITE
             raise BadAudio(reason, f"first within {len(block)} frames of frame {frames}")
         frames += len(block)
         yield block
     if not frames:
         raise BadAudio(Reason.EMPTY)
-
-
-def _peak(block: Samples) -> float:
-    """Largest amplitude; not finite if any sample is not."""
-    return max(float(block.max()), -float(block.min()))

@@ -18,11 +18,7 @@ from urllib.request import Request, urlopen
 from genre_core.errors import InputError
 from genre_core.whole_file import PARTIAL, whole_file
 
-HASH_DIGITS = {
-    "md5": 32,
-    "sha1": 40,
-    "sha256": 64,
-}  # hexadecimal digits of the checksums that publishers give
+HASH_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}  # hexadecimal digits of what publishers give
 BLOCK = 2**20  # bytes read at a time
 MEBIBYTE = 2**20  # bytes
 SILENCE = 30.0  # s without a byte after which a connection is taken to be dead

@@ -20,7 +20,6 @@ from scipy.special import softmax
 from torch import Tensor
 
 from genre_core import audio
-from genre_core.audio import SILENCE_DBFS, SILENCE_PEAK, BadAudio, Reason
 from genre_core.errors import InputError
 from genre_core.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.model_folder import CARD, WEIGHTS, read_card
@@ -123,8 +122,7 @@ class Model:
             BadAudio: the file cannot be read, or there is nothing to hear in it.
         """
         waveform = audio.read(Path(path), self.front_end.sample_rate)
-        if np.abs(waveform).max(initial=0) < SILENCE_PEAK:
-            raise BadAudio(Reason.SILENT, f"nothing above {SILENCE_DBFS:.0f} dBFS")
+        audio.refuse_silence(audio.peak_of(waveform))
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
         mel = stored_mel(np.pad(waveform, (0, max(missing, 0))), self.front_end)
         starts = segment_starts(len(mel), self.segment_frames, self._segments_per_track)

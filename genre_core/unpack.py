@@ -16,9 +16,7 @@ from genre_core.download import BLOCK, Report, mebibytes
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
-EXPANSION = (
-    20  # times an archive's own size that it may unpack to; audio gains next to nothing, tables up to 5
-)
+EXPANSION = 20  # times its own size that an archive may unpack to; audio gains little, tables up to 5
 SMALL = 2**20  # bytes that any archive may unpack to
 HEADER = 512  # bytes that a file counts for besides its content, so that empty ones cannot be without number
 

@@ -21,6 +21,7 @@ from search.terminal import (
     cache_folder,
     complain,
     console,
+    disk_full,
     show,
 )
 
@@ -265,8 +266,7 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
     except OSError as error:
         if not (is_full(error) and (folder / "config.yaml").exists()):
             raise
-        message = f"the disk is full; make room, then go on with: genre-search resume {folder}"
-        raise typer.Exit(complain(message, USER_MISTAKE)) from error
+        raise disk_full(f"genre-search resume {folder}") from error
     trials = read_trials(folder)
     show(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
     if not complete:

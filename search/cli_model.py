@@ -9,12 +9,12 @@ import typer
 from search.terminal import (
     FAILED,
     INTERRUPTED,
-    USER_MISTAKE,
     Cache,
     RunFolder,
     cache_folder,
     complain,
     console,
+    disk_full,
     show,
 )
 
@@ -70,8 +70,7 @@ def finish(
     except (OSError, SafetensorError) as error:
         if not is_full(error):
             raise
-        message = f"the disk is full; make room, then go on with: genre-search finish {run}"
-        raise typer.Exit(complain(message, USER_MISTAKE)) from error
+        raise disk_full(f"genre-search finish {run}") from error
     show(*verdict(run))
     typer.echo(f"use a model: genre-search predict {run}/finish/MODEL FILE...")
 

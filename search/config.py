@@ -18,6 +18,8 @@ from genre_core.recipe import Recipe
 from genre_core.synthetic import SyntheticCorpus
 from search.space import Settings, Space, choices, ends
 
+NAMED_WEIGHTS = ("imagenet", "random")
+"""Values of `weights` that are no path."""
 BUILTIN = "builtin"
 """The value of `data` that stands for the built-in corpus."""
 
@@ -141,6 +143,11 @@ class SearchConfig(Settings):
         return self.weights.get(backbone, "imagenet")
 
     @property
+    def weights_are_files(self) -> bool:
+        """Whether any backbone's weights are at a path."""
+        return any(self.weights_of(backbone) not in NAMED_WEIGHTS for backbone in self.backbones)
+
+    @property
     def backbones(self) -> tuple[str, ...]:
         """All backbones that may be drawn."""
         return choices(self.space.backbone)
@@ -211,9 +218,9 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
             raise InputError(f"a path must lead somewhere, but {value!r} does not: {error}") from error
 
     weights = (
-        absolute(config.weights, "imagenet", "random")
+        absolute(config.weights, *NAMED_WEIGHTS)
         if isinstance(config.weights, str)
-        else {backbone: absolute(value, "imagenet", "random") for backbone, value in config.weights.items()}
+        else {backbone: absolute(value, *NAMED_WEIGHTS) for backbone, value in config.weights.items()}
     )
     return config.model_copy(update={"data": absolute(config.data, BUILTIN), "weights": weights})
 

@@ -20,6 +20,7 @@ from genre_core.corpus import Corpus, load_corpus
 from genre_core.errors import InputError
 from genre_core.intervals import bootstrap
 from genre_core.metrics import confusion_matrix, scores
+from genre_core.model_folder import CARD, WEIGHTS
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays
 from search import final_trial, launch, leaderboard, prepare
@@ -27,8 +28,7 @@ from search.config import SearchConfig
 from search.driver import driving
 from search.final_trial import TRAINED_ON, FinalModel
 from search.launch import Place
-from search.models import CARD, WEIGHTS, final_model, write_model
-from search.node_weights import WeightsFiles
+from search.models import final_model, write_model
 from search.prepare import Screen
 from search.results import (
     FINISH,
@@ -158,7 +158,7 @@ def _train(
     screen: Screen,
 ) -> None:
     """Each model is on disk before the next one is waited for."""
-    given, weights_files = ray.put(working_set), launch.process(WeightsFiles)
+    given, weights_files = ray.put(working_set), launch.weights_files(config)
     train = _remote(final_trial.train, config, place)
     with screen.progress("Training on train and validation") as report:
         trained = _each(missing, lambda model: train.remote(model, given, weights_files), config, place)

@@ -262,7 +262,7 @@ def _trainable(
             validation=prepared.validation,
             weights=prepared.weights,
         ),
-        weights_files=process(WeightsFiles),
+        weights_files=weights_files(config),
         shelf=shelf,
         checkpoints=checkpoints,
         arrivals=arrivals,
@@ -296,6 +296,11 @@ def working_set(
         epoch_limit=config.epoch_limit,
         checkpoints=config.checkpoint_budget > 0,
     )
+
+
+def weights_files(config: SearchConfig) -> Any:
+    """Who reads weights for nodes that lack them; None where no weights are a file."""
+    return process(WeightsFiles) if config.weights_are_files else None
 
 
 def process(kind: type[Any], *arguments: Any) -> Any:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from genre_core.model_folder import CARD as CARD
-from genre_core.model_folder import WEIGHTS as WEIGHTS
+from genre_core.model_folder import CARD, WEIGHTS
 from genre_core.whole_file import PARTIAL
 
 

@@ -35,7 +35,7 @@ def on_this_node(weights: str, *, here: str, identity: str, files: Any, cache: N
         weights: what the head calls them, see `Recipe.weights`.
         here: what tells those of this name on this node from others.
         identity: the same of those on the head.
-        files: the `WeightsFiles` process.
+        files: the `WeightsFiles` process; None where no weights are a file.
         cache: this node's.
     """
     if here == identity:

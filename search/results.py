@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_core.errors import InputError
+from genre_core.metrics import SCORES
 from genre_core.whole_file import whole_file
 
 SCHEMA_VERSION = "3"
@@ -124,11 +125,7 @@ FINISH = _schema(
     ("epochs", _whole, "epochs"),
     ("val_f1", _real),
     ("test_loss", _real, "nats"),
-    *(
-        (f"test_{score}{end}", _real)
-        for score in ("accuracy", "precision", "recall", "f1")
-        for end in ("", "_low", "_high")
-    ),
+    *((f"test_{score}{end}", _real) for score in SCORES for end in ("", "_low", "_high")),
     ("f1_per_genre", pa.list_(_real)),
     ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
     ("seconds", _real, "s"),

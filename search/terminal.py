@@ -42,6 +42,11 @@ def show(*parts: Any) -> None:
         console().print(part, soft_wrap=True)
 
 
+def disk_full(go_on: str) -> typer.Exit:
+    """The end of a command on a full disk: one line that names the command to go on with."""
+    return typer.Exit(complain(f"the disk is full; make room, then go on with: {go_on}", USER_MISTAKE))
+
+
 def complain(error: object, code: int) -> int:
     """An error as one line on standard error; gives back the exit code."""
     typer.echo(f"error: {' '.join(str(error).split())}", err=True)
