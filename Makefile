@@ -1,10 +1,12 @@
-# make run: install and search the built-in corpus. make test: the same, and lint, types, tests.
+# make run: install and search the built-in corpus. make test: install, and lint, types, tests.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := $(BIN)/genre-search run --config configs/demo.yaml
 
-.PHONY: run test check bench chaos clean
+.PHONY: install run test check bench chaos clean
+
+install: .venv/installed
 
 run: .venv/installed
 	$(DEMO)

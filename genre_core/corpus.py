@@ -158,7 +158,7 @@ def _found(root: Path) -> list[Track]:
     tracks = []
     for entry in root.iterdir():
         if entry.is_dir() and not entry.name.startswith("."):
-            for path in _audio_below(entry):
+            for path in audio_below(entry):
                 folders = path.relative_to(entry).parts[:-1]
                 tracks.append(_track(root, path, entry.name, folders[0] if folders else ""))
         elif AUDIO_NAME.search(entry.name) and not entry.is_dir():
@@ -166,8 +166,11 @@ def _found(root: Path) -> list[Track]:
     return tracks
 
 
-def _audio_below(folder: Path) -> Iterator[Path]:
-    """Follows linked folders, each real folder once, so that a link to a parent comes to an end."""
+def audio_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder whose names mean audio, in order.
+
+    Follows linked folders, each real folder once, so that a link to a parent comes to an end.
+    """
 
     def refuse(error: OSError) -> NoReturn:
         raise error
@@ -179,7 +182,7 @@ def _audio_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        yield from (Path(here, name) for name in names if AUDIO_NAME.search(name))
+        yield from (Path(here, name) for name in sorted(names) if AUDIO_NAME.search(name))
 
 
 def _listed(manifest: Path) -> list[Track]:

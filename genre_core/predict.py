@@ -1,9 +1,10 @@
 """A finished model on new audio: how likely each genre is, for a whole track and over its time.
 
-from genre_core.predict import Model
+Three lines do it:
 
-model = Model.load("exported")
-print(model.predict("song.mp3"))
+    from genre_core.predict import Model
+    model = Model.load("exported")
+    print(model.predict("song.mp3"))
 """
 
 from collections.abc import Sequence
@@ -96,6 +97,8 @@ class Model:
                 precision=precision,
                 device=place,
             )
+            if (outputs := network.trained.get_submodule("head").out_features) != len(card["genres"]):
+                raise ValueError(f"{outputs} outputs for {len(card['genres'])} genres")
             model = cls(
                 network,
                 front_end=FrontEnd(**front_end),
@@ -124,7 +127,8 @@ class Model:
         waveform = audio.read(Path(path), self.front_end.sample_rate)
         audio.refuse_silence(audio.peak_of(waveform))
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
-        mel = stored_mel(np.pad(waveform, (0, max(missing, 0))), self.front_end)
+        whole = np.pad(waveform, (0, missing)) if missing > 0 else waveform
+        mel = stored_mel(whole, self.front_end)
         starts = segment_starts(len(mel), self.segment_frames, self._segments_per_track)
         probabilities = self._named(self._logits(mel, starts).mean(dim=0))
         return Prediction(

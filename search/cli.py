@@ -88,6 +88,10 @@ def run(
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Of the sampler and of every trial.")] = None,
     storage: Storage = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="An earlier search, whose trials this one learns from; repeatable."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5."),
@@ -119,6 +123,8 @@ def run(
         "seed": seed,
     }
     overrides = dict(settings.parse_override(text) for text in set_ or []) | _given(values, texts)
+    if warm_start:
+        overrides["warm_start"] = warm_start
     folder = runs / (name or _default_name(config))
     require_new(folder)
     loaded = settings.load(config, overrides)
@@ -168,7 +174,10 @@ def resume(
 
 @app.command()
 def results(
-    run: RunFolder,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folder of a search, runs/NAME; several to compare."),
+    ],
     top: Annotated[int, typer.Option(help="Rows to show.", min=1)] = 20,
     state: Annotated[str | None, typer.Option(help="Only COMPLETE, PRUNED, FAIL or RUNNING trials.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Only this backbone's trials.")] = None,
@@ -178,18 +187,35 @@ def results(
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="All columns of all rows, as CSV.")] = False,
 ) -> None:
-    """The leaderboard of a search, also while it runs."""
-    from search import leaderboard
-    from search.results import read_trials
+    """The leaderboard of a search, also while it runs; of several, side by side.
 
-    trials = read_trials(run)
+    Examples:
+
+      genre-search results runs/music --sort seconds --backbone resnet18
+
+      genre-search results runs/music runs/again --state complete
+    """
+    from search import comparison, leaderboard
+
+    several = len(runs) > 1
+    trials = comparison.read_together(runs)
     selected = leaderboard.select(trials, state=state, backbone=backbone, sort=sort)
     if csv:
         typer.echo(selected.to_csv(index=False), nl=False)
-    elif costs:
-        show(leaderboard.costs(selected))
-    else:
-        show(leaderboard.table(selected.head(top)), leaderboard.summary(trials))
+        return
+    for name in comparison.names(runs) if costs else []:
+        if several:
+            typer.echo(name)
+        show(leaderboard.costs(selected[selected["study"] == name]))
+    if costs:
+        return
+    if several:
+        show(*comparison.compare(runs, trials))
+    show(leaderboard.table(selected.head(top), of_several=several))
+    if not several:
+        show(leaderboard.summary(trials))
+    for run, name in zip(runs, comparison.names(runs), strict=True):
+        show(*leaderboard.undriven(run, trials[trials["study"] == name]))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""After a search: the honest winner, and the model to use."""
+"""After a search: the honest winner, the report, and the model to use."""
 
 import sys
 from pathlib import Path
@@ -46,6 +46,9 @@ def finish(
 
       genre-search finish runs/music --top 5 --seeds 5
     """
+    from search.results import require_run
+
+    require_run(run)
     from safetensors import SafetensorError
 
     from search.checkpoints import is_full
@@ -53,10 +56,8 @@ def finish(
     from search.display import Display
     from search.finish import FinishFailed
     from search.finish import finish as finish_run
-    from search.results import require_run
     from search.verdict import verdict
 
-    require_run(run)
     given = {"address": address, "workers": workers}
     config = load(run / "config.yaml", {key: value for key, value in given.items() if value is not None})
     places: dict[str, Any] = {"folder": run.absolute(), "cache": cache_folder(cache)}
@@ -72,43 +73,93 @@ def finish(
             raise
         raise disk_full(f"genre-search finish {run}") from error
     show(*verdict(run))
-    typer.echo(f"use a model: genre-search predict {run}/finish/MODEL FILE...")
+    typer.echo(f"genre-search report {run}    genre-search export {run}")
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Without it, report.html in the run's folder."),
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """One HTML page with everything that a search found, also while it runs.
+
+    Examples:
+
+      genre-search report runs/music
+
+      genre-search report runs/music -o music.html
+    """
+    from search.report import write_report
+
+    page = out or run / "report.html"
+    write_report(run, page, cache=cache_folder(cache))
+    typer.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A new folder; without it, RUN/export.")
+    ] = None,
+    trial: Annotated[
+        int | None, typer.Option(metavar="N", help="Another kept trial's model than the winner.")
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also as ONNX, held against PyTorch.")] = False,
+) -> None:
+    """The winner as a folder to use and to share: tensors, card, README and, if asked for, ONNX.
+
+    Examples:
+
+      genre-search export runs/music
+
+      genre-search export runs/music music-model --onnx
+    """
+    from search.export import export as export_run
+
+    place = folder or run / "export"
+    exported = export_run(run, place, trial=trial, onnx=onnx)
+    typer.echo(f"{place}: {exported.model}")
+    if exported.difference is not None:
+        typer.echo(f"model.onnx: probabilities differ from PyTorch's by {exported.difference:.1e} at most")
+    typer.echo(f"genre-search predict {place} FILE...")
 
 
 @app.command()
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder: one of RUN/models or RUN/finish.")
+        Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's: then its winner.")
     ],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Audio files and folders; - for a list on standard input."),
+        typer.Argument(metavar="FILE...", help="Audio files and folders; - for paths on standard input."),
     ],
     over_time: Annotated[bool, typer.Option("--over-time", help="Also segment by segment.")] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each file.")] = False,
 ) -> None:
-    """How likely each genre is, for each file; a bad file is a line with its reason, and exit code 1 at the end.
+    """How likely each genre is, for each file; a bad one is a line with its reason, and exit code 1 at the end.
 
     Examples:
 
-      genre-search predict runs/music/models/trial-00012-epoch-007 song.mp3
+      genre-search predict runs/music song.mp3 more-songs
 
-      find ~/music -name '*.flac' | genre-search predict runs/music/finish/trial-00012-seed-1 - --json
+      find ~/music -name '*.flac' | genre-search predict runs/music/export --json -
     """
-    import json
-
     from genre_core.audio import BadAudio
     from genre_core.predict import Model
-    from search.predictions import as_line, as_record, listed
+    from search.chosen_model import model_folder
+    from search.predictions import as_json, as_rows, heard, titles
 
-    loaded, failed = Model.load(model), False
-    for path in listed(files, sys.stdin):
-        try:
-            found = loaded.predict(path, over_time=over_time)
-        except BadAudio as error:
-            failed = True
-            typer.echo(json.dumps({"path": path, "error": str(error)}) if json_lines else f"{path}: {error}")
-        else:
-            typer.echo(json.dumps(as_record(path, found)) if json_lines else as_line(path, found))
+    loaded, failed = Model.load(model_folder(model)), False
+    if not json_lines:
+        typer.echo(titles(loaded.genres))
+    for path, found in heard(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time):
+        failed |= isinstance(found, BadAudio)
+        rows = as_rows(loaded.genres, path, found, loaded.segment_seconds)
+        typer.echo(as_json(path, found) if json_lines else rows)
     if failed:
         raise typer.Exit(FAILED)

@@ -133,6 +133,10 @@ class SearchConfig(Settings):
     """Seconds (or 90s, 30m, 2h) after which an epoch is taken to hang: its worker is ended, which is a death."""
     checkpoint_budget: float = Field(default=20.0, ge=0)
     """GiB in the run's folder for running trials' checkpoints. 0 keeps none: a trial that is cut off begins anew."""
+    warm_start: tuple[Name, ...] = ()
+    """Folders of earlier searches whose trials the sampler and the pruner know from the start."""
+    mlflow: Name | None = None
+    """Where MLflow is told of every trial: the address of its server, or sqlite:///FILE."""
     provenance: dict[str, Any] | None = None
     """Written by a run: versions and the corpus it saw. Ignored when read."""
 
@@ -166,11 +170,19 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
         raise InputError(_one_line(error)) from error
-    if config.storage and "@" in config.storage:
-        raise InputError(
-            "--storage must hold no keys, for the run's config.yaml would hold them too, but got an address with @; "
-            "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as your cloud's own tools do"
-        )
+    for option, address, way_out in (
+        (
+            "--storage",
+            config.storage,
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as your cloud's own tools do",
+        ),
+        ("mlflow", config.mlflow, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ):
+        if address and "@" in address:
+            raise InputError(
+                f"{option} must hold no keys, for the run's config.yaml would hold them too, "
+                f"but got an address with @; give them as {way_out}"
+            )
     config = _with_absolute_paths(config)
     _check_space(config)
     return config
@@ -222,7 +234,12 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
         if isinstance(config.weights, str)
         else {backbone: absolute(value, *NAMED_WEIGHTS) for backbone, value in config.weights.items()}
     )
-    return config.model_copy(update={"data": absolute(config.data, BUILTIN), "weights": weights})
+    paths = {
+        "data": absolute(config.data, BUILTIN),
+        "weights": weights,
+        "warm_start": tuple(absolute(run) for run in config.warm_start),
+    }
+    return config.model_copy(update=paths)
 
 
 class _Loader(yaml.SafeLoader):

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genre_core.corpus import Corpus, load_corpus, write_corpus
 from genre_core.segments import SegmentArrays
 from genre_core.whole_file import whole_file
-from search import cluster, prepare, study
+from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
 from search.driver import driving
@@ -70,7 +70,10 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     """
     require_new(folder)
     _sampler(config, asked=0), _pruner(config)  # mistakes are told before anything is spent
+    tracking.callbacks(config.mlflow, folder.name)
+    earlier = warm_start.read_earlier(config)
     prepared = prepare.prepare(config, cache=cache, screen=screen)
+    warm_start.require_same_data(config, earlier, prepared.corpus)
     with screen.searching(), placed(config, _bytes(prepared)) as place:
         if config.precision == "auto":
             config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
@@ -80,7 +83,9 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
             write_corpus(prepared.corpus, folder / "corpus.parquet")
             _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=False):
-                return _search(config, prepared, _open_study(config, folder), folder, cache, screen, place)
+                the_study = _open_study(config, folder)
+                _teach(the_study, config, earlier, prepared, screen)
+                return _search(config, prepared, the_study, folder, cache, screen, place)
 
 
 def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
@@ -100,11 +105,17 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
             return True
+        tracking.callbacks(config.mlflow, folder.name)
+        earlier = (
+            [] if the_study.asked else warm_start.read_earlier(config)
+        )  # the driver died before its first trial
         tracks = load_corpus(folder / "corpus.parquet")
+        warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)
         with screen.searching(), placed(config, _bytes(prepared)) as place:
             _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=True):
+                _teach(the_study, config, earlier, prepared, screen)
                 return _search(config, prepared, the_study, folder, cache, screen, place)
 
 
@@ -158,7 +169,7 @@ def _search(
         arrivals=process(Arrivals, min(place.workers, config.trials - the_study.ended)),
     )
     started = time.monotonic()
-    _tune(config, trainable, place, searcher, scheduler)
+    _tune(config, trainable, place, searcher, scheduler, tracking.callbacks(config.mlflow, folder.name))
     passed = time.monotonic() - started
     interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
     recorder.end(None if interrupted else "time budget reached")
@@ -167,6 +178,19 @@ def _search(
         if error := the_study.all_failed():
             raise SearchFailed(error)
     return not interrupted
+
+
+def _teach(
+    the_study: Study,
+    config: SearchConfig,
+    earlier: Sequence[warm_start.Earlier],
+    prepared: Prepared,
+    screen: Screen,
+) -> None:
+    """Tell the study what earlier searches tried, before it is asked for anything."""
+    warm_start.teach(the_study, config, earlier, weights=prepared.weights, say=screen.say)
+    if earlier:  # of the same seed, it would draw the same again
+        the_study.use(_sampler(config, asked=len(the_study.known)))
 
 
 def _recorder(config: SearchConfig, the_study: Study, folder: Path, screen: Screen) -> Recorder:
@@ -185,8 +209,8 @@ def _open_study(config: SearchConfig, folder: Path) -> Study:
     journal = folder / "study.journal"
     study.mend_journal(journal)
     opened = Study(journal, name=folder.name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
-    if opened.asked:
-        opened.use(_sampler(config, asked=opened.asked))
+    if there := opened.asked + len(opened.known):
+        opened.use(_sampler(config, asked=there))
     return opened
 
 
@@ -316,6 +340,7 @@ def _tune(
     place: Place,
     searcher: StudySearcher,
     scheduler: StudyScheduler,
+    callbacks: list[tune.Callback],
 ) -> None:
     """Ray Tune's loop: from the first trial to the last, the end of the time, or Ctrl-C."""
     try:
@@ -325,6 +350,7 @@ def _tune(
             resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
             search_alg=searcher,
             scheduler=scheduler,
+            callbacks=callbacks,
             num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
             time_budget_s=config.time_budget,
             reuse_actors=True,
@@ -336,4 +362,6 @@ def _tune(
     except TuneError as error:
         if isinstance(error.__context__, OSError):  # of ours, such as a full disk; Tune keeps its text only
             raise error.__context__ from error
+        if told := tracking.explained(error.__context__):
+            raise told from error
         raise

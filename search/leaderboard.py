@@ -10,7 +10,8 @@ from rich.text import Text
 
 from genre_core.errors import InputError
 from search.display import STATE_STYLE, STATE_WORD, duration, score
-from search.results import read_epochs, read_trials
+from search.driver import is_driven
+from search.results import RUNNING, read_epochs, read_trials
 from search.space import Space
 
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
@@ -54,13 +55,14 @@ def select(
     return trials.sort_values(keys, ascending=ascending, na_position="last", ignore_index=True)
 
 
-def table(trials: pd.DataFrame) -> Table:
-    """Trials as a table for the screen."""
+def table(trials: pd.DataFrame, *, of_several: bool = False) -> Table:
+    """Trials as a table for the screen; of several runs, each with its run's name."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in _TITLES:
-        shown.add_column(title, justify="left" if title in ("state", "backbone") else "right", no_wrap=True)
+    for title in ("run", *_TITLES) if of_several else _TITLES:
+        left = title in ("run", "state", "backbone")
+        shown.add_column(title, justify="left" if left else "right", no_wrap=True)
     for _, row in trials.iterrows():
-        shown.add_row(*_cells(row))
+        shown.add_row(*([row.study] if of_several else []), *_cells(row))
     return shown
 
 
@@ -75,6 +77,16 @@ def summary(trials: pd.DataFrame) -> Text:
     for reason, count in trials["error"].value_counts().head(3).items():
         text.append(f"\n{count} failed: {reason}", style="red")
     return text
+
+
+def undriven(run: Path, trials: pd.DataFrame) -> list[Text]:
+    """That trials of a run are RUNNING with nobody to drive them, and how to go on; nothing where all is well."""
+    running = int((trials["state"] == RUNNING).sum())
+    if not running or is_driven(run):
+        return []
+    said = "1 trial is" if running == 1 else f"{running} trials are"
+    text = f"{said} RUNNING, but no process here drives {run}; go on with: genre-search resume {run}"
+    return [Text(text, style="yellow")]
 
 
 def _sharing(trials: pd.DataFrame) -> str:
@@ -129,7 +141,7 @@ def winner(run: Path) -> list[Any]:
 def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
     """The command that runs one trial again, to the same numbers on the same machine."""
     fixed = {f"space.{name}": row[name] for name in Space.model_fields}
-    fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null"}
+    fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null", "warm_start": "[]"}
     settings = " ".join(f"--set {shlex.quote(f'{key}={_plain(value)}')}" for key, value in fixed.items())
     return f"genre-search run --config {shlex.quote(str(run / 'config.yaml'))} {settings}"
 

@@ -29,9 +29,10 @@ def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -
     """
     for partial in (run / "results").rglob(f".*{PARTIAL}"):
         partial.unlink()
+    own = {trial.number for trial in study.trials}
     for pattern in ("results/epochs/trial-*", "checkpoints/trial-*", "models/trial-*"):
         for path in run.glob(pattern):
-            if int(path.name[6:11]) >= len(study.trials):  # of a copy that is newer than its journal
+            if int(path.name[6:11]) not in own:  # of a copy that is newer than its journal
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     ended = {row["trial"]: row for row in _table(run) if row["state"] != RUNNING}
     begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]

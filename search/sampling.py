@@ -69,16 +69,16 @@ class StudySearcher(Searcher):
 def sample(trial: BaseTrial, config: SearchConfig) -> Recipe:
     """Draw a recipe, or what was drawn; the frozen depth's range is that of the backbone drawn first."""
     space = config.space
-    backbone = _draw(trial, "backbone", space.backbone)
+    backbone = draw(trial, "backbone", space.backbone)
     values = {
-        name: _draw(trial, name, getattr(space, name))
+        name: draw(trial, name, getattr(space, name))
         for name in type(space).model_fields
         if name not in ("backbone", "frozen_blocks")
     }
     return Recipe(
         backbone=backbone,
         weights=config.weights_of(backbone),
-        frozen_blocks=_draw_depth(trial, backbone, space.frozen_blocks),
+        frozen_blocks=draw_depth(trial, backbone, space.frozen_blocks),
         precision="float32" if config.precision == "auto" else config.precision,
         seed=config.seed,
         **config.training.model_dump(),
@@ -86,7 +86,7 @@ def sample(trial: BaseTrial, config: SearchConfig) -> Recipe:
     )
 
 
-def _draw(trial: BaseTrial, name: str, value: Any) -> Any:
+def draw(trial: BaseTrial, name: str, value: Any) -> Any:
     """A fixed value as it is; one of a choice or a range as Optuna suggests."""
     if isinstance(value, FloatRange):
         return trial.suggest_float(name, value.low, value.high, log=value.log, step=value.step)
@@ -97,11 +97,11 @@ def _draw(trial: BaseTrial, name: str, value: Any) -> Any:
     return value
 
 
-def _draw_depth(trial: BaseTrial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
+def draw_depth(trial: BaseTrial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
     """Each backbone's depth is a parameter of its own, for the ranges differ."""
     name = f"frozen_blocks_{backbone}"
     if isinstance(value, DepthRange):
         n_blocks = len(block_names(backbone))
         return trial.suggest_int(name, value.low, n_blocks if value.high == "all" else value.high)
-    depth: int = _draw(trial, name, value)
+    depth: int = draw(trial, name, value)
     return depth

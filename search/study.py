@@ -21,6 +21,8 @@ ERROR = "error"
 """User attribute of a failed trial: why."""
 BEST_EPOCH = "best_epoch"
 """User attribute: the epoch whose F1 is the trial's value."""
+WARM_START = "warm_start"
+"""User attribute of a trial of an earlier search: the folder it is from, and its number there."""
 
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
@@ -50,7 +52,10 @@ _SAMPLER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class Study:
-    """An Optuna study by trial number: ask, report, and tell once how each trial ended."""
+    """An Optuna study by trial number: ask, report, and tell once how each trial ended.
+
+    What an earlier search tried may stand in it too, for the sampler and the pruner alone: it counts nowhere.
+    """
 
     def __init__(self, journal: Path, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
         """Open the study in this journal file, or create it: it maximises validation F1.
@@ -99,8 +104,20 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, as Optuna has them."""
-        return self._study.get_trials(deepcopy=False)
+        """The search's own trials, as Optuna has them."""
+        return [
+            trial for trial in self._study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs
+        ]
+
+    @property
+    def known(self) -> set[tuple[str, int]]:
+        """Folder and number of each trial of an earlier search."""
+        every = self._study.get_trials(deepcopy=False)
+        return {tuple(trial.user_attrs[WARM_START]) for trial in every if WARM_START in trial.user_attrs}
+
+    def learn(self, trial: FrozenTrial) -> None:
+        """Let the sampler and the pruner know of a trial that an earlier search ended."""
+        self._study.add_trial(trial)
 
     def trial(self, number: int) -> Trial:
         """A running trial, which gives its parameters again when they are suggested again."""

@@ -77,8 +77,8 @@ def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
     return Text(
         f"The test part of {run} was read once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "
         f"{len(finish)} models trained on train and validation, seeds {', '.join(map(str, seeds))} for each "
-        f"configuration.\nScores are means over seeds; in brackets {CONFIDENCE:.0%} bootstrap intervals over "
-        f"tracks, of {RESAMPLES} resamples. Another look needs another search."
+        f"configuration.\nAnother look needs another search. Scores are means over seeds, which vary by ±; in "
+        f"brackets {CONFIDENCE:.0%} bootstrap intervals over tracks, of {RESAMPLES} resamples."
     )
 
 
@@ -91,12 +91,11 @@ def _table(*titles: str) -> Table:
 
 def _configurations(found: pd.DataFrame) -> Table:
     shown = _table(
-        *("rank", "trial", "backbone", "frozen", "lr", "momentum", "epochs", "val F1"),
-        *("test F1", "", "seeds ±", "min-max", "accuracy", "precision", "recall"),
+        *("trial", "backbone", "frozen", "lr", "momentum", "epochs", "val F1"),
+        *("test F1", "", "seeds ±", "min-max"),
     )
     for _, row in found.iterrows():
         shown.add_row(
-            str(row["rank"]),
             str(row.trial),
             row.backbone,
             f"{row.frozen_blocks}/{len(block_names(row.backbone))}",
@@ -105,7 +104,6 @@ def _configurations(found: pd.DataFrame) -> Table:
             str(row.epochs),
             f"{row.val_f1:.3f}",
             *_spread(row, "f1"),
-            *(f"{row[f'test_{name}']:.3f}" for name in ("accuracy", "precision", "recall")),
         )
     return shown
 

@@ -3,12 +3,16 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -278,6 +282,25 @@ def test_a_search_that_is_driven_is_not_finished_beside_it(copy: Path, cache: Pa
     assert not (copy / "finish").exists()
 
 
+def test_a_worker_that_dies_is_followed_by_another(copy: Path, cache: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(_kill_one_at_work)
+        assert _finish(copy, cache, top=1, seeds=1).count(" epochs ") == 1
+        assert killed.result()
+
+
+def _kill_one_at_work() -> bool:
+    """Kill the first worker that trains, whichever process of this test's Ray it is."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if process.cmdline()[:1] == ["ray::train"]:
+                    process.kill()
+                    return True
+    return False
+
+
 def test_a_model_whose_worker_keeps_dying_is_told_of_and_the_test_part_stays_unread(
     copy: Path, cache: Path
 ) -> None:
@@ -300,6 +323,9 @@ def test_the_verdict_gives_means_spread_and_intervals_over_seeds_and_says_what_i
     )
     for number in (own.mean(), own.std(), own.min(), own.max()):
         assert f"{number:.3f}" in text
+    first = text.splitlines()[3].split()
+    assert first[:2] == [str(rows["trial"][0]), "resnet18"]
+    assert f"{own.mean():.3f}" in first
     assert "seeds 1, 2 for each" in text
     assert "2000 resamples" in text
     for genre, f1 in zip(
@@ -310,18 +336,16 @@ def test_the_verdict_gives_means_spread_and_intervals_over_seeds_and_says_what_i
         assert any(line.split()[:2] == [genre, f"{f1:.3f}"] for line in text.splitlines())
 
 
-def test_the_command_tells_what_is_on_record_and_refuses_another_look(
+def test_the_command_tells_what_is_on_record_and_where_to_go_from_there(
     finished: Path, genre_search: Command, tmp_path: Path
 ) -> None:
     shown = genre_search("finish", finished)
     assert shown.returncode == 0, shown.stderr
     assert "was read once, at 2" in shown.stdout
-    assert shown.stdout.splitlines()[-1].startswith("use a model: genre-search predict")
-    for arguments, words in (
-        ((finished, "--top", 1), "error: --top must be 2"),
-        ((tmp_path,), "error: RUN must be the folder of a search"),
-    ):
-        refused = genre_search("finish", *arguments)
-        assert refused.returncode == 2
-        assert refused.stderr.startswith(words)
-        assert refused.stderr.count("\n") == 1
+    assert (
+        shown.stdout.splitlines()[-1] == f"genre-search report {finished}    genre-search export {finished}"
+    )
+    refused = genre_search("finish", tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: RUN must be the folder of a search")
+    assert refused.stderr.count("\n") == 1

@@ -1,67 +1,222 @@
-"""A finished model on files: as its trial heard them, of any length, and a bad file is a line."""
+"""A finished model on files: as its trial heard them, of any length and format, and a bad file is a line."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import Command
 
+from genre_core import predict
+from genre_core.audio import BadAudio
 from genre_core.corpus import load_corpus
 from genre_core.errors import InputError
 from genre_core.predict import Model
 
 RATE = 22_050
+NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
 
 
-@pytest.fixture
-def model(run: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(run: Path) -> Path:
     """One of the models that a search has kept."""
     return min((run / "models").iterdir())
 
 
-def test_files_are_heard_as_the_trial_heard_them(model: Path, run: Path) -> None:
-    card, loaded = json.loads((model / "model.json").read_text()), Model.load(model)
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return Model.load(folder)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute of noise, half a second of it, four formats of ten seconds, and what is no music."""
+    songs = tmp_path_factory.mktemp("songs")
+    (songs / "sub").mkdir()
+    soundfile.write(songs / "long.flac", NOISE, RATE)
+    soundfile.write(songs / "short.flac", NOISE[: RATE // 2], RATE)
+    stereo = np.stack([NOISE[: 10 * RATE] * 2**15] * 2, axis=1).astype(np.int16)
+    for suffix in ("wav", "flac", "ogg", "mp3"):
+        soundfile.write(songs / "sub" / f"ten.{suffix}", stereo, RATE)
+    soundfile.write(songs / "sub" / "._hidden.wav", NOISE[:RATE], RATE)
+    (songs / "notes.txt").write_text("no name of music")
+    (songs / "text.wav").write_text("not audio")
+    return songs
+
+
+def test_files_are_heard_as_the_trial_heard_them(folder: Path, model: Model, run: Path) -> None:
+    card = json.loads((folder / "model.json").read_text())
     tracks = load_corpus(run / "corpus.parquet").part("validation")
     assert [track.track_id for track in tracks] == card["split"]["validation"]
-    heard = [list(loaded.predict(track.path).probabilities.values()) for track in tracks]
-    np.testing.assert_allclose(heard, card["validation_probabilities"], rtol=1e-4)
+    heard = [list(model.predict(track.path).probabilities.values()) for track in tracks]
+    np.testing.assert_allclose(heard, card["validation_probabilities"], atol=1e-6)
 
 
-def test_a_track_of_any_length_is_heard_whole(model: Path, tmp_path: Path) -> None:
-    loaded = Model.load(model)
-    noise = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
-    soundfile.write(tmp_path / "long.flac", noise, RATE)
-    soundfile.write(tmp_path / "short.flac", noise[: RATE // 2], RATE)
-    long, short = (loaded.predict(tmp_path / f"{name}.flac", over_time=True) for name in ("long", "short"))
+def test_a_track_of_any_length_is_heard_from_its_beginning_to_its_end(model: Model, songs: Path) -> None:
+    long, short = (model.predict(songs / f"{name}.flac", over_time=True) for name in ("long", "short"))
     assert (long.padded, short.padded) == (False, True)
-    assert long.seconds == 60
-    assert len(short.over_time) == 1
+    assert (long.seconds, short.seconds) == (60, 0.5)
+    assert [stretch.start for stretch in short.over_time] == [0]
+    assert short.over_time[0].probabilities == short.probabilities
     starts = np.array([stretch.start for stretch in long.over_time])
-    assert (np.diff(starts) <= loaded.segment_seconds + 1e-6).all()
-    assert starts[-1] == pytest.approx(60 - loaded.segment_seconds, abs=0.1)
+    assert starts[0] == 0
+    np.testing.assert_allclose(np.diff(starts)[:-1], model.segment_seconds)
+    assert np.diff(starts)[-1] <= model.segment_seconds
+    assert starts[-1] + model.segment_seconds == pytest.approx(60, abs=0.1)
     for found in (long, short, *long.over_time):
         assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_bad_file_is_a_line_and_the_others_are_heard(
-    model: Path, music: Path, tmp_path: Path, genre_search: Command
+def test_a_stretch_of_a_track_is_heard_as_if_it_were_the_track(
+    model: Model, songs: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.wav").write_text("not audio")
-    good = music / "jazz" / "jazz.00000.wav"
-    done = genre_search("predict", model, tmp_path, "-", "--json", input=f"{good}\n")
+    stretch = model.predict(songs / "long.flac", over_time=True).over_time[4]
+    frames = model.segment_frames * model.front_end.hop_length
+    first = round(stretch.start * RATE)
+    soundfile.write(tmp_path / "cut.flac", NOISE[first : first + frames - 1], RATE)
+    alone = model.predict(tmp_path / "cut.flac")
+    assert not alone.padded
+    assert stretch.probabilities == pytest.approx(alone.probabilities, abs=0.05), (
+        "but for the frames at its ends"
+    )
+
+
+def test_any_format_that_keeps_the_samples_is_heard_alike(model: Model, songs: Path) -> None:
+    flac, wav, ogg, mp3 = (model.predict(songs / "sub" / f"ten.{s}") for s in ("flac", "wav", "ogg", "mp3"))
+    assert flac == wav
+    assert abs(mp3.seconds - 10) < 0.1
+    assert set(ogg.probabilities) == set(model.genres)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_text("text"), "unreadable"),
+        (lambda path: path.mkdir(), "unreadable: a folder, not a file"),
+        (lambda path: None, "unreadable: No such file"),
+        (lambda path: soundfile.write(path, np.zeros(RATE), RATE), "silent: nothing above -80 dBFS"),
+        (lambda path: soundfile.write(path, np.zeros(0), RATE), "empty"),
+    ],
+    ids=["text", "a folder", "nothing", "silence", "no samples"],
+)
+def test_what_cannot_be_heard_has_its_reason(
+    make: Callable[[Path], object], reason: str, model: Model, tmp_path: Path
+) -> None:
+    make(tmp_path / "a.wav")
+    with pytest.raises(BadAudio, match=reason):
+        model.predict(tmp_path / "a.wav")
+
+
+def _card(**changes: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "model.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "model.json").unlink(), "lacks model.json; give one of RUN/models"),
+        (lambda folder: shutil.rmtree(folder), "lacks model.safetensors and model.json"),
+        (lambda folder: (folder / "model.json").write_text("{"), "must be JSON, but is damaged"),
+        (lambda folder: (folder / "model.json").write_text("[]"), "something is amiss"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 999), "something is amiss"),
+        (_card(genres=None), "something is amiss"),
+        (_card(genres=["jazz"]), "something is amiss"),
+        (_card(recipe={"backbone": "vgg16", "precision": "float32"}), "something is amiss"),
+        (_card(recipe={"backbone": "vgg17", "precision": "float32"}), "something is amiss"),
+        (_card(front_end={"windows": [2048]}), "something is amiss"),
+    ],
+    ids=[
+        "card",
+        "folder",
+        "cut card",
+        "list",
+        "cut tensors",
+        "no genres",
+        "genres",
+        "family",
+        "name",
+        "front end",
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_line(
+    damage: Callable[[Path], object], words: str, folder: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    damage(copy)
+    with pytest.raises(InputError, match=words):
+        Model.load(copy)
+
+
+def test_folders_and_lists_are_heard_in_order_and_a_bad_file_is_a_line(
+    run: Path, songs: Path, genre_search: Command, tmp_path: Path
+) -> None:
+    (empty := tmp_path / "empty").mkdir()
+    listed = f"{songs}/long.flac\n\n{songs}/nowhere.mp3\n{empty}\n{songs}/sub\n"
+    done = genre_search("predict", run, songs, "-", "--json", input=listed)
     assert done.returncode == 1, done.stderr
-    bad, heard = (json.loads(line) for line in done.stdout.splitlines())
-    assert bad["error"].startswith("unreadable")
-    assert heard["path"] == str(good)
-    assert max(heard["probabilities"], key=heard["probabilities"].get) == heard["genre"]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    sub = [f"sub/ten.{suffix}" for suffix in ("flac", "mp3", "ogg", "wav")]
+    names = ["long.flac", "short.flac", "text.wav", *sub, "long.flac", "nowhere.mp3", empty, *sub]
+    assert [row["path"] for row in rows] == [str(songs / name) for name in names]
+    bad = {Path(row["path"]).name: row["error"] for row in rows if "error" in row}
+    assert bad == {
+        "text.wav": "unreadable: Format not recognised.",
+        "nowhere.mp3": "unreadable: No such file or directory",
+        "empty": "empty: a folder without audio",
+    }
+    for row in (row for row in rows if "error" not in row):
+        assert max(row["probabilities"], key=row["probabilities"].get) == row["genre"]
+        assert row["padded"] == row["path"].endswith("short.flac")
+        assert row["over_time"] == []
 
 
-def test_what_is_no_model_is_refused_in_a_line(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lacks model\.safetensors and model\.json"):
-        Model.load(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:999])
-    (tmp_path / "model.json").write_text((model / "model.json").read_text())
-    with pytest.raises(InputError, match="something is amiss"):
-        Model.load(tmp_path)
+def test_the_table_has_a_column_for_each_genre_and_a_row_for_each_stretch(
+    folder: Path, model: Model, songs: Path, genre_search: Command
+) -> None:
+    done = genre_search("predict", folder, songs / "sub" / "ten.wav", songs / "short.flac", "--over-time")
+    assert done.returncode == 0, done.stderr
+    titles, *rows = (line.split() for line in done.stdout.splitlines())
+    assert titles == ["genre", *model.genres, "seconds", "file"]
+    expected = model.predict(songs / "sub" / "ten.wav", over_time=True)
+    assert rows[0][0] == expected.genre
+    assert rows[0][1:-2] == [f"{value:.3f}" for value in expected.probabilities.values()]
+    assert [row[-2] for row in rows[:3]] == ["0.0-10.0", "0.0-3.0", "3.0-5.9"]
+    assert len(rows) == 1 + len(expected.over_time) + 2
+    assert "short.flac' is shorter than a segment, 2.97 s: padded with silence" in done.stdout
+
+
+def test_rows_come_as_they_are_ready_and_a_reader_that_goes_away_is_no_error(
+    folder: Path, songs: Path
+) -> None:
+    command = [str(Path(sys.executable).parent / "genre-search"), "predict", str(folder), "--json", "-"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdin.write(os.fsencode(songs / "short.flac") + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["padded"], "before the list has ended"
+        process.stdout.close()
+        process.stdin.write(b"nowhere.wav\n" * 3)
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_the_three_lines_that_are_promised_work(
+    folder: Path, songs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promised = [line[4:] for line in str(predict.__doc__).splitlines() if line.startswith("    ")]
+    assert len(promised) == 3
+    script = "\n".join(promised).replace("exported", str(folder))
+    exec(script.replace("song.mp3", str(songs / "sub" / "ten.mp3")), {})
+    assert capsys.readouterr().out.startswith("Prediction(genre='")

@@ -1,0 +1,223 @@
+"""What a search found, on one page: an HTML file that holds all it needs, made at any time from the run's folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from plotly.offline import get_plotlyjs
+
+from genre_core.audit import reason_counts
+from genre_core.corpus import SPLITS, Corpus, load_corpus
+from genre_core.whole_file import whole_file
+from search import charts, config, leaderboard
+from search.charts import Figure
+from search.config import SearchConfig
+from search.display import STATE_WORD, duration
+from search.driver import is_driven
+from search.importance import FEWEST_TRIALS, FROZEN, Importance, importances, seed_noise
+from search.results import read_epochs, read_finish, read_test_tracks, read_trials, require_run
+from search.space import Space
+from search.time_spent import TimeSpent, time_spent
+from search.verdict import configurations
+from search.worst_tracks import WrongTrack, kept_card, worst_tracks
+
+MAIN = ("learning_rate", "momentum", FROZEN)
+"""Hyperparameters that are shown against each other."""
+REASONS = 5
+"""Reasons of failures that are named."""
+
+_Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that a page says of a run."""
+
+    run: Path
+    written: datetime
+    going_on: bool
+    """Whether a driver was at work when this was read."""
+    settings: SearchConfig
+    corpus: Corpus
+    trials: pd.DataFrame
+    """The best first; with the column frozen_share."""
+    epochs: pd.DataFrame
+    finish: pd.DataFrame
+    """Of the final models; empty before `finish`."""
+    final: pd.DataFrame
+    """The final configurations, the winner first: means over seeds, with intervals."""
+    importances: Mapping[str, Importance]
+    time: TimeSpent | None
+    """None before an epoch is done."""
+    worst: Sequence[WrongTrack] | None
+    """None where the best trial's model is not kept."""
+
+    @property
+    def backbones(self) -> list[str]:
+        """In the order in which they have their colours."""
+        return list(self.settings.backbones)
+
+    @property
+    def best(self) -> _Row | None:
+        """The best trial's row."""
+        scored = self.trials[self.trials["val_f1"].notna()]
+        return dict(scored.iloc[0]) if len(scored) else None
+
+    @property
+    def best_epoch(self) -> _Row | None:
+        """Its best epoch's row."""
+        if (best := self.best) is None:
+            return None
+        rows = self.epochs[
+            (self.epochs["trial"] == best["trial"]) & (self.epochs["epoch"] == best["best_epoch"])
+        ]
+        # an epoch that only the study remembers, after a crash, has a score and no matrix
+        return dict(rows.iloc[0]) if len(rows) and rows.iloc[0]["confusion"] is not None else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State -> trials."""
+        counts = self.trials["state"].value_counts()
+        return {state: int(counts.get(state, 0)) for state in STATE_WORD}
+
+
+def write_report(run: Path, out: Path, *, cache: Path) -> None:
+    """Make the page of a run, whether or not it has ended; nothing of the run is changed.
+
+    Args:
+        run: the run's folder.
+        out: the HTML file, replaced whole.
+        cache: where spectrograms are kept.
+
+    Raises:
+        InputError: the folder holds no run, or a file of it is damaged.
+    """
+    text = page(facts(run, cache=cache))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def facts(run: Path, *, cache: Path) -> Facts:
+    """Read a run."""
+    require_run(run)
+    settings = config.load(run / "config.yaml", {})
+    corpus = load_corpus(run / "corpus.parquet")
+    trials = leaderboard.select(read_trials(run))
+    finish = read_finish(run)
+    trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
+    card = kept_card(run, int(trials["trial"].iloc[0])) if len(trials) else None
+    store = cache / "spectrograms" / str((settings.provenance or {}).get("spectrograms"))
+    return Facts(
+        run=run,
+        written=datetime.now(UTC),
+        going_on=is_driven(run),
+        settings=settings,
+        corpus=corpus,
+        trials=trials,
+        epochs=read_epochs(run),
+        finish=finish,
+        final=configurations(finish, read_test_tracks(run), corpus.genres),
+        importances=importances(run / "study.journal"),
+        time=time_spent(trials) if trials["seconds"].notna().any() else None,
+        worst=worst_tracks(card, corpus, spectrograms=store) if card else None,
+    )
+
+
+def page(facts: Facts) -> str:
+    """The facts as HTML."""
+    here = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(here),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "title": charts.title, "count": "{:,}".format}
+    figures = _figures(facts)
+    plain = json.dumps(
+        {name: {k: f[k] for k in ("data", "layout")} for name, f in figures.items()}, allow_nan=False
+    )
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        figures=figures,
+        figures_json=Markup(plain.replace("<", "\\u003c")),
+        plotly=Markup(get_plotlyjs()),
+        style=Markup((here / "report.css").read_text(encoding="utf-8")),
+        script=Markup((here / "report.js").read_text(encoding="utf-8")),
+        **_tables(facts, figures),
+    )
+
+
+def _figures(facts: Facts) -> dict[str, Figure]:
+    """Name -> figure, of all that there is data for."""
+    trials, backbones = facts.trials, facts.backbones
+    if facts.best is None:
+        return {}
+    figures = {"history": charts.history(trials, backbones)}
+    curves = charts.curves(trials, facts.epochs, backbones, facts.best["trial"])
+    figures |= {f"curves {backbone}": figure for backbone, figure in curves.items()}
+    if "all" in facts.importances:
+        figures["importance"] = charts.importance(facts.importances["all"], seed_noise(facts.finish))
+    varied = charts.sampled(trials, Space.model_fields)
+    figures |= {f"slice {name}": figure for name, figure in charts.slices(trials, backbones, varied).items()}
+    pairs = charts.contours(trials, backbones, [name for name in MAIN if name in varied])
+    for (x, y), group in pairs.items():
+        figures |= {f"contour {x} {y} {backbone}": figure for backbone, figure in group.items()}
+    figures |= {f"cost {name}": figure for name, figure in charts.costs(trials, backbones).items()}
+    if (epoch := facts.best_epoch) is not None:
+        genres, winner = facts.corpus.genres, facts.finish[facts.finish["rank"] == 1]
+        figures["confusion"] = charts.confusion(_matrix(epoch["confusion"]), genres)
+        if len(winner):
+            added_up = np.sum([_matrix(rows) for rows in winner["confusion"]], axis=0)
+            figures["confusion test"] = charts.confusion(added_up, genres)
+        test = np.mean(winner["f1_per_genre"].to_list(), axis=0).tolist() if len(winner) else None
+        figures["genres"] = charts.genre_scores(genres, list(epoch["f1_per_genre"]), test)
+    if facts.time:
+        figures["times"] = charts.times(facts.time)
+    return figures
+
+
+def _tables(facts: Facts, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """What the page shows in rows."""
+    trials, corpus = facts.trials, facts.corpus
+    parts = {part: corpus.part(part) for part in SPLITS}
+    return {
+        "marks": {backbone: charts.mark(facts.backbones, backbone) for backbone in facts.backbones},
+        "symbols": charts.SYMBOLS,
+        "fewest_trials": FEWEST_TRIALS,
+        "noise": seed_noise(facts.finish),
+        "excluded": reason_counts(corpus),
+        "parts": {
+            part: (len(tracks), sum(track.seconds or 0.0 for track in tracks))
+            for part, tracks in parts.items()
+        },
+        "genre_tracks": {
+            genre: {part: sum(track.genre == genre for track in tracks) for part, tracks in parts.items()}
+            for genre in corpus.genres
+        },
+        "errors": trials["error"].value_counts().head(REASONS).to_dict(),
+        "by_backbone": trials[trials["val_f1"].notna()]
+        .groupby("backbone")["val_f1"]
+        .agg(["count", "median", "max"]),
+        "fronts": {name: charts.pareto(trials, name) for name in ("seconds", "trainable_parameters")},
+        "slices": [name.removeprefix("slice ") for name in figures if name.startswith("slice ")],
+        "pairs": list(combinations([name for name in MAIN if f"slice {name}" in figures], 2)),
+        "by_f1": (trials["val_f1"].min(), trials["val_f1"].max()),
+        "rows": trials.astype(object).where(trials.notna(), None).to_dict("records"),
+    }
+
+
+def _matrix(rows: Any) -> NDArray[np.int64]:
+    """A confusion matrix as pandas gives it: an array of arrays."""
+    return np.array([list(row) for row in rows])
