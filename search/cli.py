@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from genre_core.errors import InputError
+from genre_core.families import BLOCKS
 from search import cli_data, cli_model
 from search.terminal import (
     FAILED,
@@ -28,8 +30,35 @@ from search.terminal import (
 if TYPE_CHECKING:
     from search.config import SearchConfig
 
+_IN_ORDER_OF_USE = (
+    *("run", "resume", "results", "best", "finish", "report", "export", "predict"),
+    *("data", "cluster", "version"),
+)
+
+
+class _Commands(TyperGroup):
+    """The commands, listed in the order in which they are used."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return sorted(self.commands, key=_IN_ORDER_OF_USE.index)
+
+
 app = typer.Typer(
-    help="Finds the best way to fine-tune an ImageNet CNN on mel spectrograms for music genre classification.",
+    cls=_Commands,
+    help="""Finds the best way to fine-tune an ImageNet CNN on mel spectrograms for music genre classification.
+
+    Examples, from a folder of music with a folder for each genre to a model:
+
+      genre-search run --data ~/music --trials 200 --name music
+
+      genre-search report runs/music
+
+      genre-search finish runs/music
+
+      genre-search export runs/music music-model
+
+      genre-search predict music-model song.mp3
+    """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -61,20 +90,25 @@ _SYSTEM_SAYS_NO = (
 @app.command()
 def run(
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file; see configs/. Without one, the defaults.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML file; see configs/. Without one, the defaults."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="A folder of genre folders, a manifest (CSV or Parquet), or `builtin`.")
+        str | None,
+        typer.Option(
+            metavar="PATH", help="A folder of genre folders, a manifest (CSV or Parquet), or `builtin`."
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the run's folder; without one, the time of day.")
+        str | None, typer.Option(metavar="NAME", help="Of the run's folder; without one, the time of day.")
     ] = None,
     trials: Annotated[str | None, typer.Option(metavar="N", help="How many trials.")] = None,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="End after so long: 90s, 30m, 2h.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, this machine.")
+        str | None,
+        typer.Option(metavar="HOST", help="A running Ray cluster, or `auto`; without one, this machine."),
     ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as many as fit.")
@@ -96,7 +130,7 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the runs.")] = Path("runs"),
     cache: Cache = None,
 ) -> None:
     """Search: sample, fine-tune and prune trials; keep every result.
@@ -140,7 +174,8 @@ def resume(
         str | None, typer.Option(metavar="TIME", help="End after so long from now: 90s, 30m, 2h.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, as before.")
+        str | None,
+        typer.Option(metavar="HOST", help="A running Ray cluster, or `auto`; without one, as before."),
     ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as before.")
@@ -148,7 +183,9 @@ def resume(
     storage: Storage = None,
     cache: Cache = None,
 ) -> None:
-    """Go on with a search that was cut off, or extend one: what has ended stays, what was running goes on.
+    """Go on with a search that was cut off, or extend one.
+
+    What has ended stays as it is; what was running goes on from its last checkpoint.
 
     Examples:
 
@@ -176,18 +213,34 @@ def resume(
 def results(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="The folder of a search, runs/NAME; several to compare."),
+        typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME; several to compare."),
     ],
-    top: Annotated[int, typer.Option(help="Rows to show.", min=1)] = 20,
-    state: Annotated[str | None, typer.Option(help="Only COMPLETE, PRUNED, FAIL or RUNNING trials.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Only this backbone's trials.")] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort by; scores from the best.")] = "val_f1",
+    top: Annotated[int, typer.Option(metavar="N", help="Rows to show.", min=1)] = 20,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only COMPLETE, PRUNED, FAIL or RUNNING trials.",
+            autocompletion=lambda: ["complete", "pruned", "fail", "running"],
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this backbone's trials.", autocompletion=lambda: list(BLOCKS)
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="What to sort by; scores from the best.")
+    ] = "val_f1",
     costs: Annotated[
         bool, typer.Option("--costs", help="What an epoch took, by backbone and frozen depth.")
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="All columns of all rows, as CSV.")] = False,
 ) -> None:
-    """The leaderboard of a search, also while it runs; of several, side by side.
+    """The leaderboard of a search, also while it runs, or of several.
+
+    Several stand side by side, with a line for each whose scores are not comparable to the first one's.
 
     Examples:
 
@@ -220,7 +273,12 @@ def results(
 
 @app.command()
 def best(run: RunFolder) -> None:
-    """The winning configuration, its curve, and the command that repeats it."""
+    """The winning settings, their curve, and how to repeat them.
+
+    Example:
+
+      genre-search best runs/music
+    """
     from search import leaderboard
 
     show(*leaderboard.winner(run))
@@ -232,7 +290,16 @@ def check_cluster(
         Path, typer.Argument(metavar="FILE", help="For `ray up`, or with a RayJob or RayCluster.")
     ],
 ) -> None:
-    """Say what is unsafe or does not fit in a cluster file; exits with 1 if anything is."""
+    """What is unsafe in a cluster file, or does not fit.
+
+    Exits with 1 if anything is.
+
+    Examples:
+
+      genre-search cluster check cluster.yaml
+
+      genre-search cluster check kubernetes/rayjob.yaml
+    """
     from search.cluster_file import check as problems_in
 
     for problem in (problems := problems_in(file)):

@@ -14,10 +14,17 @@ app = typer.Typer(help="Look at a corpus, make one, or get a published one.", no
 @app.command("check")
 def check(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
-    segment_seconds: Annotated[float, typer.Option(help="Shorter files are listed.")] = 3.0,
+    segment_seconds: Annotated[float, typer.Option(metavar="S", help="Shorter files are listed.")] = 3.0,
     cache: Cache = None,
 ) -> None:
-    """Decode every file and list what is wrong with each; exits with 1 if any is bad."""
+    """What is wrong with each file of a corpus.
+
+    Decodes every one; exits with 1 if any is bad.
+
+    Example:
+
+      genre-search data check ~/music
+    """
     from genre_core.audit import audit, copies_across, excluded_summary
     from genre_core.corpus import read_corpus
     from search.display import Display
@@ -45,12 +52,21 @@ def check(
 
 @app.command("get")
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="gtzan, fma_small, fma_medium or fma_large.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="gtzan, fma_small, fma_medium or fma_large.",
+            autocompletion=lambda: ["gtzan", "fma_small", "fma_medium", "fma_large"],
+        ),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is to be, or is already.")],
     split: Annotated[
         str | None,
         typer.Option(
-            help="Of gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks."
+            metavar="SPLIT",
+            help="Of gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks.",
+            autocompletion=lambda: ["filtered", "stratified"],
         ),
     ] = None,
     mirrors: Annotated[
@@ -58,9 +74,15 @@ def get(
         typer.Option(metavar="FILE", help="A YAML file of archives and mirrors in place of ours."),
     ] = None,
 ) -> None:
-    """Bring a published data set into a folder, and write its manifest.csv with groups and the split.
+    """Bring a published data set into a folder, ready to search.
 
     What is there already, unpacked or as an archive, is not downloaded; an interrupted call is gone on with.
+
+    Examples:
+
+      genre-search data get gtzan gtzan
+
+      genre-search data get fma_small fma --mirrors mirrors.yaml
     """
     from collections import Counter
 
@@ -88,12 +110,21 @@ def get(
 @app.command("make")
 def make(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    tracks_per_genre: Annotated[int, typer.Option(help="Files in each of the ten genres.")] = 20,
-    seconds: Annotated[float, typer.Option(help="Length of a file.")] = 12.0,
-    difficulty: Annotated[float, typer.Option(help="From 0, clear genres, to 1, blurred ones.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Another seed, other music.")] = 0,
+    tracks_per_genre: Annotated[int, typer.Option(metavar="N", help="Files in each of the ten genres.")] = 20,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Length of a file.")] = 12.0,
+    difficulty: Annotated[
+        float, typer.Option(metavar="X", help="From 0, clear genres, to 1, blurred ones.")
+    ] = 0.3,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other music.")] = 0,
 ) -> None:
-    """Write the built-in corpus: generated music in ten genres, as WAV files in the GTZAN layout."""
+    """Write the built-in corpus, music generated in ten genres.
+
+    As WAV files, laid out as GTZAN's.
+
+    Example:
+
+      genre-search data make made --tracks-per-genre 40 --difficulty 0.6
+    """
     from genre_core import synthetic
     from search.display import Display
 

@@ -31,14 +31,18 @@ def finish(
         int | None, typer.Option(metavar="N", min=1, help="Models of each, by other seeds; without it, 3.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or `auto`; without one, as before.")
+        str | None,
+        typer.Option(metavar="HOST", help="A running Ray cluster, or `auto`; without one, as before."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Models at a time; without it, as before.")
     ] = None,
     cache: Cache = None,
 ) -> None:
-    """The honest winner: retrain the best on train and validation, then read the test part, once.
+    """The honest winner: trained anew, and only then tested, once.
+
+    The best configurations are trained on train and validation together, each with several seeds, before the
+    test part is read. A finish that was cut off goes on when it is called again.
 
     Examples:
 
@@ -85,7 +89,7 @@ def report(
     ] = None,
     cache: Cache = None,
 ) -> None:
-    """One HTML page with everything that a search found, also while it runs.
+    """One HTML page with all that a search found, also while it runs.
 
     Examples:
 
@@ -104,14 +108,16 @@ def report(
 def export(
     run: RunFolder,
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="A new folder; without it, RUN/export.")
+        Path | None, typer.Argument(metavar="DIR", help="A new folder; without it, RUN/export.")
     ] = None,
     trial: Annotated[
         int | None, typer.Option(metavar="N", help="Another kept trial's model than the winner.")
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also as ONNX, held against PyTorch.")] = False,
 ) -> None:
-    """The winner as a folder to use and to share: tensors, card, README and, if asked for, ONNX.
+    """The winner as a folder to use and to share, also as ONNX.
+
+    The winner of `finish`, else the best by validation. The folder holds its tensors, its card and a README.
 
     Examples:
 
@@ -136,18 +142,22 @@ def predict(
     ],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Audio files and folders; - for paths on standard input."),
+        typer.Argument(metavar="FILE", help="Audio files and folders; - for paths on standard input."),
     ],
     over_time: Annotated[bool, typer.Option("--over-time", help="Also segment by segment.")] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each file.")] = False,
 ) -> None:
-    """How likely each genre is, for each file; a bad one is a line with its reason, and exit code 1 at the end.
+    """How likely each genre is, for each file, and over its time.
+
+    A bad file is a line with its reason, and exit code 1 at the end.
 
     Examples:
 
       genre-search predict runs/music song.mp3 more-songs
 
-      find ~/music -name '*.flac' | genre-search predict runs/music/export --json -
+      genre-search predict music-model --over-time song.mp3
+
+      find ~/music -name '*.flac' | genre-search predict music-model --json -
     """
     from genre_core.audio import BadAudio
     from genre_core.predict import Model

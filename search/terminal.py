@@ -16,7 +16,9 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 Cache = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for spectrograms, audits and the built-in corpus.", envvar="GENRE_SEARCH_CACHE"
+        metavar="DIR",
+        help="Folder for spectrograms, audits and the built-in corpus.",
+        envvar="GENRE_SEARCH_CACHE",
     ),
 ]
 

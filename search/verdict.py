@@ -74,9 +74,10 @@ def verdict(run: Path) -> list[Any]:
 
 def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
     moment, seeds = when_test_was_read(run), sorted(finish["seed"].unique())
+    models = "1 model" if len(finish) == 1 else f"{len(finish)} models"
     return Text(
         f"The test part of {run} was read once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "
-        f"{len(finish)} model{'s' if len(finish) > 1 else ''} trained on train and validation, seeds {', '.join(map(str, seeds))} for each "
+        f"{models} trained on train and validation, seeds {', '.join(map(str, seeds))} for each "
         f"configuration.\nAnother look needs another search. Scores are means over seeds, which vary by ±; in "
         f"brackets {CONFIDENCE:.0%} bootstrap intervals over tracks, of {RESAMPLES} resamples."
     )

@@ -71,7 +71,7 @@ def genre_search(cache: Path) -> Command:
 
     def call(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
         command = [str(Path(sys.executable).parent / "genre-search"), *map(str, arguments)]
-        environment = os.environ | {"GENRE_SEARCH_CACHE": str(cache)}
+        environment = os.environ | {"GENRE_SEARCH_CACHE": str(cache), "COLUMNS": "80"}
         return subprocess.run(
             command, capture_output=True, text=True, env=environment, timeout=150, check=False, **options
         )

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -19,20 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import typer.main
 from conftest import TRIALS, Command
 
 from genre_core.corpus import Corpus, load_corpus, write_corpus
-from search.cli import app
 from search.driver import driving
 from search.results import TRIALS as COLUMNS
 from search.results import read_epochs, read_trials
 
 TEXT = (Path(__file__).parents[1] / "docs" / "analysis.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-COMMANDS = [
-    line[2:] for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()
-]
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +115,6 @@ def test_runs_units_and_the_study_are_read(answers: dict[str, Any], run: Path) -
     }
     complete = trials[trials["state"] == "COMPLETE"]
     assert answers["study"].best_value == complete["val_f1"].max()
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_has_the_options_it_is_shown_with(command: str) -> None:
-    program, name, *arguments = shlex.split(command)
-    if program == "optuna-dashboard":
-        return
-    typer.main.get_command(app).commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
 def _free_port() -> int:

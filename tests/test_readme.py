@@ -1,35 +1,31 @@
 """What the README says is so: its commands parse, its tree is the code's own account, its paths exist."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 import yaml
+from commands import parsed, shown
+from conftest import sets
 
-from search.cli import app
 from search.config import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PYTHON = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-COMMANDS = [
-    line[2:].removeprefix(".venv/bin/")
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-]
+COMMANDS = shown(README)
+IN_DOCS = [command for path in (ROOT / "docs").glob("*.md") for command in shown(path.read_text())]
 MODULES = sorted(path for package in ("genre_core", "search") for path in (ROOT / package).glob("[a-z]*.py"))
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("genre-search")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c.startswith("genre-search")])
 def test_a_command_has_the_options_it_is_shown_with(command: str) -> None:
-    group = typer.main.get_command(app)
-    arguments = shlex.split(command)[1:]
-    while hasattr(group, "commands"):
-        group = group.commands[arguments.pop(0)]
-    parameters = group.make_context("genre-search", arguments).params
+    parameters = parsed(command)
     overrides = dict(text.split("=", 1) for text in parameters.get("set_") or [])
     config = parameters.get("config")
     load(ROOT / config if config else None, {k: yaml.safe_load(v) for k, v in overrides.items()})
@@ -38,6 +34,22 @@ def test_a_command_has_the_options_it_is_shown_with(command: str) -> None:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
 def test_a_make_target_exists(command: str) -> None:
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_three_commands_lead_from_a_folder_of_music_to_its_report(
+    music: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The first of them is what made the environment of these tests."""
+    text = README.split("From a clone of this repository to a report, three commands:")[1]
+    install, search, report = re.findall(r"^\$ (.*)$", text.split("```")[1], re.MULTILINE)
+    assert install == "make install"
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "music").symlink_to(music)
+    environment = os.environ | {"HOME": str(tmp_path), "GENRE_SEARCH_CACHE": str(cache)}
+    for command in (f"{search} {shlex.join(sets(trials=1))}", report):
+        subprocess.run(command, shell=True, cwd=tmp_path / "clone", env=environment, check=True, timeout=120)
+    assert (tmp_path / "clone/runs/music/report.html").stat().st_size > 0
 
 
 def test_every_command_is_known_to_these_tests() -> None:
