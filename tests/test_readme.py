@@ -71,6 +71,12 @@ def test_the_tree_names_nothing_that_is_not_there() -> None:
         assert (ROOT / folder).is_dir()
 
 
+def test_pictures_and_files_that_are_named_are_there() -> None:
+    named = re.findall(r"!\[.*\]\((.*)\)|`((?:benchmarks|configs|docs|genre_core|kubernetes)/[\w./-]+)`", README)
+    assert {picture for picture, _ in named if picture} == {"docs/report.png"}
+    assert not [path for pair in named for path in pair if not (ROOT / path).exists()]
+
+
 def test_the_settings_shown_are_legal(tmp_path: Path) -> None:
     for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
         (tmp_path / "c.yaml").write_text(block)
