@@ -12,6 +12,8 @@ import pytest
 import yaml
 from commands import parsed, shown
 from conftest import sets
+from ray.dashboard.modules.job.cli import job_cli_group as job_commands
+from ray.scripts.scripts import cli as ray_commands
 
 from search.config import load
 
@@ -52,9 +54,19 @@ def test_three_commands_lead_from_a_folder_of_music_to_its_report(
     assert (tmp_path / "clone/runs/music/report.html").stat().st_size > 0
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c.startswith("ray ")])
+def test_a_command_of_rays_has_the_options_it_is_shown_with(command: str) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    ray_commands.commands[name].make_context(name, arguments)
+    for inner in (argument for argument in arguments if argument.startswith("ray job submit")):
+        submitted, _, search = inner.partition(" -- ")
+        job_commands.commands["submit"].make_context("submit", [*shlex.split(submitted)[3:], "--", "it"])
+        assert parsed(search)["address"] == "auto"
+
+
 def test_every_command_is_known_to_these_tests() -> None:
     assert COMMANDS
-    assert all(command.startswith(("genre-search ", "make ")) for command in COMMANDS)
+    assert all(command.startswith(("genre-search ", "make ", "ray ")) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
@@ -72,7 +84,9 @@ def test_the_tree_names_nothing_that_is_not_there() -> None:
 
 
 def test_pictures_and_files_that_are_named_are_there() -> None:
-    named = re.findall(r"!\[.*\]\((.*)\)|`((?:benchmarks|configs|docs|genre_core|kubernetes)/[\w./-]+)`", README)
+    named = re.findall(
+        r"!\[.*\]\((.*)\)|`((?:benchmarks|configs|docs|genre_core|kubernetes)/[\w./-]+)`", README
+    )
     assert {picture for picture, _ in named if picture} == {"docs/report.png"}
     assert not [path for pair in named for path in pair if not (ROOT / path).exists()]
 
