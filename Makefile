@@ -12,7 +12,7 @@ run: .venv/installed
 	$(DEMO)
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

@@ -23,8 +23,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` to fill; on leaving without an error it becomes `path`, which may be empty."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    """Yield a new folder beside `path` to fill; on leaving without an error it becomes `path`, which may be empty.
+
+    One process at a time: what a killed one left of it goes.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from genre_core.model_folder import CARD, WEIGHTS
-from genre_core.whole_file import PARTIAL
+from genre_core.whole_file import PARTIAL, whole_folder
 
 
 class ModelShelf:
@@ -71,9 +71,6 @@ def final_model(run: Path, trial: int, seed: int) -> Path:
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
     """A model's folder; it appears whole or not at all."""
-    partial = place.with_suffix(PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
-    (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
-    partial.rename(place)
+    with whole_folder(place) as partial:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
+        (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from genre_core.errors import InputError
-from genre_core.whole_file import PARTIAL
+from genre_core.whole_file import PARTIAL, whole_folder
 
 INTERVAL_SECONDS = 30.0
 """About what a lost head costs."""
@@ -196,14 +196,11 @@ def fetch(address: str, name: str, folder: Path) -> None:
             f"NAME must be that of a search in the storage, but {_masked(address)} holds no {name}; "
             "see whether address and name are those of the search"
         )
-    partial = folder.with_name(f".{folder.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        for file in names:
-            place.get(file, partial / file)
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            for file in names:
+                place.get(file, partial / file)
     except _FAILURES as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise InputError(f"--storage {_masked(address)} broke off, try again: {_line(error)}") from error
 
 
