@@ -12,7 +12,7 @@ run: .venv/installed
 	$(DEMO)
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
@@ -24,7 +24,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
 
-# make chaos: searches are killed, their workers die, their nodes go; a quarter of an hour
+# make chaos: the tests that take long, then searches are killed, their workers die, their nodes go
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
 	PYTHONPATH=tests $(BIN)/python tests/chaos --results benchmarks/results/chaos.json

@@ -38,6 +38,7 @@ LEARNING_RATES, MOMENTA = (1e-3, 5e-2), (0.5, 0.95)
 CONTENDERS = {
     "a": ("ours.py", "genre-search"),
     "a warm": ("ours.py", "genre-search, its cache warm"),
+    "a bf16": ("ours.py", "genre-search, bfloat16"),
     "b": ("ours.py", "genre-search, sharing off"),
     "c": ("ray_tutorial.py", "Ray Tune's PyTorch tutorial"),
     "d": ("optuna_processes.py", "Optuna in processes"),
@@ -192,12 +193,13 @@ def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
     """One contender once, in a process group of its own; `a warm` finds the cache of the `a` before it."""
     place = scratch / f"{letter.replace(' ', '-')}-{repeat}"
     place.mkdir()
-    cache = scratch / f"cache-{letter[0]}-{repeat}"
+    cache = scratch / f"cache-{letter.removesuffix(' warm').replace(' ', '-')}-{repeat}"
     own = {
         "log": str(place / "log.jsonl"),
         "scratch": str(place / "scratch"),
         "cache": str(cache),
         "feature_cache": 0 if letter == "b" else 20,
+        "precision": "bfloat16" if letter == "a bf16" else "float32",
     }
     (place / "task.json").write_text(json.dumps(task | own))
     environment = os.environ | {

@@ -21,13 +21,6 @@ TRIALS = 8
 """Of the finished search that tests share."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those that share a Ray or a finished search stay in one of them."""
-    for item in items:
-        shares = {"small_ray", "run"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("shared" if shares else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""

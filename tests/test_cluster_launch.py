@@ -70,6 +70,7 @@ def _cluster_file() -> dict[str, Any]:
     return cluster
 
 
+@pytest.mark.long
 @pytest.mark.timeout(170)
 def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     lan: dict[str, Machine],

@@ -26,7 +26,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["gtzan", pytest.param("fma_small", marks=pytest.mark.long)])
 def test_from_the_archive_to_predictions(
     name: str, music: Path, genre_search: Command, tmp_path: Path
 ) -> None:

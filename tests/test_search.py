@@ -84,6 +84,7 @@ def test_with_and_without_the_shared_cache_a_search_finds_the_same(search: Searc
     assert with_ == without
 
 
+@pytest.mark.long
 def test_after_fifty_trials_the_worker_holds_no_more_memory_than_after_ten(search: Search) -> None:
     pruner = {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 0}
     trials = search(

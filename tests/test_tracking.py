@@ -74,6 +74,7 @@ def test_every_trial_arrives_with_its_recipe_and_its_scores(
         assert all(math.isfinite(value) for value in each.data.metrics.values())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_ray")
 def test_an_error_of_mlflows_ends_the_search_in_a_line_and_it_can_be_resumed(
     tiny: Callable[..., SearchConfig], cache: Path, store: Path, tmp_path: Path

@@ -55,6 +55,7 @@ def main(task: Task) -> None:
             "workers": task["workers"],
             "keep_models": 0,
             "feature_cache": task["feature_cache"],
+            "precision": task["precision"],
         },
     )
     folder = Path(task["scratch"]) / "run"
