@@ -365,7 +365,7 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
     if not complete:
         typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
         raise typer.Exit(INTERRUPTED)
-    typer.echo(f"genre-search best {folder}    genre-search results {folder}")
+    typer.echo(f"genre-search best {folder}    genre-search report {folder}")
 
 
 def _given(values: dict[str, str | None], texts: dict[str, str | None]) -> dict[str, Any]:
