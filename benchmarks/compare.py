@@ -46,7 +46,16 @@ CONTENDERS = {
 }
 """Letter -> script, and what it stands for."""
 
+DEPTHS = {
+    "nothing frozen": (0.0, 0.0),
+    "up to a half": (0.01, 0.49),
+    "a half or more": (0.5, 0.99),
+    "head only": (1.0, 1.0),
+}
+"""Frozen shares of the blocks, from and up to."""
+
 Run = dict[str, Any]
+Trial = dict[str, Any]
 
 
 def main() -> None:
@@ -61,7 +70,10 @@ def main() -> None:
                 runs.append(_run(letter, repeat, task, scratch))
                 print(_line(runs[-1]), flush=True)
                 _write(arguments, runs)
-    print(time_table(runs, arguments.target) if arguments.target else throughput_table(runs))
+    if arguments.target:
+        print(time_table(runs, arguments.target))
+    else:
+        print(throughput_table(runs), depth_table(runs), sep="\n\n")
 
 
 def throughput_table(runs: Sequence[Run]) -> str:
@@ -83,6 +95,23 @@ def throughput_table(runs: Sequence[Run]) -> str:
             f"{run['start']:.0f} s",
         ]
         lines.append(f"| ({letter}) {CONTENDERS[letter][1]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def depth_table(runs: Sequence[Run]) -> str:
+    """Markdown: (c)'s median seconds by backbone and frozen share, and how many times faster (a) and (a warm) were."""
+    letters = [letter for letter in ("c", "a", "a warm") if any(run["letter"] == letter for run in runs)]
+    if "c" not in letters:
+        return ""
+    seconds = {letter: _seconds(_best(runs, letter)) for letter in letters}
+    lines = [f"| backbone | {' | '.join(DEPTHS)} |", "|---" * (1 + len(DEPTHS)) + "|"]
+    for backbone in dict.fromkeys(sorted(key[0] for key in seconds["c"])):
+        cells = []
+        for low, high in DEPTHS.values():
+            keys = [k for k in seconds["c"] if k[0] == backbone and low <= _frozen_share(k) <= high]
+            ratios = [_median([seconds["c"][k] / seconds[letter][k] for k in keys]) for letter in letters[1:]]
+            cells.append(f"{_median([seconds['c'][k] for k in keys])} s: {', '.join(ratios)}")
+        lines.append(f"| {backbone} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -124,7 +153,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights", action="append", default=[], help="BACKBONE=PATH; others are random")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--cuts", type=int, default=4, help="evenly spread cuts of each backbone")
+    parser.add_argument("--trials", type=int, default=60, help="of each contender, without --target")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
@@ -148,7 +177,7 @@ def _task(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     pd.DataFrame([{name: getattr(track, name) for name in columns} for track in corpus.usable]).to_csv(
         manifest, index=False
     )
-    configurations = [] if arguments.target else _configurations(arguments.backbones, arguments.cuts)
+    configurations = [] if arguments.target else _configurations(arguments.backbones, arguments.trials)
     return {
         "manifest": str(manifest),
         "weights": dict(pair.split("=", 1) for pair in arguments.weights),
@@ -173,20 +202,18 @@ def _task(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
 
 
-def _configurations(backbones: Sequence[str], cuts: int) -> list[dict[str, Any]]:
-    """Every backbone at evenly spread cuts, from nothing frozen to the head only, in random order."""
+def _configurations(backbones: Sequence[str], trials: int) -> list[dict[str, Any]]:
+    """As a random search draws them, but each backbone as often: in random order, any cut as likely as any other."""
     random = np.random.default_rng(0)
-    drawn = [
+    return [
         {
-            "backbone": backbone,
-            "frozen_blocks": round(cut * len(block_names(backbone)) / (cuts - 1)),
+            "backbone": backbones[i],
+            "frozen_blocks": int(random.integers(len(block_names(backbones[i])), endpoint=True)),
             "learning_rate": float(np.exp(random.uniform(*np.log(LEARNING_RATES)))),
             "momentum": float(random.uniform(*MOMENTA)),
         }
-        for backbone in backbones
-        for cut in range(cuts)
+        for i in random.permutation(np.arange(trials) % len(backbones))
     ]
-    return [drawn[i] for i in random.permutation(len(drawn))]
 
 
 def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
@@ -251,11 +278,16 @@ def _lines(log: Path) -> list[dict[str, Any]]:
 
 
 def _summary(trials: Sequence[dict[str, Any]], began: float, workers: int) -> dict[str, float]:
-    """Start: until the first trial trains. Overhead: a worker's seconds between two trials."""
+    """Start: until the first trial trains. Overhead: a worker's seconds between two trials, each trial told its own."""
     if len(trials) <= workers:
         return {}
     starts = sorted(trial["began"] for trial in trials)
-    overhead = float(np.mean([gap for own in _lanes(trials, workers) for gap in own]))
+    followed = [pair for lane in _lanes(trials, workers) for pair in lane]
+    overhead = float(np.mean([later["began"] - earlier["ended"] for earlier, later in followed]))
+    for trial in trials:
+        trial["overhead"] = overhead  # of a worker's first trial, which has none before it
+    for earlier, later in followed:
+        later["overhead"] = later["began"] - earlier["ended"]
     busy = sum(trial["seconds"] for trial in trials) + len(trials) * overhead
     return {
         "start": starts[0] - began,
@@ -265,17 +297,15 @@ def _summary(trials: Sequence[dict[str, Any]], began: float, workers: int) -> di
     }
 
 
-def _lanes(trials: Sequence[dict[str, Any]], workers: int) -> list[list[float]]:
-    """Seconds between trials that followed each other: by process, or where each has its own, in their order."""
+def _lanes(trials: Sequence[Trial], workers: int) -> list[list[tuple[Trial, Trial]]]:
+    """Pairs of trials that followed each other: by process, or where each has its own, in their order."""
+    begun, ended = (sorted(trials, key=lambda trial: float(trial[moment])) for moment in ("began", "ended"))
     if "worker" not in trials[0]:
-        starts = sorted(trial["began"] for trial in trials)
-        ends = sorted(trial["ended"] for trial in trials)
-        return [[start - end for start, end in zip(starts[workers:], ends, strict=False)]]
-    lanes = []
-    for worker in {trial["worker"] for trial in trials}:
-        own = sorted((t for t in trials if t["worker"] == worker), key=lambda trial: float(trial["began"]))
-        lanes.append([later["began"] - earlier["ended"] for earlier, later in pairwise(own)])
-    return lanes
+        return [list(zip(ended, begun[workers:], strict=False))]
+    return [
+        list(pairwise([trial for trial in begun if trial["worker"] == worker]))
+        for worker in {trial["worker"] for trial in trials}
+    ]
 
 
 def _best(runs: Sequence[Run], letter: str) -> Run:
@@ -284,16 +314,18 @@ def _best(runs: Sequence[Run], letter: str) -> Run:
 
 def _ratios(reference: Run, run: Run) -> list[tuple[float, float]]:
     """For each configuration (share of the blocks that is frozen, the reference's seconds over the run's)."""
-    names = ("backbone", "frozen_blocks")
-    seconds = [
-        {tuple(t[n] for n in names): t["seconds"] + one["overhead"] for t in one["trials"]}
-        for one in (reference, run)
-    ]
-    return [
-        (key[1] / len(block_names(key[0])), seconds[0][key] / seconds[1][key])
-        for key in seconds[0]
-        if key in seconds[1]
-    ]
+    theirs, ours = _seconds(reference), _seconds(run)
+    return [(_frozen_share(key), theirs[key] / ours[key]) for key in theirs if key in ours]
+
+
+def _seconds(run: Run) -> dict[tuple[Any, ...], float]:
+    """Of each configuration, with its overhead."""
+    names = ("backbone", "frozen_blocks", "learning_rate", "momentum")
+    return {tuple(t[name] for name in names): t["seconds"] + t["overhead"] for t in run["trials"]}
+
+
+def _frozen_share(configuration: tuple[Any, ...]) -> float:
+    return float(configuration[1] / len(block_names(configuration[0])))
 
 
 def _median(ratios: Sequence[float]) -> str:

@@ -123,7 +123,7 @@ def main() -> None:
         scratch() as temporary,
         cluster.connected(None, data_bytes=0, folder=temporary),
     ):
-        place = launch._Place(workers=2, gpus=0.0, scratch=temporary)
+        place = launch.Place(workers=2, gpus=0.0, scratch=temporary)
         print(
             json.dumps(
                 vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), place)}, indent=1
@@ -131,7 +131,7 @@ def main() -> None:
         )
 
 
-def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch._Place) -> list[dict[str, float]]:
+def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Place) -> list[dict[str, float]]:
     """Milliseconds a trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
@@ -158,7 +158,7 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch._Pla
     scheduler = StudyScheduler(
         the_study, recorder, retries=0, epoch_limit=3600.0, go_on=searcher.go_on, forget=lambda number: None
     )
-    launch._tune(config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler)
+    launch._tune(config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler, [])
     rows = []
     for mark in MARKS:
         if mark > len(ended):

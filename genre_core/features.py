@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,16 +110,21 @@ class Features:
         """Pass all segments through the frozen blocks into files; False where that does not pay."""
         size, device = CHUNK[self._network.device.type], self._network.device
         start, source = self._source(names)
-        for _ in range(2):  # the first also pays for the kernels' preparation
-            costs = self._measure(source[:size], start)
+        chunks = iter(torch.split(source, size))
+        # two, for the first also pays for the kernels' preparation
+        measured = [self._measure(chunk, start) for chunk in islice(chunks, 2)]
+        second = measured[-1]
         with ExitStack() as stack:
             files = {
-                cut: stack.enter_context(self._new_file(names[cut - 1], costs[cut]))
-                for cut in self._worth_keeping(names, start, costs)
+                cut: stack.enter_context(self._new_file(names[cut - 1], second[cut]))
+                for cut in self._worth_keeping(names, start, second)
             }
             if not files:
                 return False
-            for chunk in torch.split(source, size):
+            for cut, file in files.items():
+                for passed in measured:
+                    file.write(passed[cut].rows.data)
+            for chunk in chunks:
                 for cut, rows in self._network.through(chunk.to(device), start=start):
                     if cut in files:
                         files[cut].write(_to_numpy(rows).data)
@@ -131,8 +137,8 @@ class Features:
                 return cut, rows
         return 0, self._segments.mels
 
-    def _measure(self, chunk: Tensor, start: int) -> dict[int, "_Cost"]:
-        """What a chunk's activations cost after each block."""
+    def _measure(self, chunk: Tensor, start: int) -> dict[int, "_Passed"]:
+        """A chunk's activations after each block, and what they cost."""
         device = self._network.device
         seconds, costs = 0.0, {}
         rows = chunk.to(device)
@@ -143,17 +149,17 @@ class Features:
             seconds += _now(device) - began
             began = _now(device)
             array = _to_numpy(rows.to("cpu", copy=True))
-            costs[cut] = _Cost(compute=seconds, copy=_now(device) - began, row=array[0])
+            costs[cut] = _Passed(compute=seconds, copy=_now(device) - began, rows=array)
         return costs
 
-    def _worth_keeping(self, names: list[str], start: int, costs: "dict[int, _Cost]") -> list[int]:
+    def _worth_keeping(self, names: list[str], start: int, costs: "dict[int, _Passed]") -> list[int]:
         """The cuts to keep: the one that is wanted, then those on the way while there is room to spare."""
         wanted = len(names)
         memory = MEMORY_SHARE * psutil.virtual_memory().available
         chosen: list[int] = []
         total = 0
         for cut in range(wanted, start, -1):
-            size = len(self._segments) * costs[cut].row.nbytes
+            size = len(self._segments) * costs[cut].rows[0].nbytes
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
             worth = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
             worth = worth and total + size <= memory and self._find(names[cut - 1]) is None
@@ -166,25 +172,25 @@ class Features:
         return chosen
 
     @contextmanager
-    def _new_file(self, name: str, cost: "_Cost") -> Iterator[BinaryIO]:
+    def _new_file(self, name: str, cost: "_Passed") -> Iterator[BinaryIO]:
         """A file in the cache, to be filled with all segments' rows in order."""
-        shape = (len(self._segments), *cost.row.shape)
-        header = {"descr": cost.row.dtype.str, "fortran_order": False, "shape": shape}
+        shape = (len(self._segments), *cost.rows.shape[1:])
+        header = {"descr": cost.rows.dtype.str, "fortran_order": False, "shape": shape}
         with self._cache.new(name) as partial, partial.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             yield file
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cost:
-    """Of one chunk at a cut."""
+class _Passed:
+    """A chunk at a cut: its activations, and what they cost."""
 
     compute: float
     """Seconds from the pass's start."""
     copy: float
     """Seconds to copy the activations to the host's memory."""
-    row: NDArray[Any]
-    """One segment's activations."""
+    rows: NDArray[Any]
+    """The chunk's activations."""
 
 
 def pays(compute: float, copy: float, *, epochs: int) -> bool:

@@ -4,6 +4,8 @@ NUMBER = "number"
 """In a Ray trial's config: Optuna's number of the trial."""
 RECIPE = "recipe"
 """In a Ray trial's config: the recipe, as a dictionary."""
+CUT_OFF = "cut_off"
+"""In a Ray trial's config: whether it has run before, so that there may be a checkpoint to go on from."""
 FINISHED = "finished"
 """In a worker's result: whether the fine-tune is at its own end.
 

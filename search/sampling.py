@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from search.config import SearchConfig
-from search.messages import NUMBER, RECIPE
+from search.messages import CUT_OFF, NUMBER, RECIPE
 from search.space import DepthRange, FloatRange, IntRange
 from search.study import Study
 
@@ -42,7 +42,7 @@ class StudySearcher(Searcher):
         """
         if len(self._live) >= self._workers:
             return None
-        if self._again:
+        if cut_off := bool(self._again):
             trial = self._study.trial(self._again.popleft())
         elif self._study.asked < self._config.trials:
             trial = self._study.ask()
@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
         recipe = sample(trial, self._config)
         self._live.add(trial_id)
         self._begin(trial.number, recipe)
-        return {NUMBER: trial.number, RECIPE: asdict(recipe)}
+        return {NUMBER: trial.number, RECIPE: asdict(recipe), CUT_OFF: cut_off}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

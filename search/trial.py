@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from genre_core.starting_points import weights_identity
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search import node_weights
 from search.gpu_memory import GpuMemory
-from search.messages import FAILED, FINISHED, NUMBER, RECIPE, TOLD
+from search.messages import CUT_OFF, FAILED, FINISHED, NUMBER, RECIPE, TOLD
 from search.start import wait_for_all
 from search.versions import versions
 
@@ -71,8 +72,9 @@ class WorkingSet:
 class GenreTrial(tune.Trainable):
     """One fine-tune at a time, an epoch a step. The process and its data stay for the next one."""
 
-    _fine_tune: FineTune | None
+    _fine_tune: FineTune | None = None
     _number: int
+    _cut_off: bool
     _recipe: Recipe
     _seconds: float
     _peak_memory: int
@@ -102,7 +104,10 @@ class GenreTrial(tune.Trainable):
         self._cache = NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
         self._gpu = gpu_memory(cache) if working_set.gpu_shared else None
+        self._sender = ThreadPoolExecutor(1)
+        self._copied: Future[None] | None = None  # when what is sent has been copied
         self._sent: Any | None = None  # a checkpoint on its way
+        self._empty = True
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -119,22 +124,26 @@ class GenreTrial(tune.Trainable):
             wait_for_all(self._arrivals)
             self._arrivals = None
         with ended_if_it_hangs(self._set.epoch_limit):
-            if not self._fine_tune and (told := self._go_on()):
-                return told
-            started = time.perf_counter()
-            try:
-                fine_tune, result = self._epoch()
-            except (Diverged, torch.OutOfMemoryError) as error:
+            self._wait_for_copy()
+            row = self._told_again() if self._cut_off else None
+            row = row or self._next_epoch()
+            if FAILED in row or row[FINISHED]:
                 self._let_go()
-                return {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-            self._keep_if_best(fine_tune, result)
-            self._seconds += time.perf_counter() - started
-            row = self._row(fine_tune, result)
-            if fine_tune.finished:
-                self._let_go()
-            else:
-                self._save(fine_tune, row)
-            return row
+        return row
+
+    def _next_epoch(self) -> dict[str, Any]:
+        """What the driver is told of an epoch, or of why there is none."""
+        started = time.perf_counter()
+        try:
+            fine_tune, result = self._epoch()
+        except (Diverged, torch.OutOfMemoryError) as error:
+            return {FAILED: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        self._keep_if_best(fine_tune, result)
+        self._seconds += time.perf_counter() - started
+        row = self._row(fine_tune, result)
+        if self._set.checkpoints and not fine_tune.finished:
+            self._copied = self._sender.submit(self._send, self._number, fine_tune, row)
+        return row
 
     def _row(self, fine_tune: FineTune, result: EpochResult) -> dict[str, Any]:
         """What the driver is told of an epoch."""
@@ -154,8 +163,9 @@ class GenreTrial(tune.Trainable):
             "device": torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
         }
 
-    def _go_on(self) -> dict[str, Any] | None:
+    def _told_again(self) -> dict[str, Any] | None:
         """Go on from the trial's last checkpoint, if it has one: the result of its epoch."""
+        self._cut_off = False
         if (kept := ray.get(self._checkpoints.last.remote(self._number))) is None:
             return None
         arrays: dict[str, NDArray[Any]] = kept[0]
@@ -165,14 +175,18 @@ class GenreTrial(tune.Trainable):
         self._seconds = row["total_seconds"]
         return row | {TOLD: True}
 
-    def _save(self, fine_tune: FineTune, row: dict[str, Any]) -> None:
-        """Send a checkpoint on its way; the one before has arrived when this returns."""
-        if not self._set.checkpoints:
-            return
+    def _send(self, number: int, fine_tune: FineTune, row: dict[str, Any]) -> None:
+        """Send a checkpoint on its way, when the one before has arrived, while the driver looks at the epoch."""
         if self._sent is not None:
             ray.get(self._sent)
         arrays = on_host(fine_tune.state_dict())
-        self._sent = self._checkpoints.put.remote(self._number, fine_tune.epochs_done, arrays, row)
+        self._sent = self._checkpoints.put.remote(number, fine_tune.epochs_done, arrays, row)
+
+    def _wait_for_copy(self) -> None:
+        """Return when the trained tensors may change again."""
+        copied, self._copied = self._copied, None
+        if copied:
+            copied.result()
 
     def cleanup(self) -> None:
         """Let go of the network when the process ends."""
@@ -182,14 +196,20 @@ class GenreTrial(tune.Trainable):
         """Forget the last trial, which may have been pruned, before the next one takes any memory."""
         self._let_go()
         self._number = config[NUMBER]
+        self._cut_off = config[CUT_OFF]
         self._recipe = Recipe(**config[RECIPE])
         self._seconds = 0.0
         self._peak_memory = 0
         self._memory_before = _memory_bytes(self._device)
 
     def _let_go(self) -> None:
+        """Give all memory back that a fine-tune took."""
+        self._wait_for_copy()
+        if self._empty:
+            return
         self._fine_tune = None
-        gc.collect()  # a caught error's traceback holds its frames, and these hold tensors
+        self._empty = True
+        gc.collect()
         process_memory.give_back()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -200,20 +220,24 @@ class GenreTrial(tune.Trainable):
     def _epoch(self) -> tuple[FineTune, EpochResult]:
         """The next epoch; where the GPU's memory ran out beside other trials, again with the GPU to itself."""
         try:
-            fine_tune = self._fine_tune or self._prepare()
-            return fine_tune, fine_tune.epoch()
+            return self._one_more()
         except torch.OutOfMemoryError:
             if self._gpu is None:
                 raise
             done = self._fine_tune.epochs_done if self._fine_tune else 0
         self._let_go()
-        fine_tune = self._prepare(alone=True)
+        self._prepare(alone=True)
         for _ in range(done):
-            fine_tune.epoch()
+            self._one_more()
+        return self._one_more()
+
+    def _one_more(self) -> tuple[FineTune, EpochResult]:
+        fine_tune = self._fine_tune or self._prepare()
         return fine_tune, fine_tune.epoch()
 
     def _prepare(self, *, alone: bool = False) -> FineTune:
         """The network cut at the recipe's depth, with its activations there."""
+        self._empty = False
         if self._gpu and not self._gpu.ask(self._kind, alone=alone):
             self._data = None  # who waits holds nothing
             torch.cuda.empty_cache()
