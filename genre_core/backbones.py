@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-import torchvision
 from torch import Tensor, nn
 
 from genre_core.families import block_names
@@ -14,6 +13,8 @@ Blocks = OrderedDict[str, nn.Module]
 
 def torchvision_model(backbone: str) -> nn.Module:
     """The backbone with random weights, as torchvision builds and initialises it."""
+    import torchvision  # takes seconds, and a driver does without
+
     kwargs = {"init_weights": True} if backbone.startswith("vgg") else {}
     model: nn.Module = torchvision.models.get_model(backbone, weights=None, **kwargs)
     return model

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -93,6 +92,8 @@ def weights_identity(backbone: str, weights: str) -> str:
     if weights == "random":
         return weights
     if weights == "imagenet":
+        import torchvision  # see torchvision_model
+
         url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
         return url.rpartition("/")[2]  # it holds the beginning of the file's hash
     path = Path(weights)

@@ -7,7 +7,6 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from genre_core.backbones import StateDict, blocks_and_head, torchvision_model
@@ -72,6 +71,8 @@ def imagenet_weights(backbone: str) -> StateDict:
     Raises:
         InputError: they are not in the cache and cannot be downloaded.
     """
+    import torchvision  # see torchvision_model
+
     enum = torchvision.models.get_model_weights(backbone).DEFAULT
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = enum.url.rsplit("/", 1)[-1]

@@ -1,6 +1,5 @@
 """Finishes a search: its best configurations trained on train and validation, and then the test part read, once."""
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from genre_core.corpus import Corpus, load_corpus
 from genre_core.errors import InputError
 from genre_core.intervals import bootstrap
 from genre_core.metrics import confusion_matrix, scores
-from genre_core.model_folder import CARD, WEIGHTS
+from genre_core.model_folder import CARD, WEIGHTS, read_card
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays
 from search import final_trial, launch, leaderboard, prepare
@@ -236,8 +235,8 @@ def _home(folder: Path, model: FinalModel) -> Path:
 
 def _is_kept(folder: Path, model: FinalModel) -> bool:
     """Whether the model is on disk already."""
-    card = _home(folder, model) / CARD
-    return card.exists() and model.is_of(json.loads(card.read_text(encoding="utf-8")))
+    home = _home(folder, model)
+    return all((home / name).exists() for name in (WEIGHTS, CARD)) and model.is_of(read_card(home))
 
 
 def _track_rows(
@@ -268,7 +267,7 @@ def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for _, own in said.groupby(["trial", "seed"], sort=False):
         trial, seed = own.iloc[0][["trial", "seed"]]
-        card = json.loads((final_model(folder, trial, seed) / CARD).read_text(encoding="utf-8"))
+        card = read_card(final_model(folder, trial, seed))
         found = {name: value for name, value in trials.loc[trial].items() if name in FINISH.names}
         model = {"rank": ranks[trial], "trial": trial, "seed": seed, "epochs": card["epoch"]}
         rows.append(found | model | {"seconds": card["seconds"]} | _scores(own, genres))

@@ -11,13 +11,10 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from genre_core.errors import InputError
 from genre_core.families import block_names
-from search.study import WARM_START
+from search.study import own_trials
 
 FEWEST_TRIALS = 10
 """Complete trials below which nothing is said."""
@@ -50,7 +47,7 @@ def importances(journal: Path) -> dict[str, Importance]:
     Raises:
         InputError: the journal is damaged.
     """
-    complete = [trial for trial in _trials(journal) if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in own_trials(journal) if trial.state == TrialState.COMPLETE]
     groups = {"all": complete}
     for trial in complete:
         if "backbone" in trial.params:
@@ -66,21 +63,6 @@ def seed_noise(finish: pd.DataFrame) -> float | None:
     seeds = finish.groupby("trial")["test_f1"].agg(["var", "count"])
     seeds = seeds[seeds["count"] > 1]
     return float(np.sqrt(np.average(seeds["var"], weights=seeds["count"] - 1))) if len(seeds) else None
-
-
-def _trials(journal: Path) -> list[FrozenTrial]:
-    """The search's own trials in a journal, which may be growing: a line that is being written is not read."""
-    if not journal.exists():
-        return []
-    try:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    except ValueError as error:
-        raise InputError(
-            f"the study must be whole, but {journal} is damaged: {error}; put a copy of it back"
-        ) from error
-    studies = storage.get_all_studies()
-    trials = [t for study in studies for t in storage.get_all_trials(study._study_id, deepcopy=False)]
-    return [trial for trial in trials if WARM_START not in trial.user_attrs]
 
 
 def _importance(trials: Sequence[FrozenTrial]) -> Importance:

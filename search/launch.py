@@ -106,9 +106,8 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
             screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
             return True
         tracking.callbacks(config.mlflow, folder.name)
-        earlier = (
-            [] if the_study.asked else warm_start.read_earlier(config)
-        )  # the driver died before its first trial
+        # the driver may have died before its first trial
+        earlier = [] if the_study.asked else warm_start.read_earlier(config)
         tracks = load_corpus(folder / "corpus.parquet")
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)

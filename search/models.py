@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from genre_core.model_folder import CARD, WEIGHTS
+from genre_core.model_folder import CARD, WEIGHTS, read_card
 from genre_core.whole_file import PARTIAL, whole_folder
 
 
@@ -34,7 +34,7 @@ class ModelShelf:
             if not (place / CARD).exists():  # of a copy that was cut short
                 shutil.rmtree(place)
                 continue
-            card = json.loads((place / CARD).read_text(encoding="utf-8"))
+            card = read_card(place)
             self._put(card["trial"], card["validation"]["f1"], place)
 
     def wants(self, trial: int, f1: float) -> bool:

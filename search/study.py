@@ -177,6 +177,25 @@ class Study:
         self._states[number] = state.name
 
 
+def own_trials(journal: Path) -> list[FrozenTrial]:
+    """A search's own trials, of a journal that is only read and may be growing; none where there is no journal.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not journal.exists():  # opening it would make one
+        return []
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+    except ValueError as error:
+        raise InputError(
+            f"the study must be whole, but {journal} is damaged: {error}; put a copy of it back"
+        ) from error
+    studies = storage.get_all_studies()
+    trials = [t for study in studies for t in storage.get_all_trials(study._study_id, deepcopy=False)]
+    return [trial for trial in trials if WARM_START not in trial.user_attrs]
+
+
 def best_epoch(scores: Mapping[int, float]) -> int:
     """The epoch of the best F1, the first of equal ones."""
     return max(scores, key=lambda epoch: (scores[epoch], -epoch))

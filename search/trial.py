@@ -90,6 +90,8 @@ class GenreTrial(tune.Trainable):
         arrivals: Any,
     ) -> None:
         """Get ready for all trials of this process."""
+        import torchvision  # noqa: F401  # takes seconds, which no trial should be told
+
         process_memory.keep()
         torch.set_num_threads(working_set.threads)
         gc.freeze()  # what was imported stays: a collection need not look at it

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from genre_core.corpus import Corpus, load_corpus
@@ -19,7 +17,7 @@ from search.config import SearchConfig, load
 from search.results import require_run
 from search.sampling import draw, draw_depth, sample
 from search.space import Space
-from search.study import WARM_START, Study
+from search.study import WARM_START, Study, own_trials
 
 _NO_SCORE = {TrialState.FAIL: "failed", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 
@@ -96,22 +94,13 @@ def teach(
 def _read(run: Path) -> Earlier:
     require_run(run)
     journal = run / "study.journal"
-    if not journal.exists():  # opening it would make one
+    if not journal.exists():
         raise InputError(f"--warm-start must be a search that has begun, but {run} has no study.journal")
-    try:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    except ValueError as error:
-        raise InputError(f"--warm-start must be a whole study, but {journal} is damaged: {error}") from error
     return Earlier(
         folder=str(run),
         config=load(run / "config.yaml", {}),
         corpus=load_corpus(run / "corpus.parquet"),
-        trials=[
-            trial
-            for study in storage.get_all_studies()
-            for trial in storage.get_all_trials(study._study_id, deepcopy=False)
-            if WARM_START not in trial.user_attrs
-        ],
+        trials=own_trials(journal),
     )
 
 

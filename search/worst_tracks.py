@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from genre_core import audio
 from genre_core.audio import BadAudio, Samples
 from genre_core.corpus import Corpus, Track
-from genre_core.model_folder import CARD
+from genre_core.model_folder import read_card
 
 SHOWN = 8
 """Tracks."""
@@ -47,10 +46,8 @@ class WrongTrack:
 
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
     """The card of a trial's kept model; None where none is kept."""
-    for place in sorted((run / "models").glob(f"trial-{trial:05d}-epoch-*/{CARD}")):
-        card: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return card
-    return None
+    kept = sorted((run / "models").glob(f"trial-{trial:05d}-epoch-*"))
+    return read_card(kept[0]) if kept else None
 
 
 def worst_tracks(card: Mapping[str, Any], corpus: Corpus, *, spectrograms: Path) -> tuple[WrongTrack, ...]:
