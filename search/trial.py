@@ -144,7 +144,7 @@ class GenreTrial(tune.Trainable):
         self._seconds += time.perf_counter() - started
         row = self._row(fine_tune, result)
         if self._set.checkpoints and not fine_tune.finished:
-            self._copied = self._sender.submit(self._send, self._number, fine_tune, row)
+            self._save(fine_tune, row)
         return row
 
     def _row(self, fine_tune: FineTune, result: EpochResult) -> dict[str, Any]:
@@ -177,10 +177,14 @@ class GenreTrial(tune.Trainable):
         self._seconds = row["total_seconds"]
         return row | {TOLD: True}
 
-    def _send(self, number: int, fine_tune: FineTune, row: dict[str, Any]) -> None:
-        """Send a checkpoint on its way, when the one before has arrived, while the driver looks at the epoch."""
+    def _save(self, fine_tune: FineTune, row: dict[str, Any]) -> None:
+        """Have a checkpoint sent while the driver looks at the epoch; the one before has arrived when this returns."""
         if self._sent is not None:
             ray.get(self._sent)
+        self._copied = self._sender.submit(self._send, self._number, fine_tune, row)
+
+    def _send(self, number: int, fine_tune: FineTune, row: dict[str, Any]) -> None:
+        """Copy what is trained, and send the copy on its way."""
         arrays = on_host(fine_tune.state_dict())
         self._sent = self._checkpoints.put.remote(number, fine_tune.epochs_done, arrays, row)
 
