@@ -112,7 +112,9 @@ def depth_table(runs: Sequence[Run]) -> str:
         for low, high in DEPTHS.values():
             keys = [k for k in seconds["c"] if k[0] == backbone and low <= _frozen_share(k) <= high]
             ratios = [_median([seconds["c"][k] / seconds[letter][k] for k in keys]) for letter in letters[1:]]
-            cells.append(f"{_median([seconds['c'][k] for k in keys])} s: {', '.join(ratios)}" if keys else "-")
+            cells.append(
+                f"{_median([seconds['c'][k] for k in keys])} s: {', '.join(ratios)}" if keys else "-"
+            )
         lines.append(f"| {backbone} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
