@@ -1,5 +1,6 @@
 """What goes wrong during a search: its workers die, its nodes go. Each in a thread, at random moments of a seed."""
 
+import os
 import random
 import sys
 import tempfile
@@ -8,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 from processes import runs_trials
 
+STORE_BYTES = 256 * 1024**2
+"""Ray's object store on each node."""
 KINDS = DRIVER, WORKER, NODE = "driver killed", "worker killed", "node replaced"
 
 
@@ -102,16 +105,17 @@ def kill_a_worker(processes: Iterator[psutil.Process], chance: random.Random) ->
 class Machines:
     """A Ray cluster on this machine: a head without cores, and nodes that go and come."""
 
-    def __init__(self, temp: Path, nodes: int) -> None:
-        """Args: a short path for Ray's files, and how many nodes of one core each."""
+    def __init__(self) -> None:
+        """Without any node yet."""
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 256 * 1024**2}
         # Not at exit, for which Ray would take this process's signal handlers: `machines` ends it.
-        self._cluster: Any = Cluster(
-            initialize_head=True, head_node_args=head | {"temp_dir": str(temp)}, shutdown_at_exit=False
-        )
+        self._cluster: Any = Cluster(shutdown_at_exit=False)
         self._nodes: list[Any] = []
+
+    def start(self, nodes: int) -> None:
+        """The head starts, and nodes of one core each join."""
+        self._cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=STORE_BYTES)
         for _ in range(nodes):
             self.add()
 
@@ -122,7 +126,7 @@ class Machines:
 
     def add(self) -> None:
         """Another node joins."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=256 * 1024**2))
+        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
 
     def replace_one(self, chance: random.Random) -> bool:
         """A node is gone without a word, and another joins."""
@@ -138,10 +142,14 @@ class Machines:
 
 @contextmanager
 def machines(nodes: int) -> Iterator[Machines]:
-    """A cluster for as long as the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="gsm", dir="/tmp", ignore_cleanup_errors=True) as temp:
-        cluster = Machines(Path(temp), nodes)
+    """A cluster for as long as the context lasts, with Ray's files in a short path of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gsm", dir="/tmp", ignore_cleanup_errors=True) as temp,
+        patch.dict(os.environ, RAY_TMPDIR=temp),
+    ):
+        cluster = Machines()
         try:
+            cluster.start(nodes)
             yield cluster
         finally:
             cluster.end()
