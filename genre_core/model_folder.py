@@ -9,13 +9,18 @@ from genre_core.errors import InputError
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a model is there with all its files: a copy of one may have been cut short."""
+    return not _missing(folder)
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of the model in this folder.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    if missing := [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]:
+    if missing := _missing(folder):
         raise InputError(
             f"a model is a folder with {WEIGHTS} and {CARD}, but {folder} lacks {' and '.join(missing)}; "
             "give one of RUN/models, or what genre-search export makes"
@@ -25,3 +30,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{folder / CARD} must be JSON, but is damaged: {error}; export it anew") from error
     return card
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]

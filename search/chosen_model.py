@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from genre_core.errors import InputError
-from genre_core.model_folder import CARD, read_card
-from search.models import final_model
+from genre_core.model_folder import is_whole, read_card
+from search.models import final_model, kept_models
 from search.results import read_finish, require_run
 
 
@@ -25,7 +25,7 @@ def chosen(run: Path, *, trial: int | None = None) -> Path:
         (number, final_model(run, number, seed))
         for number, seed in zip(finals["trial"], finals["seed"], strict=True)
     ]
-    there = [(number, place) for number, place in [*places, *_kept(run)] if (place / CARD).exists()]
+    there = [(number, place) for number, place in [*places, *_kept(run)] if is_whole(place)]
     for number, place in there:
         if trial in (None, number):
             return place
@@ -43,6 +43,6 @@ def model_folder(place: Path) -> Path:
 
 def _kept(run: Path) -> list[tuple[int, Path]]:
     """Trials and folders of the models that the search kept, the best first."""
-    cards = [(read_card(card.parent), card.parent) for card in (run / "models").glob(f"*/{CARD}")]
+    cards = [(read_card(place), place) for place in kept_models(run)]
     ranked = sorted((-card["validation"]["f1"], card["trial"], place) for card, place in cards)
     return [(number, place) for _, number, place in ranked]

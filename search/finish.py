@@ -19,7 +19,7 @@ from genre_core.corpus import Corpus, load_corpus
 from genre_core.errors import InputError
 from genre_core.intervals import bootstrap
 from genre_core.metrics import confusion_matrix, scores
-from genre_core.model_folder import CARD, WEIGHTS, read_card
+from genre_core.model_folder import WEIGHTS, is_whole, read_card
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays
 from search import final_trial, launch, leaderboard, prepare
@@ -236,7 +236,7 @@ def _home(folder: Path, model: FinalModel) -> Path:
 def _is_kept(folder: Path, model: FinalModel) -> bool:
     """Whether the model is on disk already."""
     home = _home(folder, model)
-    return all((home / name).exists() for name in (WEIGHTS, CARD)) and model.is_of(read_card(home))
+    return is_whole(home) and model.is_of(read_card(home))
 
 
 def _track_rows(

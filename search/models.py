@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from genre_core.model_folder import CARD, WEIGHTS, read_card
+from genre_core.model_folder import CARD, WEIGHTS, is_whole, read_card
 from genre_core.whole_file import PARTIAL, whole_folder
 
 
@@ -31,11 +31,11 @@ class ModelShelf:
         for left in folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
         for place in sorted(folder.iterdir()):
-            if not (place / CARD).exists():  # of a copy that was cut short
+            if is_whole(place):
+                card = read_card(place)
+                self._put(card["trial"], card["validation"]["f1"], place)
+            else:
                 shutil.rmtree(place)
-                continue
-            card = read_card(place)
-            self._put(card["trial"], card["validation"]["f1"], place)
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether this trial's model would be among the best with this validation F1."""
@@ -62,6 +62,18 @@ class ModelShelf:
         if len(self._kept) > self._keep:
             worst = min(self._kept, key=lambda number: (self._kept[number][0], -number))
             shutil.rmtree(self._kept.pop(worst)[1])
+
+
+def kept_models(run: Path, trial: int | None = None) -> list[Path]:
+    """The folders of the models that a search has kept, of all trials or of one."""
+    name = "trial-*" if trial is None else f"trial-{trial:05d}-*"
+    return sorted(place for place in (run / "models").glob(name) if is_whole(place))
+
+
+def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
+    """The card of the model that a search has kept of a trial; None where none is kept."""
+    kept = kept_models(run, trial)
+    return read_card(kept[0]) if kept else None
 
 
 def final_model(run: Path, trial: int, seed: int) -> Path:

@@ -24,11 +24,12 @@ from search.config import SearchConfig
 from search.display import STATE_WORD, duration
 from search.driver import is_driven
 from search.importance import FEWEST_TRIALS, FROZEN, Importance, importances, seed_noise
+from search.models import kept_card
 from search.results import read_epochs, read_finish, read_test_tracks, read_trials, require_run
 from search.space import Space
 from search.time_spent import TimeSpent, time_spent
 from search.verdict import configurations
-from search.worst_tracks import WrongTrack, kept_card, worst_tracks
+from search.worst_tracks import WrongTrack, worst_tracks
 
 MAIN = ("learning_rate", "momentum", FROZEN)
 """Hyperparameters that are shown against each other."""

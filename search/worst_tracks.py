@@ -15,7 +15,6 @@ from PIL import Image
 from genre_core import audio
 from genre_core.audio import BadAudio, Samples
 from genre_core.corpus import Corpus, Track
-from genre_core.model_folder import CARD, read_card
 
 SHOWN = 8
 """Tracks."""
@@ -42,12 +41,6 @@ class WrongTrack:
     """The excerpt's log-mel as a PNG in a data URI, low notes below; None where neither store nor audio is there."""
     sound: str | None
     """The excerpt as an MP3 in a data URI; None where the audio is not there."""
-
-
-def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
-    """The card of a trial's kept model; None where none is kept."""
-    kept = sorted((run / "models").glob(f"trial-{trial:05d}-epoch-*/{CARD}"))
-    return read_card(kept[0].parent) if kept else None
 
 
 def worst_tracks(card: Mapping[str, Any], corpus: Corpus, *, spectrograms: Path) -> tuple[WrongTrack, ...]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from search.models import ModelShelf
+from search.models import ModelShelf, kept_models
 
 TENSORS = {"head.weight": np.arange(6, dtype=np.float32).reshape(2, 3)[:, ::-1]}
 
@@ -75,3 +75,16 @@ def test_of_equal_trials_the_earlier_stay_whatever_the_order_and_the_interruptio
         shelf.offer(trial, scores[trial], TENSORS, _card(1, trial, scores[trial]))
     best = sorted(range(len(scores)), key=lambda trial: (-scores[trial], trial))[:2]
     assert _kept(folder) == sorted(f"trial-{trial:05d}-epoch-001" for trial in best)
+
+
+@pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
+def test_a_model_that_was_copied_in_part_is_none(missing: str, tmp_path: Path) -> None:
+    shelf = ModelShelf(tmp_path / "models", keep=2)
+    for trial in range(2):
+        shelf.offer(trial, 0.5, TENSORS, _card(1, trial, 0.5))
+    (tmp_path / "models" / "trial-00000-epoch-001" / missing).unlink()
+    whole = tmp_path / "models" / "trial-00001-epoch-001"
+    assert kept_models(tmp_path) == [whole]
+    assert kept_models(tmp_path, 0) == []
+    ModelShelf(tmp_path / "models", keep=2)
+    assert list((tmp_path / "models").iterdir()) == [whole]

@@ -34,10 +34,11 @@ from genre_core.spectrograms import open_or_build
 from search import charts
 from search.driver import driving
 from search.importance import FROZEN, importances, seed_noise
+from search.models import kept_card
 from search.report import Facts, facts, page, write_report
 from search.results import FINISH, read_epochs, read_trials, write_finish, write_test_tracks
 from search.time_spent import time_spent
-from search.worst_tracks import SAMPLE_RATE, kept_card, worst_tracks
+from search.worst_tracks import SAMPLE_RATE, worst_tracks
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "<script>document.title='taken'</script>"
