@@ -55,7 +55,7 @@ def connected(address: str | None, *, data_bytes: int, folder: Path) -> Iterator
         return
     try:
         _connect(address, OBJECT_STORE_BYTES + data_bytes, folder)
-        with _termination_as_interrupt():
+        with termination_as_interrupt():
             yield
     finally:
         ray.shutdown()
@@ -123,8 +123,15 @@ def _require_listening(address: str) -> None:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    earlier = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does for as long as the context lasts."""
+
+    def interrupt(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for what a script starts with &
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
