@@ -20,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def train(config: dict[str, Any], ledger: Path) -> None:
 def f1(config: dict[str, Any], epoch: int) -> float:
     """A learning curve that rises to what the parameters are worth."""
     ceiling = 0.8 * math.exp(-((math.log10(config["learning_rate"]) + 2) ** 2) / 2)
-    frozen = config["frozen_blocks"] / N_BLOCKS[config["backbone"]]
+    frozen: float = config["frozen_blocks"] / N_BLOCKS[config["backbone"]]
     return (ceiling - 0.1 * abs(frozen - 0.5)) * (1 - math.exp(-epoch / 2))
 
 
@@ -149,7 +150,8 @@ def search(folder: Path, storage: str, seed: int) -> None:
             ),
         )
     results = tuner.fit()
-    note(ledger, event="done", trials=[str(result.path).rsplit("/", 1)[-1] for result in results])
+    ended = [str(result.path).rsplit("/", 1)[-1] for result in results]  # type: ignore[attr-defined]  # by number
+    note(ledger, event="done", trials=ended)
 
 
 def note(ledger: Path, **what: Any) -> None:
@@ -417,7 +419,7 @@ def study_states(journal: Path) -> Counter[str]:
 
 def table(searches: list[dict[str, Any]]) -> str:
     """Markdown: a row for each kind of storage."""
-    columns = {
+    columns: dict[str, Callable[[list[dict[str, Any]]], object]] = {
         "searches": len,
         "came to their end": lambda rows: total(rows, "finished"),
         "kills": lambda rows: total(rows, "kills"),

@@ -119,7 +119,7 @@ def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
         if time.monotonic() > end:
             break
         name = names[rng.integers(len(names))]
-        content = rng.bytes(rng.integers(4_096)) if name == NOISE else damaged(whole[name], rng)
+        content = rng.bytes(int(rng.integers(4_096))) if name == NOISE else damaged(whole[name], rng)
         extension = FORMATS[name][0] if name in FORMATS else None
         if extension is None or rng.random() < 0.1:
             extension = EXTENSIONS[rng.integers(len(EXTENSIONS))]

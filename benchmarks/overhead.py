@@ -150,11 +150,11 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
             ended.append((time.perf_counter(), dict(clock.seconds)))
 
     recorder = Recorder(the_study, ResultsWriter(folder), name="s", show=show)
-    recorder.begin = clock.watch("ours", recorder.begin)
-    recorder.epoch = clock.watch("ours", recorder.epoch)
-    recorder.changed = clock.watch("ours", recorder.changed)
+    recorder.begin = clock.watch("ours", recorder.begin)  # type: ignore[method-assign]  # to time it
+    recorder.epoch = clock.watch("ours", recorder.epoch)  # type: ignore[method-assign]  # to time it
+    recorder.changed = clock.watch("ours", recorder.changed)  # type: ignore[method-assign]  # to time it
     searcher = StudySearcher(the_study, config, workers=2, begin=recorder.begin)
-    searcher.suggest = clock.watch("ours", searcher.suggest)
+    searcher.suggest = clock.watch("ours", searcher.suggest)  # type: ignore[method-assign]  # to time it
     scheduler = StudyScheduler(
         the_study, recorder, retries=0, epoch_limit=3600.0, go_on=searcher.go_on, forget=lambda number: None
     )

@@ -1,6 +1,7 @@
 """What tests share: one small Ray, one small corpus with its cache, and a command line to call."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def small_ray() -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=256 * 1024**2,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             _temp_dir=folder,
         )
         yield

@@ -43,9 +43,11 @@ def serving(**files: File) -> Iterator[Mirror]:
                 self.send_error(file.status)
                 return
             unchanged = self.headers["If-Range"] in (None, file.etag)
-            start = (
-                int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and file.ranges and unchanged else 0
-            )
+            start = 0
+            if wanted and file.ranges and unchanged:
+                asked = re.fullmatch(r"bytes=(\d+)-", wanted)
+                assert asked, wanted
+                start = int(asked[1])
             if start >= len(file.content) and start:
                 self.send_error(416)
                 return

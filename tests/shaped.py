@@ -54,7 +54,8 @@ def fma_archives(music: Path, folder: Path) -> list[Path]:
     Eight genres with an artist on each side; a track that is known to hold no audio, one that is not in the
     archive, one of each larger subset, and one of the largest without a genre.
     """
-    rows, audio = [], folder / "fma_small"
+    rows: list[tuple[int, *tuple[str, ...]]] = []
+    audio = folder / "fma_small"
     for genre, (_, tracks) in zip(FMA_GENRES, _by_genre(music), strict=False):
         for side, recording in zip(FMA_SIDES, _recordings(tracks), strict=True):
             for track in recording:

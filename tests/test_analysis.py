@@ -141,7 +141,7 @@ def test_optunas_dashboard_shows_the_study_as_it_is(run: Path) -> None:
     journal, port = run / "study.journal", _free_port()
     before = journal.read_bytes()
     program = Path(sys.executable).parent / "optuna-dashboard"
-    command = [program, journal, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+    command: list[str | Path] = [program, journal, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             shown = _get(f"http://127.0.0.1:{port}/api/studies/0", server)["trials"]

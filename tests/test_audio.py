@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -32,7 +33,8 @@ def written(path: Path, samples: np.ndarray, rate: int = RATE, **options: str) -
 
 def decoded_at_once(path: Path, rate: int) -> Samples:
     samples, native = soundfile.read(path, dtype="float32", always_2d=True)
-    return soxr.resample(samples.mean(axis=1), native, rate)
+    decoded: Samples = soxr.resample(samples.mean(axis=1), native, rate)
+    return decoded
 
 
 # name, libsndfile format, subtype, rate in Hz, channels, largest error of a sample
@@ -330,7 +332,12 @@ def test_an_hour_is_decoded_in_bounded_memory(tmp_path: Path) -> None:
     assert read_ < 2 * result + 16 * 2**20
 
 
-SAME = [("a.wav", {}), ("a.flac", {}), ("a.aiff", {}), ("renamed.mp3", {"format": "WAV", "subtype": "FLOAT"})]
+SAME: list[tuple[str, dict[str, Any]]] = [
+    ("a.wav", {}),
+    ("a.flac", {}),
+    ("a.aiff", {}),
+    ("renamed.mp3", {"format": "WAV", "subtype": "FLOAT"}),
+]
 
 
 def test_the_same_samples_have_the_same_content_in_every_lossless_format(tmp_path: Path) -> None:

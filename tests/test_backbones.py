@@ -76,7 +76,7 @@ def test_training_leaves_frozen_blocks_as_they_were_to_the_bit(
     network.train()
     for _ in range(2):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network(_mels()), torch.tensor([0, 2])).backward()
+        nn.functional.cross_entropy(network(_mels()), torch.tensor([0, 2])).backward()  # type: ignore[no-untyped-call]  # torch's
         optimizer.step()
     frozen = block_names(name)[:cut]
     for key, value in network.flat_state().items():
@@ -162,11 +162,11 @@ def _tensor(**changes: object) -> dict[str, object]:
     return {"features.0.bias": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}
 
 
-def _with_bias(value: float, **options: torch.dtype) -> dict[str, Tensor]:
-    return _state(features__0__bias=torch.full((64,), value, **options))
+def _with_bias(value: float, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    return _state(features__0__bias=torch.full((64,), value, dtype=dtype))
 
 
-BAD_WEIGHTS = {
+BAD_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unexpected key": (
         lambda p: torch.save(_state(features__99__bias=torch.ones(1)), p),
         "features.99.bias",
@@ -215,7 +215,7 @@ BAD_WEIGHTS = {
 }
 
 
-BAD_SAFETENSORS = {
+BAD_SAFETENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no bytes": (lambda p: p.touch(), "header too small"),
     "a folder": (lambda p: p.mkdir(), "not a regular file"),
     "a header longer than the file": (lambda p: p.write_bytes(b"\xff\0\0\0\0\0\0\0{}"), "invalid header"),

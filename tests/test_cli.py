@@ -12,9 +12,10 @@ import optuna
 import psutil
 import pytest
 import soundfile
-from conftest import TINY, Command
+from conftest import Command
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from tiny import TINY
 
 from search.results import read_epochs, read_trials
 

@@ -50,7 +50,7 @@ def _set(tree: Any, place: Path_, value: object) -> None:
         tree = tree[key]
     if value is GONE:
         del tree[place[-1]]
-    elif isinstance(value, Callable):  # type: ignore[arg-type]
+    elif callable(value):
         tree[place[-1]] = value(tree[place[-1]])
     else:
         tree[place[-1]] = value

@@ -146,7 +146,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
-BAD_FILES = {
+BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "not YAML": ("space: [1, 2", "at line 1"),
     "a list": ("- 1\n- 2\n", "holds a list"),
     "a tab": ("space:\n\tmomentum: 1\n", "at line 2"),

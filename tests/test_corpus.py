@@ -142,7 +142,7 @@ def test_a_name_that_is_not_unicode_is_excluded_and_survives_a_round_trip(tmp_pa
     assert load_corpus(tmp_path / "corpus.parquet") == corpus
 
 
-ROWS = [
+ROWS: list[dict[str, object]] = [
     {"path": "a/1.wav", "genre": "jazz", "group": "Nina", "split": "train", "tempo": 90},
     {"path": "ä, \n2.ogg", "genre": "jazz", "group": None, "split": "val", "tempo": 91},
     {"path": "a/../3.mp3", "genre": "jazz", "group": "Ella", "split": "test", "tempo": 92},
@@ -165,7 +165,7 @@ def test_a_manifest_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_manifest_lists_tracks_with_groups_and_splits(tmp_path: Path, form: str) -> None:
-    absolute = {"path": "/music/4.wav", "genre": "jazz", "group": "Duke", "split": "dev"}
+    absolute: dict[str, object] = {"path": "/music/4.wav", "genre": "jazz", "group": "Duke", "split": "dev"}
     corpus = read_corpus(manifest(tmp_path, [*ROWS, absolute], form))
     assert [(t.track_id, t.path, t.group, t.split) for t in corpus.tracks] == [
         ("/music/4.wav", Path("/music/4.wav"), "Duke", "validation"),

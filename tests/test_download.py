@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mirrors import File, serving
@@ -16,16 +17,16 @@ OTHER = random.Random(1).randbytes(3_000_000)
 CHECKSUMS = {name: hashlib.new(name, CONTENT).hexdigest() for name in ("md5", "sha1", "sha256")}
 
 
-def fetched(folder: Path, url: str, *paths: str, **known: object) -> Path:
+def fetched(folder: Path, url: str, *paths: str, **known: Any) -> Path:
     return download(Remote(name="a.zip", urls=tuple(f"{url}/{p}" for p in paths), **known), folder, pause=0)
 
 
-def good(**changes: object) -> File:
+def good(**changes: Any) -> File:
     return File(CONTENT, **changes)
 
 
 # what the mirrors hold, in the order they are asked; what is known of the file; what they must be asked for
-WAYS: list[tuple[list[File], dict[str, object], list[tuple[str, str | None, str | None]]]] = [
+WAYS: list[tuple[list[File], dict[str, Any], list[tuple[str, str | None, str | None]]]] = [
     ([good()], CHECKSUMS, [("m0", None, None)]),
     ([good()], {}, [("m0", None, None)]),
     (
@@ -103,7 +104,7 @@ WAYS: list[tuple[list[File], dict[str, object], list[tuple[str, str | None, str 
 def test_a_file_comes_whole_whatever_its_mirrors_do(
     tmp_path: Path,
     files: list[File],
-    known: dict[str, object],
+    known: dict[str, Any],
     asked: list[tuple[str, str | None, str | None]],
 ) -> None:
     paths = {
@@ -134,7 +135,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("file", "known", "words"), REFUSED)
 def test_a_file_that_no_mirror_has_is_refused_in_one_line(
-    tmp_path: Path, file: File, known: dict[str, object], words: str
+    tmp_path: Path, file: File, known: dict[str, Any], words: str
 ) -> None:
     with serving(m0=file) as mirror, pytest.raises(InputError) as caught:
         fetched(tmp_path, mirror.url, "m0", **known)
@@ -202,7 +203,7 @@ def test_progress_is_told_in_mebibytes_from_where_it_goes_on(tmp_path: Path) -> 
     assert told[-1] == (3, 3)
 
 
-BAD: list[tuple[dict[str, object], str]] = [
+BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "../a.zip"}, "name must be a plain file name, but got name='../a.zip'"),
     ({"name": ".lock"}, "name must be a plain file name"),
     ({"name": 3}, "name must be a plain file name, but got name=3"),
@@ -221,7 +222,7 @@ BAD: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "words"), BAD)
-def test_an_archive_that_cannot_be_one_is_refused(changes: dict[str, object], words: str) -> None:
+def test_an_archive_that_cannot_be_one_is_refused(changes: dict[str, Any], words: str) -> None:
     make: Callable[..., Remote] = Remote
     with pytest.raises(InputError, match=words.replace("(", r"\(")):
         make(**{"name": "a.zip", "urls": ("http://a/b",)} | changes)

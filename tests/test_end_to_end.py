@@ -53,8 +53,9 @@ def test_epochs_agree_value_by_value_with_the_pruned_one_present(run: Path, stud
         own = epochs[epochs["trial"] == trial.number].set_index("epoch")["val_f1"]
         assert own.to_dict() == trial.intermediate_values
         if trial.state == optuna.trial.TrialState.PRUNED:
-            assert trial.last_step == max(own.index) < 4
-            assert trial.value == own[trial.last_step]
+            last = max(own.index)
+            assert trial.last_step == last < 4
+            assert trial.value == own[last]
 
 
 def test_rows_are_consistent_in_themselves(run: Path) -> None:

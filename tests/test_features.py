@@ -9,60 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from noise import RECIPE, TRAIN, VALIDATION, network, segments
 
 from genre_core.families import BLOCKS
 from genre_core.features import Features, pays
-from genre_core.network import Network, ToImage, build
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
-from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.training import EpochResult, FineTune
 
 SPAWN = multiprocessing.get_context("spawn")
-GENRES = 3
 PLENTY = 2**33
-RECIPE = Recipe(
-    backbone="resnet18",
-    weights="random",
-    frozen_blocks=2,
-    learning_rate=0.02,
-    momentum=0.8,
-    batch_size=8,
-    epochs=2,
-    patience=4,
-)
-
-
-def _segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
-    """Noise, [tracks, 1, side, side] in dB: features do not ask what it means."""
-    mels = torch.randn(tracks, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 15 - 50
-    numbers = torch.arange(tracks)
-    arrays = SegmentArrays(
-        mels=mels.half().numpy(), track=numbers.numpy(), genre=(numbers % GENRES).numpy(), n_genres=GENRES
-    )
-    return arrays.to(torch.device("cpu"))
-
-
-TRAIN, VALIDATION = _segments(37), _segments(19, seed=1)
-
-
-def _network(recipe: Recipe, node_cache: NodeCache) -> Network:
-    return build(
-        recipe.backbone,
-        weights=recipe.weights,
-        n_genres=GENRES,
-        frozen_blocks=recipe.frozen_blocks,
-        image=ToImage(*level_statistics(TRAIN)),
-        seed=recipe.seed,
-        node_cache=node_cache,
-        precision=recipe.precision,
-    )
 
 
 def _epochs(recipe: Recipe, node_cache: NodeCache) -> tuple[str, list[EpochResult]]:
     """How the features came about, and all epochs without their times."""
-    network = _network(recipe, node_cache)
-    fine_tune = FineTune(network, recipe, train=TRAIN, validation=VALIDATION, node_cache=node_cache)
+    own = network(recipe, node_cache)
+    fine_tune = FineTune(own, recipe, train=TRAIN, validation=VALIDATION, node_cache=node_cache)
     results = []
     while not fine_tune.finished:
         result = fine_tune.epoch()
@@ -107,7 +69,7 @@ def test_a_pass_that_starts_from_a_shallower_cut_gives_the_same_bits(backbone: s
 
 def _rows(backbone: str, cut: int, node_cache: NodeCache) -> torch.Tensor:
     recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut)
-    features = Features(_network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+    features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
     assert features.kind == "shared"
     return features[torch.arange(len(TRAIN))].clone()
 
@@ -130,7 +92,7 @@ def test_sixteen_bits_are_kept_where_sixteen_were_computed(tmp_path: Path) -> No
     sizes, rows = [], []
     for precision in ("float32", "bfloat16"):
         recipe = replace(RECIPE, frozen_blocks=3, precision=precision)
-        features = Features(_network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+        features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
         rows.append(features[torch.arange(len(TRAIN))].float())
         sizes.append(max(path.stat().st_size for path in _files(tmp_path)))
         for path in _files(tmp_path):
@@ -148,7 +110,7 @@ def test_what_makes_activations_differ_makes_files_differ(tmp_path: Path) -> Non
     node_cache = _cache(tmp_path)
     base = replace(RECIPE, backbone="alexnet", weights=str(weights), frozen_blocks=5)
     names = [
-        Features(_network(recipe, node_cache), part, node_cache=node_cache, epochs=5)._names()[-1]
+        Features(network(recipe, node_cache), part, node_cache=node_cache, epochs=5)._names()[-1]
         for recipe, part in [
             (base, TRAIN),
             (base, VALIDATION),
@@ -209,8 +171,8 @@ def _inode(folder: Path) -> int:
     torch.set_num_threads(1)
     recipe = replace(RECIPE, frozen_blocks=4)
     node_cache = _cache(folder)
-    segments = _segments(200)
-    features = Features(_network(recipe, node_cache), segments, node_cache=node_cache, epochs=5)
+    many = segments(200)
+    features = Features(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
     path = node_cache.find(features._names()[-1])
     assert features.kind == "shared"
     assert path is not None

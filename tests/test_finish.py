@@ -145,7 +145,9 @@ def test_the_test_tracks_are_the_test_part_and_said_of_by_a_model_that_listens_t
         for row, track in list(zip(own.itertuples(), corpus.part("test"), strict=True))[::4]:
             heard = model.predict(track.path)
             assert row.predicted == heard.genre
-            np.testing.assert_allclose(row.probabilities, list(heard.probabilities.values()), atol=1e-4)
+            np.testing.assert_allclose(
+                np.array(row.probabilities), list(heard.probabilities.values()), atol=1e-4
+            )
 
 
 def test_scores_are_scikit_learns_and_lie_in_their_intervals(finished: Path) -> None:
@@ -215,7 +217,11 @@ def _both_parts(run: Path, card: dict[str, Any], cache: Path) -> Segments:
 def test_once_finished_nothing_is_trained_or_read_again(finished: Path, cache: Path) -> None:
     before = _moments(finished)
     assert _finish(finished, cache) == _finish(finished, cache, top=2, seeds=2) == ""
-    for asked, rule in (({"top": 3}, "--top must be 2"), ({"seeds": 1}, "--seeds must be 2")):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"top": 3}, "--top must be 2"),
+        ({"seeds": 1}, "--seeds must be 2"),
+    ]
+    for asked, rule in refused:
         with pytest.raises(InputError, match=f"{rule}, as when the test part of .* another search"):
             _finish(finished, cache, **asked)
     assert _moments(finished) == before
@@ -330,7 +336,7 @@ def test_the_verdict_gives_means_spread_and_intervals_over_seeds_and_says_what_i
     assert "2000 resamples" in text
     for genre, f1 in zip(
         load_corpus(finished / "corpus.parquet").genres,
-        np.stack(rows[rows["rank"] == 1]["f1_per_genre"]).mean(axis=0),
+        np.stack(rows[rows["rank"] == 1]["f1_per_genre"].tolist()).mean(axis=0),
         strict=True,
     ):
         assert any(line.split()[:2] == [genre, f"{f1:.3f}"] for line in text.splitlines())

@@ -18,7 +18,7 @@ from genre_core import predict
 from genre_core.audio import BadAudio
 from genre_core.corpus import load_corpus
 from genre_core.errors import InputError
-from genre_core.predict import Model
+from genre_core.predict import Model, Prediction, Stretch
 
 RATE = 22_050
 NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
@@ -70,7 +70,8 @@ def test_a_track_of_any_length_is_heard_from_its_beginning_to_its_end(model: Mod
     np.testing.assert_allclose(np.diff(starts)[:-1], model.segment_seconds)
     assert np.diff(starts)[-1] <= model.segment_seconds
     assert starts[-1] + model.segment_seconds == pytest.approx(60, abs=0.1)
-    for found in (long, short, *long.over_time):
+    heard: list[Prediction | Stretch] = [long, short, *long.over_time]
+    for found in heard:
         assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
@@ -167,7 +168,7 @@ def test_folders_and_lists_are_heard_in_order_and_a_bad_file_is_a_line(
     assert done.returncode == 1, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     sub = [f"sub/ten.{suffix}" for suffix in ("flac", "mp3", "ogg", "wav")]
-    names = ["long.flac", "short.flac", "text.wav", *sub, "long.flac", "nowhere.mp3", empty, *sub]
+    names = ["long.flac", "short.flac", "text.wav", *sub, "long.flac", "nowhere.mp3", str(empty), *sub]
     assert [row["path"] for row in rows] == [str(songs / name) for name in names]
     bad = {Path(row["path"]).name: row["error"] for row in rows if "error" in row}
     assert bad == {
@@ -200,8 +201,11 @@ def test_rows_come_as_they_are_ready_and_a_reader_that_goes_away_is_no_error(
     folder: Path, songs: Path
 ) -> None:
     command = [str(Path(sys.executable).parent / "genre-search"), "predict", str(folder), "--json", "-"]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdin.write(os.fsencode(songs / "short.flac") + b"\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["padded"], "before the list has ended"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from genre_core.corpus import load_corpus
 from genre_core.model_folder import read_card
 from search.results import read_test_tracks, read_trials
 
-SHAPES = {
+SHAPES: dict[str, tuple[Callable[[Path, Path], list[Path]], str, int]] = {
     # the data set: its archives of generated music, its faults as `run` tells them, tracks of each part that are sound
     "gtzan": (
         lambda music, folder: [gtzan_archive(music, folder)],

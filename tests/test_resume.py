@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from conftest import TINY, Command
+from conftest import Command
 from rich.console import Console
+from tiny import TINY
 
 from genre_core.errors import InputError
 from search import launch

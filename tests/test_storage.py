@@ -64,8 +64,12 @@ class Server:
         ]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).parent / "weed", "server", *switches]
-                + [f"{option}={value}" for option, value in options.items()],
+                [
+                    Path(sys.executable).parent / "weed",
+                    "server",
+                    *switches,
+                    *(f"{option}={value}" for option, value in options.items()),
+                ],
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,

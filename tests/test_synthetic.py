@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__  # type: ignore[import-not-found]  # compiled
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
@@ -147,7 +147,8 @@ def log_bands(samples: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), 1024)[::512]
     power = np.abs(np.fft.rfft(frames * np.hanning(1024))) ** 2
     bands = np.add.reduceat(power, np.unique(np.geomspace(1, 512, 40).astype(int)), axis=1)
-    return np.maximum(10.0 * np.log10(bands / bands.max() + 1e-12), -80.0)
+    levels: np.ndarray = np.maximum(10.0 * np.log10(bands / bands.max() + 1e-12), -80.0)
+    return levels
 
 
 def pooled(samples: np.ndarray) -> np.ndarray:

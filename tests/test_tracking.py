@@ -79,7 +79,7 @@ def test_every_trial_arrives_with_its_recipe_and_its_scores(
 def test_an_error_of_mlflows_ends_the_search_in_a_line_and_it_can_be_resumed(
     tiny: Callable[..., SearchConfig], cache: Path, store: Path, tmp_path: Path
 ) -> None:
-    run, database = tmp_path / "r", shutil.copy(store, tmp_path / "m.db")
+    run, database = tmp_path / "r", Path(shutil.copy(store, tmp_path / "m.db"))
     config = tiny(mlflow=f"sqlite:///{database}", trials=3, training__epochs=1)
     with pytest.raises(
         InputError, match=r"mlflow must answer .*no such table.*genre-search resume"

@@ -5,6 +5,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,7 +236,7 @@ def test_an_epochs_row_is_flat_and_named_as_in_the_tables() -> None:
     assert len(row["confusion"]) == GENRES
 
 
-BAD_RECIPES = {
+BAD_RECIPES: dict[str, Any] = {
     "frozen_blocks": 6,
     "learning_rate": 0.0,
     "momentum": 1.0,

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -22,7 +23,7 @@ FILES = {
 }
 
 
-def tarred(path: Path, mode: str, *members: tarfile.TarInfo) -> Path:
+def tarred(path: Path, mode: Literal["w", "w:gz", "w:bz2", "w:xz"], *members: tarfile.TarInfo) -> Path:
     with tarfile.open(path, mode) as tar:
         for name, content in FILES.items():
             info = tarfile.TarInfo(name)
@@ -102,15 +103,25 @@ NO_FILES = [
     member("a.wav", tarfile.BLKTYPE),
     member("a.wav", tarfile.FIFOTYPE),
 ]
+
+
+def tar_of(info: tarfile.TarInfo) -> Callable[[Path], Path]:
+    return lambda path: tarred(path, "w", info)
+
+
+def zip_of(info: zipfile.ZipInfo) -> Callable[[Path], Path]:
+    return lambda path: zipped(path, 0, info)
+
+
 HARMFUL: dict[str, tuple[Callable[[Path], Path], str]] = {
-    **{f"tar {n}": (lambda path, n=n: tarred(path, "w", member(n, size=1)), "leads out of the") for n in OUTSIDE},
-    **{f"zip {n}": (lambda path, n=n: zipped(path, 0, zip_member(n)), "leads out of the folder") for n in OUTSIDE},
+    **{f"tar {n}": (tar_of(member(n, size=1)), "leads out of the") for n in OUTSIDE},
+    **{f"zip {n}": (zip_of(zip_member(n)), "leads out of the folder") for n in OUTSIDE},
     **{
-        f"{m.type!r} to {m.linkname}": (lambda path, m=m: tarred(path, "w", m), "no plain file but a link or a device")
+        f"{m.type!r} to {m.linkname}": (tar_of(m), "no plain file but a link or a device")
         for m in NO_FILES
     },
     **{
-        f"zip of kind {kind:o}": (lambda path, k=kind: zipped(path, 0, zip_member("a", k)), "no plain file but a link")
+        f"zip of kind {kind:o}": (zip_of(zip_member("a", kind)), "no plain file but a link")
         for kind in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO)
     },
 }  # fmt: skip
@@ -157,6 +168,11 @@ def spoilt(path: Path, place: int, content: bytes) -> Path:
     return path
 
 
+def holding(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
 def cut(path: Path, share: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -184,8 +200,8 @@ DAMAGED: dict[str, Callable[[Path], Path]] = {
     "a zip by an unknown method": lambda path: with_header(path, 10, "<H", 9),
     "a zip that holds more than it says": lambda path: with_header(path, 24, "<I", 10),
     "a zip that holds less than it says": lambda path: with_header(path, 24, "<I", 7_000),
-    "no archive": lambda path: path.write_text("<html>not here") and path,
-    "nothing": lambda path: path.touch() or path,
+    "no archive": lambda path: holding(path, b"<html>not here"),
+    "nothing": lambda path: holding(path, b""),
 }  # fmt: skip
 
 

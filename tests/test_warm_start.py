@@ -8,9 +8,9 @@ from typing import Any
 
 import optuna
 import pytest
-from chaos.invariants import check
 from conftest import Command, sets
 from corpora import flat
+from invariants import check
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
@@ -95,9 +95,7 @@ def _teach(study: Study, run: Path, said: list[str] | None = None, **changes: An
     config = load(
         None, SPACE | {k.replace("__", "."): v for k, v in changes.items()} | {"warm_start": [str(run)]}
     )
-    teach(
-        study, config, read_earlier(config), weights=WEIGHTS, say=[].append if said is None else said.append
-    )
+    teach(study, config, read_earlier(config), weights=WEIGHTS, say=([] if said is None else said).append)
     return config
 
 
@@ -241,7 +239,7 @@ def test_a_search_that_scores_otherwise_is_refused_in_one_line(
     ids=lambda case: str(case),
 )
 def test_other_music_another_genre_and_another_split_are_refused(
-    change: dict[str, str], words: str, earlier: Path
+    change: dict[str, Any], words: str, earlier: Path
 ) -> None:
     config = load(None, SPACE | {"warm_start": [str(earlier)]})
     first, *others = _corpus().tracks

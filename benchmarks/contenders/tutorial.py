@@ -99,7 +99,7 @@ def epochs(configuration: dict[str, Any], task: Task) -> Iterator[tuple[float, f
         for images, genres in train:
             began = time.perf_counter()
             optimizer.zero_grad()
-            F.cross_entropy(trained(frozen(images)), genres).backward()
+            F.cross_entropy(trained(frozen(images)), genres).backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
             arithmetic += time.perf_counter() - began
         schedule.step()

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +21,9 @@ MakeSearch = Callable[..., Search]
 def search(music: Path, cache: Path, tmp_path: Path) -> MakeSearch:
     """Makes a tiny search in a folder of its own."""
 
-    def make(**changes: object) -> Search:
-        return Search(**({"folder": tmp_path, "music": music, "cache": cache, "trials": 8} | changes))
+    def make(**changes: Any) -> Search:
+        usual: dict[str, Any] = {"folder": tmp_path, "music": music, "cache": cache, "trials": 8}
+        return Search(**(usual | changes))
 
     return make
 
