@@ -50,38 +50,19 @@ def search(tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path) -> Se
     return run
 
 
-def test_with_one_worker_a_search_repeats_exactly(search: Search) -> None:
-    columns = [
-        "trial",
-        "state",
-        "backbone",
-        "learning_rate",
-        "momentum",
-        "frozen_blocks",
-        "val_f1",
-        "val_loss",
-    ]
+def test_with_one_worker_a_search_repeats_exactly_with_and_without_shared_features(
+    search: Search, tmp_path: Path
+) -> None:
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
-    first, second, other = (
-        search(name, trials=4, pruner=pruner, seed=seed)[columns].to_dict("records")
-        for name, seed in [("a", 5), ("b", 5), ("c", 6)]
-    )
-    assert first == second
-    assert first != other
-
-
-def test_trials_follow_each_other_in_one_process_each_with_its_own_parameters(search: Search) -> None:
-    trials = search(training__epochs=1)
-    assert trials["learning_rate"].nunique() == len(trials)
-    assert trials["pid"].nunique() == 1
-
-
-def test_with_and_without_the_shared_cache_a_search_finds_the_same(search: Search, tmp_path: Path) -> None:
-    shared, apart = (search(str(gib), feature_cache=gib, trials=3) for gib in (1, 0))
-    assert set(shared["features"]) == {"shared"}
-    assert set(apart["features"]) == {"computed"}
+    shared, apart = (search(str(gib), feature_cache=gib, trials=4, pruner=pruner, seed=5) for gib in (1, 0))
+    columns = ["trial", "state", "learning_rate", "momentum", "frozen_blocks", "val_f1", "val_loss"]
+    assert shared[columns].to_dict("records") == apart[columns].to_dict("records")
     with_, without = (read_epochs(tmp_path / name)["val_loss"].tolist() for name in ("1", "0"))
     assert with_ == without
+    assert set(shared["features"]) == {"shared"}
+    assert set(apart["features"]) == {"computed"}
+    assert shared["learning_rate"].nunique() == len(shared), "each trial has its own parameters"
+    assert shared["pid"].nunique() == 1, "one process serves them all"
 
 
 @pytest.mark.long
@@ -103,13 +84,18 @@ def test_after_fifty_trials_the_worker_holds_no_more_memory_than_after_ten(searc
     assert before.iloc[-10:].median() < 1.05 * before.iloc[10:20].median()
 
 
-def test_masking_at_the_input_shares_nothing_and_says_so(search: Search) -> None:
-    trials = search(training__augment_at="input", space__masking=0.2, trials=1)
+def test_three_windows_fill_the_three_channels_and_masking_at_the_input_shares_nothing(
+    search: Search,
+) -> None:
+    trials = search(
+        front_end="mel128x3", segment_seconds=1.5, training__augment_at="input", space__masking=0.2, trials=1
+    )
+    assert trials["state"].tolist() == ["COMPLETE"]
     assert trials["features"].tolist() == ["computed"]
 
 
 def test_bfloat16_trains_and_is_recorded(search: Search) -> None:
-    trials = search(precision="bfloat16", trials=1)
+    trials = search(precision="bfloat16", space__frozen_blocks=5, training__epochs=1, trials=1)
     assert trials["precision"].tolist() == ["bfloat16"]
     assert trials["state"].tolist() == ["COMPLETE"]
 
@@ -127,20 +113,16 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: 
     assert trials[~runaway]["error"].isna().all()
 
 
-def test_when_every_trial_fails_the_search_fails(search: Search, tmp_path: Path) -> None:
-    with pytest.raises(launch.SearchFailed, match="diverged in epoch 1"):
-        search(space__learning_rate=1e30, trials=2)
-    assert read_trials(tmp_path / "r")["state"].tolist() == ["FAIL", "FAIL"]
-
-
-def test_a_worker_that_raises_fails_its_trial_with_the_reason(search: Search, tmp_path: Path) -> None:
+def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_without_another(
+    search: Search, tmp_path: Path
+) -> None:
     weights = tmp_path / "w.pth"
     torch.save(torchvision.models.resnet18().state_dict(), weights)
     with pytest.raises(launch.SearchFailed, match="weights must be a state dict"):
-        search(weights=str(weights), trials=2, event=weights.unlink)
+        search(weights=str(weights), trials=1, event=weights.unlink)
     trials = read_trials(tmp_path / "r")
-    assert trials["state"].tolist() == ["FAIL", "FAIL"]
-    assert trials["error"].str.contains("w.pth cannot be read").all()
+    assert trials["state"].tolist() == ["FAIL"]
+    assert "w.pth cannot be read" in trials["error"].iloc[0]
 
 
 def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:
@@ -166,11 +148,6 @@ def test_bad_files_are_left_out_named_and_recorded(search: Search, music: Path, 
     assert reasons["jazz/jazz.00002.wav"].startswith("unreadable")
     assert reasons["pop/pop.00000.wav"] == "duplicate: pop/again.wav"
     assert all(track.split is None for track in corpus.tracks if track.excluded_reason)
-
-
-def test_three_windows_fill_the_three_channels(search: Search) -> None:
-    trials = search(front_end="mel128x3", segment_seconds=1.5, trials=1)
-    assert trials["state"].tolist() == ["COMPLETE"]
 
 
 @pytest.mark.parametrize(
