@@ -103,6 +103,8 @@ def test_bfloat16_trains_and_is_recorded(search: Search) -> None:
 def test_trials_that_are_shorter_than_a_workers_start_still_run_on_all_workers(search: Search) -> None:
     trials = search(workers=2, trials=12, training__epochs=1, space__frozen_blocks=5)
     assert trials["pid"].value_counts().min() >= 3
+    first, second = trials.sort_values("started")["started"].head(2)
+    assert second - first < pd.Timedelta(seconds=2), "workers, which take longer, start at the same time"
 
 
 def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: Search) -> None:

@@ -235,7 +235,7 @@ def test_the_copys_journal_never_speaks_of_a_file_that_the_copy_lacks(address: s
         (run / name).unlink()
     checked, had_checkpoint = 0, False
     with _mirror(run, address), (run / "study.journal").open("ab", buffering=0) as journal:
-        for epoch in range(1, 300):
+        for epoch in range(1, 150):
             _write(run / f"checkpoints/trial-00001-epoch-{epoch:03d}.safetensors", b"weights")
             (run / f"checkpoints/trial-00001-epoch-{epoch - 1:03d}.safetensors").unlink(missing_ok=True)
             _write(run / f"results/epochs/{epoch:03d}.parquet", b"row")

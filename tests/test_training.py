@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(frozen: in
 
 @pytest.mark.parametrize("backbone", ["resnet18", "alexnet"])  # alexnet: dropout draws random numbers
 def test_a_fine_tune_goes_on_identically_from_a_saved_state(backbone: str) -> None:
-    recipe = replace(RECIPE, backbone=backbone, nesterov=True)
+    recipe = replace(RECIPE, backbone=backbone, nesterov=True, epochs=3)
     straight = _fine_tune_of(backbone, recipe)
     straight.epoch()
     saved = io.BytesIO()
