@@ -70,7 +70,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     """
     require_new(folder)
     _sampler(config, asked=0), _pruner(config)  # mistakes are told before anything is spent
-    tracking.callbacks(config.mlflow, folder.name)
+    told = tracking.callbacks(config.mlflow, folder.name)
     earlier = warm_start.read_earlier(config)
     prepared = prepare.prepare(config, cache=cache, screen=screen)
     warm_start.require_same_data(config, earlier, prepared.corpus)
@@ -85,7 +85,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
             with copied(config, folder, screen, resumed=False):
                 the_study = _open_study(config, folder)
                 _teach(the_study, config, earlier, prepared, screen)
-                return _search(config, prepared, the_study, folder, cache, screen, place)
+                return _search(config, prepared, the_study, folder, cache, screen, place, told)
 
 
 def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
@@ -105,7 +105,7 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
             return True
-        tracking.callbacks(config.mlflow, folder.name)
+        told = tracking.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
         tracks = load_corpus(folder / "corpus.parquet")
@@ -115,7 +115,7 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
             _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=True):
                 _teach(the_study, config, earlier, prepared, screen)
-                return _search(config, prepared, the_study, folder, cache, screen, place)
+                return _search(config, prepared, the_study, folder, cache, screen, place, told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +143,9 @@ def _search(
     cache: Path,
     screen: Screen,
     place: Place,
+    told: list[tune.Callback],
 ) -> bool:
-    """From whatever the study says to the search's end."""
+    """From whatever the study says to the search's end, with those who want to be told of each trial."""
     recorder = _recorder(config, the_study, folder, screen)
     searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
     checkpoints = process(
@@ -168,7 +169,7 @@ def _search(
         arrivals=process(Arrivals, min(place.workers, config.trials - the_study.ended)),
     )
     started = time.monotonic()
-    _tune(config, trainable, place, searcher, scheduler, tracking.callbacks(config.mlflow, folder.name))
+    _tune(config, trainable, place, searcher, scheduler, told)
     passed = time.monotonic() - started
     interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
     recorder.end(None if interrupted else "time budget reached")

@@ -37,10 +37,11 @@ def test_a_cluster_that_grows_takes_fractions_of_gpus_it_does_not_have_yet() -> 
 
 @pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.default_int_handler])
 def test_a_polite_kill_interrupts_also_where_a_shell_has_had_interrupts_ignored(interrupt: Any) -> None:
+    terminated = signal.getsignal(signal.SIGTERM)
     earlier = signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt), cluster.termination_as_interrupt():
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, earlier)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == terminated

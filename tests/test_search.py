@@ -128,7 +128,7 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
 
 
 def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:
-    trials = search(time_budget="12s", trials=10_000)
+    trials = search(time_budget="20s", trials=10_000, training__epochs=1)
     assert 1 < len(trials) < 10_000
     assert "COMPLETE" in set(trials["state"])
     assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"time budget reached"}
