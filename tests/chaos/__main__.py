@@ -30,7 +30,8 @@ SETTINGS = {
 }
 """Trials of some seconds, so that what strikes finds them running."""
 DRIVER_KILLS = 20
-WORKERS_DIE = Rhythm(every=(3.0, 6.0))
+WORKERS_DIE = Rhythm(every=(5.0, 10.0))
+"""A worker takes up to ten seconds to start: struck more often, hardly one of two would ever get so far."""
 NODES_GO = Rhythm(every=(15.0, 25.0))
 NODES = 2
 
@@ -41,7 +42,7 @@ def drivers(search: Search, seed: int) -> Outcome:
 
 
 def workers(search: Search, seed: int) -> Outcome:
-    """A worker is killed every few seconds."""
+    """A worker is killed every five to ten seconds."""
     return endure("workers", search, seed=seed, workers_die=WORKERS_DIE)
 
 
