@@ -157,7 +157,7 @@ def _train(
     screen: Screen,
 ) -> None:
     """Each model is on disk before the next one is waited for."""
-    given, weights_files = ray.put(working_set), launch.weights_files(config)
+    given, weights_files = ray.put(working_set), launch.weights_files(config, place)
     train = _remote(final_trial.train, config, place)
     with screen.progress("Training on train and validation") as report:
         trained = _each(missing, lambda model: train.remote(model, given, weights_files), config, place)

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,11 +128,24 @@ class Place:
     """For each."""
     scratch: Path
     """A folder for what is temporary."""
+    _processes: list[Any] = field(default_factory=list, init=False)
 
     @property
     def device(self) -> str:
         """`cuda` or `cpu`."""
         return "cuda" if self.gpus else "cpu"
+
+    def process(self, kind: type[Any], *arguments: Any) -> Any:
+        """An object in a process of its own on this node, for as long as the place is held."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(kind)
+        self._processes.append(actor.options(scheduling_strategy=here).remote(*arguments))
+        return self._processes[-1]
+
+    def leave(self) -> None:
+        """End these processes: by itself Ray would keep them until it ends, for what Tune was given holds them."""
+        for process in self._processes:
+            process.__ray_terminate__.remote()
 
 
 def _search(
@@ -148,7 +161,7 @@ def _search(
     """From whatever the study says to the search's end, with those who want to be told of each trial."""
     recorder = _recorder(config, the_study, folder, screen)
     searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
-    checkpoints = process(
+    checkpoints = place.process(
         CheckpointShelf, (folder / "checkpoints").absolute(), int(config.checkpoint_budget * GIB)
     )
     scheduler = StudyScheduler(
@@ -164,9 +177,9 @@ def _search(
         prepared,
         place,
         cache=cache,
-        shelf=process(ModelShelf, (folder / "models").absolute(), config.keep_models),
+        shelf=place.process(ModelShelf, (folder / "models").absolute(), config.keep_models),
         checkpoints=checkpoints,
-        arrivals=process(Arrivals, min(place.workers, config.trials - the_study.ended)),
+        arrivals=place.process(Arrivals, min(place.workers, config.trials - the_study.ended)),
     )
     started = time.monotonic()
     _tune(config, trainable, place, searcher, scheduler, told)
@@ -235,7 +248,11 @@ def placed(config: SearchConfig, data_bytes: int) -> Iterator[Place]:
             workers=config.workers,
             growing=config.address is not None,
         )
-        yield Place(workers=workers, gpus=gpus, scratch=temporary)
+        place = Place(workers=workers, gpus=gpus, scratch=temporary)
+        try:
+            yield place
+        finally:
+            place.leave()
 
 
 def _bytes(prepared: Prepared) -> int:
@@ -286,7 +303,7 @@ def _trainable(
             validation=prepared.validation,
             weights=prepared.weights,
         ),
-        weights_files=weights_files(config),
+        weights_files=weights_files(config, place),
         shelf=shelf,
         checkpoints=checkpoints,
         arrivals=arrivals,
@@ -322,16 +339,9 @@ def working_set(
     )
 
 
-def weights_files(config: SearchConfig) -> Any:
+def weights_files(config: SearchConfig, place: Place) -> Any:
     """Who reads weights for nodes that lack them; None where no weights are a file."""
-    return process(WeightsFiles) if config.weights_are_files else None
-
-
-def process(kind: type[Any], *arguments: Any) -> Any:
-    """An object in a process of its own on this node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0)(kind)
-    return actor.options(scheduling_strategy=here).remote(*arguments)
+    return place.process(WeightsFiles) if config.weights_are_files else None
 
 
 def _tune(

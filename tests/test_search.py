@@ -1,6 +1,8 @@
 """A search over a real Ray: repeatable, one process for all trials of a worker, honest about what fails."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -8,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 import torchvision
+from processes import below
 from rich.console import Console
 
 from genre_core.corpus import load_corpus
@@ -125,6 +129,29 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
     trials = read_trials(tmp_path / "r")
     assert trials["state"].tolist() == ["FAIL"]
     assert "w.pth cannot be read" in trials["error"].iloc[0]
+
+
+def test_in_a_ray_that_goes_on_a_search_leaves_no_process(search: Search, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    search(weights=str(weights), trials=1, training__epochs=1)
+    until = time.monotonic() + 20
+    while left := {title for process in below(os.getpid()) if (title := _actor(process))}:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+
+
+def _actor(process: psutil.Process) -> str:
+    """What Ray calls a process with an object in it; nothing of one that waits for work, or is Ray's own."""
+    try:
+        title = process.cmdline()[0].strip()
+    except (psutil.Error, IndexError):
+        return ""
+    return (
+        ""
+        if title in ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+        else title.partition("ray::")[2]
+    )
 
 
 def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:
