@@ -30,9 +30,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself would give such a trial out again
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results tables take their place
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the study is the state; Tune's own snapshots grow with it
-    "TUNE_MAX_PENDING_TRIALS_PG": str(
-        10**9
-    ),  # else workers start one after the other: the searcher keeps count
+    "TUNE_MAX_PENDING_TRIALS_PG": str(10**9),  # else workers start one by one; the searcher keeps count
 }
 
 

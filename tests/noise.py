@@ -34,14 +34,14 @@ TRAIN, VALIDATION = segments(21), segments(11, seed=1)
 """Not whole batches, nor whole chunks of a pass."""
 
 
-def network(recipe: Recipe, node_cache: NodeCache) -> Network:
-    """The recipe's, for the genres of the noise."""
+def network(recipe: Recipe, node_cache: NodeCache, train: Segments = TRAIN) -> Network:
+    """The recipe's, for these segments."""
     return build(
         recipe.backbone,
         weights=recipe.weights,
-        n_genres=GENRES,
+        n_genres=train.n_genres,
         frozen_blocks=recipe.frozen_blocks,
-        image=ToImage(*level_statistics(TRAIN)),
+        image=ToImage(*level_statistics(train)),
         seed=recipe.seed,
         node_cache=node_cache,
         precision=recipe.precision,

@@ -110,8 +110,8 @@ def test_a_search_that_is_over_is_extended(over: Path, go_on: Drive) -> None:
     ]
 
 
-def test_damaged_tables_are_made_again_from_the_study(over: Path, go_on: Drive) -> None:
-    run = over
+@pytest.mark.usefixtures("over")
+def test_damaged_tables_are_made_again_from_the_study(run: Path, go_on: Drive) -> None:
     epochs, trials = read_epochs(run), read_trials(run)
     (run / "results" / "trials.parquet").write_bytes(b"PAR1 half of it")
     os.truncate(epochs_file(run, 0), 700)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import pytest
 import torch
 import torchvision
-from processes import below
+from processes import below, title
 from rich.console import Console
 
 from genre_core.corpus import load_corpus
@@ -119,11 +118,16 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_search_goes_on(search: 
     assert trials[~runaway]["error"].isna().all()
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of weights."""
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
 def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_without_another(
-    search: Search, tmp_path: Path
+    search: Search, weights: Path, tmp_path: Path
 ) -> None:
-    weights = tmp_path / "w.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), weights)
     with pytest.raises(launch.SearchFailed, match="weights must be a state dict"):
         search(weights=str(weights), trials=1, event=weights.unlink)
     trials = read_trials(tmp_path / "r")
@@ -131,27 +135,18 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
     assert "w.pth cannot be read" in trials["error"].iloc[0]
 
 
-def test_in_a_ray_that_goes_on_a_search_leaves_no_process(search: Search, tmp_path: Path) -> None:
-    weights = tmp_path / "w.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), weights)
+def test_in_a_ray_that_goes_on_a_search_leaves_no_process(search: Search, weights: Path) -> None:
     search(weights=str(weights), trials=1, training__epochs=1)
     until = time.monotonic() + 20
-    while left := {title for process in below(os.getpid()) if (title := _actor(process))}:
+    while left := _rays_workers() - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}:
         assert time.monotonic() < until, left
         time.sleep(0.1)
 
 
-def _actor(process: psutil.Process) -> str:
-    """What Ray calls a process with an object in it; nothing of one that waits for work, or is Ray's own."""
-    try:
-        title = process.cmdline()[0].strip()
-    except (psutil.Error, IndexError):
-        return ""
-    return (
-        ""
-        if title in ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
-        else title.partition("ray::")[2]
-    )
+def _rays_workers() -> set[str]:
+    """What Ray calls its processes that do something, or wait to."""
+    titles = (title(process).strip() for process in below(os.getpid()))
+    return {text.removeprefix("ray::") for text in titles if text.startswith("ray::")}
 
 
 def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:

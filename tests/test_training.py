@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import noise
 import numpy as np
 import pytest
 import torch
+from noise import GENRES
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from genre_core.errors import InputError
 from genre_core.features import Features
 from genre_core.metrics import confusion_matrix, scores
-from genre_core.network import Network, ToImage, build
+from genre_core.network import Network
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, Segments, level_statistics
@@ -30,18 +32,8 @@ from genre_core.training import (
     track_logits,
 )
 
-GENRES = 3
 NOTHING_KEPT = NodeCache(Path("nowhere"), budget_bytes=0)
-RECIPE = Recipe(
-    backbone="resnet18",
-    weights="random",
-    frozen_blocks=2,
-    learning_rate=0.02,
-    momentum=0.8,
-    batch_size=8,
-    epochs=4,
-    patience=4,
-)
+RECIPE = replace(noise.RECIPE, epochs=4)
 
 
 def _segments(tracks: int = 12, *, per_track: int = 2, seed: int = 0) -> Segments:
@@ -63,16 +55,7 @@ TRAIN, VALIDATION = _segments(), _segments(9, seed=1)
 
 
 def _network(recipe: Recipe) -> Network:
-    return build(
-        recipe.backbone,
-        weights="random",
-        n_genres=GENRES,
-        frozen_blocks=recipe.frozen_blocks,
-        image=ToImage(*level_statistics(TRAIN)),
-        seed=recipe.seed,
-        node_cache=NOTHING_KEPT,
-        precision=recipe.precision,
-    )
+    return noise.network(recipe, NOTHING_KEPT, TRAIN)
 
 
 def _fine_tune(recipe: Recipe = RECIPE, *, node_cache: NodeCache = NOTHING_KEPT) -> FineTune:

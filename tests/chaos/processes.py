@@ -88,15 +88,16 @@ def below(parent: int) -> Iterator[psutil.Process]:
 
 def runs_trials(process: psutil.Process) -> bool:
     """Whether it is a worker that runs trials."""
-    return _title(process).startswith(TRIAL)
+    return title(process).startswith(TRIAL)
 
 
 def _is_ray(process: psutil.Process) -> bool:
     """A raylet or a worker, and not one of the agents beside them, which take their time to notice."""
-    return "raylet/raylet" in _title(process) or runs_trials(process)
+    return "raylet/raylet" in title(process) or runs_trials(process)
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
+    """Its command line, which Ray replaces by what a worker does; empty where it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
