@@ -19,7 +19,7 @@ from safetensors import safe_open
 Row = Mapping[str, Any]
 
 _EPOCHS_FILE = re.compile(r"trial-(\d{5})\.parquet")
-_FILES = ("config.yaml", "corpus.parquet", "study.journal", "results", "models", "report.html")
+_FILES = (".driver", "config.yaml", "corpus.parquet", "study.journal", "results", "models", "report.html")
 """What a run that is over may hold."""
 
 
