@@ -3,20 +3,17 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Command
+from faulty import dying_train, hanging_train
 from rich.console import Console
 from safetensors.torch import load_file
 from sklearn.metrics import (
@@ -38,6 +35,7 @@ from genre_core.recipe import Recipe
 from genre_core.segments import Segments, level_statistics
 from genre_core.spectrograms import open_or_build
 from genre_core.training import FineTune
+from search import final_trial
 from search.config import load
 from search.display import Display
 from search.driver import driving
@@ -288,32 +286,22 @@ def test_a_search_that_is_driven_is_not_finished_beside_it(copy: Path, cache: Pa
     assert not (copy / "finish").exists()
 
 
-def test_a_worker_that_dies_is_followed_by_another(copy: Path, cache: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(_kill_one_at_work)
-        assert _finish(copy, cache, top=1, seeds=1).count(" epochs ") == 1
-        assert killed.result()
-
-
-def _kill_one_at_work() -> bool:
-    """Kill the first worker that trains, whichever process of this test's Ray it is."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                if process.cmdline()[:1] == ["ray::train"]:
-                    process.kill()
-                    return True
-    return False
+def test_a_worker_that_dies_is_followed_by_another(
+    copy: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(final_trial, "train", dying_train(tmp_path / "died"))
+    assert _finish(copy, cache, top=1, seeds=1).count(" epochs ") == 1
+    assert (tmp_path / "died").exists()
 
 
 def test_a_model_whose_worker_keeps_dying_is_told_of_and_the_test_part_stays_unread(
-    copy: Path, cache: Path
+    copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(final_trial, "train", hanging_train)
     with pytest.raises(
-        FinishFailed, match=r"trial \d with seed 1 came to nothing: its worker died 2 times.*0\.01 s"
+        FinishFailed, match=r"trial \d with seed 1 came to nothing: its worker died 2 times.*0\.2 s"
     ):
-        _finish(copy, cache, change={"epoch_limit": 0.01, "retries": 1}, top=1, seeds=1)
+        _finish(copy, cache, change={"epoch_limit": 0.2, "retries": 1}, top=1, seeds=1)
     assert read_test_tracks(copy).empty
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torchvision
 from conftest import Command
+from faulty import HangingTrial
 from rich.console import Console
 from tiny import TINY
 
@@ -156,9 +157,12 @@ def test_audio_that_has_changed_is_refused_and_not_needed_where_its_mels_are(
     away.rename(ended.parent / "music")
 
 
-def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(begin: Drive, run: Path) -> None:
-    with pytest.raises(launch.SearchFailed, match=r"an epoch took longer than epoch_limit, 0\.05 s"):
-        begin(epoch_limit=0.05, retries=1, trials=1)
+def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(
+    begin: Drive, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GenreTrial", HangingTrial)
+    with pytest.raises(launch.SearchFailed, match=r"an epoch took longer than epoch_limit, 0\.2 s"):
+        begin(epoch_limit=0.2, retries=1, trials=1)
     assert read_trials(run)[["state", "attempt"]].to_dict("records") == [{"state": "FAIL", "attempt": 2}]
 
 

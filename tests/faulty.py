@@ -1,0 +1,56 @@
+"""Workers whose epochs never end, or that die in one: at a known moment, however fast the machine is.
+
+Ray sends what is defined here to its workers by value, since they cannot import the tests' modules.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from ray import cloudpickle
+
+from genre_core.training import FineTune
+from search import final_trial
+from search.trial import GenreTrial
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+
+
+class HangingTrial(GenreTrial):
+    """In place of `launch.GenreTrial`: no epoch ends."""
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:  # type: ignore[override]
+        """Get ready, but for hanging: the process serves no other search, since its epoch limit ends it."""
+        patch.object(FineTune, "epoch", _hang).start()
+        super().setup(config, **shared)
+
+
+def hanging_train(*given: Any) -> Any:
+    """In place of `final_trial.train`: no epoch ends."""
+    patch.object(FineTune, "train", _hang).start()
+    return final_trial.train(*given)
+
+
+def dying_train(died: Path) -> Callable[..., Any]:
+    """In place of `final_trial.train`: the first worker is killed in its first epoch, and leaves this file."""
+
+    def train(*given: Any) -> Any:
+        if not died.exists():
+            died.touch()
+            patch.object(FineTune, "train", _die).start()
+        return final_trial.train(*given)
+
+    return train
+
+
+def _hang(_: FineTune) -> None:
+    threading.Event().wait()
+
+
+def _die(_: FineTune) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
