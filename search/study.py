@@ -38,8 +38,9 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
     "patient": optuna.pruners.PatientPruner,
-    "wilcoxon": optuna.pruners.WilcoxonPruner,
 }
+_NO_LONGER = {"wilcoxon": "compares instances of a problem, not epochs"}
+"""Pruners that earlier versions offered, and why they are not offered any more."""
 
 # The frozen depth depends on the drawn backbone, so the space is conditional. TPE models each branch as a
 # group of its own; the others draw a conditional parameter independently, which needs no warning a trial.
@@ -244,6 +245,11 @@ def make_pruner(name: str, parameters: Mapping[str, Any], *, epochs: int) -> Bas
     Raises:
         InputError: no such pruner, or it does not take these parameters.
     """
+    if name in _NO_LONGER:
+        raise InputError(
+            f"pruner.name must be one of {', '.join(PRUNERS)}, but got pruner.name={name!r}, which "
+            f"{_NO_LONGER[name]}; begin a new search with another pruner and --warm-start RUN"
+        )
     given = dict(parameters)
     if name == "hyperband":
         given.setdefault("max_resource", epochs)

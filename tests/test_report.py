@@ -23,6 +23,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from PIL import Image
+from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
@@ -31,7 +32,9 @@ from genre_core.corpus import Corpus, load_corpus, write_corpus
 from genre_core.errors import InputError
 from genre_core.mel import front_end
 from genre_core.spectrograms import open_or_build
-from search import charts
+from search import charts, launch
+from search.config import load
+from search.display import Display
 from search.driver import driving
 from search.importance import FROZEN, importances, seed_noise
 from search.models import kept_card
@@ -333,6 +336,16 @@ def test_a_search_that_has_only_begun_has_a_page(copy: Path, cache: Path) -> Non
     html = page(facts(copy, cache=cache))
     assert "No trial has a score yet." in html
     assert not (copy / "study.journal").exists()
+
+
+def test_a_run_with_a_pruner_of_an_earlier_version_is_read_but_not_resumed(copy: Path, cache: Path) -> None:
+    settings = copy / "config.yaml"
+    settings.write_text(settings.read_text().replace("name: median", "name: wilcoxon"))
+    config, screen = load(settings, {"trials": TRIALS + 1}), Display(Console(file=io.StringIO()))
+    assert "pruner wilcoxon" in page(facts(copy, cache=cache))
+    with pytest.raises(InputError, match="'wilcoxon'.*--warm-start") as caught:
+        launch.resume(config, folder=copy, cache=cache, screen=screen)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_study_is_one_line(copy: Path, cache: Path) -> None:
