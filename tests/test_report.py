@@ -343,7 +343,7 @@ def test_a_run_with_a_pruner_of_an_earlier_version_is_read_but_not_resumed(copy:
     settings.write_text(settings.read_text().replace("name: median", "name: wilcoxon"))
     config, screen = load(settings, {"trials": TRIALS + 1}), Display(Console(file=io.StringIO()))
     assert "pruner wilcoxon" in page(facts(copy, cache=cache))
-    with pytest.raises(InputError, match="'wilcoxon'.*--warm-start") as caught:
+    with pytest.raises(InputError, match=r"'wilcoxon'.*--warm-start") as caught:
         launch.resume(config, folder=copy, cache=cache, screen=screen)
     assert "\n" not in str(caught.value)
 
