@@ -182,7 +182,7 @@ def _remember(known: Known, cache: Path) -> None:
         if finding.lasting
     ]
     try:
-        with whole_file(cache / CACHE_NAME) as partial:
+        with whole_file(cache / CACHE_NAME, durable=False) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=CACHE_SCHEMA), partial)
     except OSError as error:
         raise InputError(

@@ -297,7 +297,7 @@ def _note_of(partial: Path) -> Path:
 
 
 def _note(partial: Path, origin: _Origin) -> None:
-    with whole_file(_note_of(partial)) as path:
+    with whole_file(_note_of(partial), durable=False) as path:
         path.write_text(json.dumps(asdict(origin)))
 
 

@@ -64,7 +64,7 @@ class NodeCache:
     def new(self, name: str) -> Iterator[Path]:
         """Yield a path to write to; on leaving without an error the file stands under its name."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._folder / name) as partial:
+        with whole_file(self._folder / name, durable=False) as partial:
             yield partial
 
     def _free(self) -> int:

@@ -79,7 +79,10 @@ def write(spec: SyntheticCorpus, folder: Path, progress: Callable[[int, int], No
         rows.append((path, genre, _group(spec, genre, index)))
         if progress:
             progress(len(rows), spec.tracks_per_genre * len(GENRES))
-    with whole_file(manifest) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        whole_file(manifest, durable=False) as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows([("path", "genre", "group"), *rows])
     return manifest
 

@@ -68,7 +68,7 @@ def _bounded(archive: Path, raw: IO[bytes], report: Report) -> Iterator[_Member]
 
 def _write(archive: Path, member: _Member, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as partial:
+    with whole_file(target, durable=False) as partial:
         with partial.open("wb") as file:
             for block in _blocks(archive, member.content):
                 file.write(block)

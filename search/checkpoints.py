@@ -46,7 +46,7 @@ class CheckpointShelf:
             return False
         place = self._folder / f"{_stem(trial)}{epoch:03d}.safetensors"
         try:
-            with whole_file(place) as partial:
+            with whole_file(place, durable=False) as partial:
                 save_file(dict(arrays), partial, metadata={_ROW: json.dumps(row)})
         except (OSError, SafetensorError) as error:
             if not is_full(error):

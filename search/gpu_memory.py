@@ -77,7 +77,7 @@ class GpuMemory:
             book = json.loads(text)
             book["asked"] = [entry for entry in book["asked"] if _lives(*entry["by"])]
             yield book
-            with whole_file(self._ledger) as partial:
+            with whole_file(self._ledger, durable=False) as partial:
                 partial.write_text(json.dumps(book))
 
 

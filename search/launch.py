@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genre_core.corpus import Corpus, load_corpus, write_corpus
 from genre_core.segments import SegmentArrays
-from genre_core.whole_file import whole_file
+from genre_core.whole_file import make_folder, whole_file
 from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
@@ -77,7 +77,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     with screen.searching(), placed(config, _bytes(prepared)) as place:
         if config.precision == "auto":
             config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with driving(folder):
             require_new(folder)
             write_corpus(prepared.corpus, folder / "corpus.parquet")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from genre_core.model_folder import CARD, WEIGHTS, is_whole, read_card
-from genre_core.whole_file import PARTIAL, whole_folder
+from genre_core.whole_file import PARTIAL, make_folder, whole_folder
 
 
 class ModelShelf:
@@ -27,7 +27,7 @@ class ModelShelf:
         self._folder = folder
         self._keep = keep
         self._kept: dict[int, tuple[float, Path]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for left in folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
         for place in sorted(folder.iterdir()):

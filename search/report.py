@@ -104,7 +104,7 @@ def write_report(run: Path, out: Path, *, cache: Path) -> None:
     """
     text = page(facts(run, cache=cache))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as partial:
+    with whole_file(out, durable=False) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

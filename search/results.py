@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from genre_core.errors import InputError
 from genre_core.metrics import SCORES
-from genre_core.whole_file import whole_file
+from genre_core.whole_file import make_folder, whole_file
 
 SCHEMA_VERSION = "3"
 RUNNING = "RUNNING"
@@ -150,7 +150,8 @@ class ResultsWriter:
     """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one.
 
     A trial's file of epochs also holds its row as it stands: from these files and the study the trials' table can
-    be made again, so that it need not follow every change.
+    be made again, so that it need not follow every change, and has to survive a power cut only at the search's end.
+    The epochs always do, since the study's journal, which comes after them, does too.
 
     The epochs' table is a file a trial with a row group an epoch: a longer version begins with the bytes of
     the shorter one. So even a reader that opens a file twice, as pyarrow's datasets do, once for the footer
@@ -160,7 +161,7 @@ class ResultsWriter:
     def __init__(self, run: Path) -> None:
         """Args: the run's folder."""
         self._folder = run / "results"
-        (self._folder / "epochs").mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder / "epochs")
         self._trials: dict[int, Mapping[str, Any]] = {}
         self._epochs: dict[int, list[pa.Table]] = {}
         self._next_write = 0.0
@@ -171,7 +172,7 @@ class ResultsWriter:
         if row["state"] != RUNNING:
             self._epochs.pop(row["trial"], None)
         if time.monotonic() >= self._next_write:
-            self.flush()
+            self._write_trials(durable=False)
 
     def add_epoch(self, row: Mapping[str, Any], trial: Mapping[str, Any]) -> None:
         """Add an epoch's row, with its trial's as it stands; when this returns both are on disk."""
@@ -185,10 +186,14 @@ class ResultsWriter:
         _write(self._epochs[number], epochs_file(self._folder.parent, number), _as_metadata(trial))
 
     def flush(self) -> None:
-        """Write the trials' table now."""
+        """Write the trials' table now; from then on it survives a power cut."""
+        self._write_trials(durable=True)
+
+    def _write_trials(self, *, durable: bool) -> None:
         started = time.monotonic()
         rows = [self._trials[number] for number in sorted(self._trials)]
-        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._folder / "trials.parquet", {})
+        table = pa.Table.from_pylist(rows, schema=TRIALS)
+        _write([table], self._folder / "trials.parquet", {}, durable=durable)
         now = time.monotonic()
         self._next_write = now + (now - started) / WRITE_SHARE
 
@@ -332,10 +337,15 @@ def _as_metadata(trial: Mapping[str, Any]) -> dict[bytes, str]:
     return {_TRIAL: json.dumps(trial, default=datetime.isoformat)}
 
 
-def _write(groups: Sequence[pa.Table], path: Path, metadata: Mapping[bytes, str]) -> None:
-    """A Parquet file with these row groups, in the place of the earlier one; plain, for the rows are few."""
+def _write(
+    groups: Sequence[pa.Table], path: Path, metadata: Mapping[bytes, str], *, durable: bool = True
+) -> None:
+    """Replace a Parquet file by one with these row groups; plain, since the rows are few."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with whole_file(path) as partial, pq.ParquetWriter(partial, groups[0].schema, **plain) as writer:
+    with (
+        whole_file(path, durable=durable) as partial,
+        pq.ParquetWriter(partial, groups[0].schema, **plain) as writer,
+    ):
         for group in groups:
             writer.write_table(group)
         if metadata:

@@ -16,6 +16,7 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genre_core.errors import InputError
+from genre_core.whole_file import sync_folder
 
 ERROR = "error"
 """User attribute of a failed trial: why."""
@@ -71,6 +72,7 @@ class Study:
             pruner=pruner,
             load_if_exists=True,
         )
+        sync_folder(journal.parent)  # Optuna syncs the journal's lines, but not the name of a new one
         self._running: dict[int, Trial] = {}
         self._scores: dict[int, dict[int, float]] = {}
         self._states: dict[int, str] = {}
