@@ -1,68 +1,144 @@
-"""A backbone's published weights: fetched, read as tensors and never as code, and checked against its layers."""
+"""A backbone's published weights: fetched, and checked against its layers and blocks."""
 
-import pickle
 import re
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from genre_core.backbones import StateDict, blocks_and_head, torchvision_model
 from genre_core.errors import InputError
+from genre_core.families import BLOCKS
+from genre_core.weights_file import WeightsFile, read_weights
+
+Weights = str | bytes
+"""`random`, `imagenet`, the path of a file, or a file's content."""
 
 
-def check_weights(backbone: str, weights: str) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What weights that fit a backbone come to."""
+
+    random_blocks: tuple[str, ...] = ()
+    """Blocks that stay random, because the weights lack all of their layers."""
+    changes: str = ""
+    """What was done to the file's content to read it, in words; empty where nothing was."""
+
+
+def check_weights(backbone: str, weights: str) -> Checked:
     """Fetch and check a backbone's weights before anything is spent on them.
-
-    Returns:
-        The blocks that stay random, wholly or in part, because the weights lack their layers.
 
     Raises:
         InputError: the weights cannot be had or do not fit.
     """
     if weights == "random":
-        return ()
+        return Checked()
+    found = _read(backbone, weights)
     with torch.device("meta"):
         model = torchvision_model(backbone)
-    missing = {model.get_submodule(layer) for layer in _fit(model, backbone, weights)[1]}
-    blocks, _ = blocks_and_head(backbone, model)
-    return tuple(name for name, block in blocks.items() if missing & set(block.modules()))
+    _, random_blocks = _fit(model, backbone, found.state, weights)
+    return Checked(random_blocks=random_blocks, changes=found.changes)
 
 
-def load_weights(model: nn.Module, backbone: str, weights: str) -> None:
+def load_weights(model: nn.Module, backbone: str, weights: Weights) -> None:
     """Copy weights into a torchvision model; see `build`."""
     if weights != "random":
-        model.load_state_dict(_fit(model, backbone, weights)[0], strict=False)
+        name = "the file that was sent to this node" if isinstance(weights, bytes) else weights
+        given, _ = _fit(model, backbone, _read(backbone, weights).state, name)
+        model.load_state_dict(given, strict=False)
 
 
-def _fit(model: nn.Module, backbone: str, weights: str) -> tuple[StateDict, tuple[str, ...]]:
-    """The state dict to load into a torchvision model, and the layers that it lacks as a whole."""
-    given = imagenet_weights(backbone) if weights == "imagenet" else _read(Path(weights))
-    _, head = blocks_and_head(backbone, model)
-    head_name = next(name for name, module in model.named_modules() if module is head)
-    expected = {k: v for k, v in model.state_dict().items() if not k.startswith(f"{head_name}.")}
-    given = {_modern_key(k): v for k, v in given.items() if not k.startswith(f"{head_name}.")}
-    return given, _missing_layers(expected, given, f"weights of {backbone} in {weights}")
+def _read(backbone: str, weights: Weights) -> WeightsFile:
+    if weights == "imagenet":
+        return WeightsFile(state=imagenet_weights(backbone))
+    return read_weights(Path(weights) if isinstance(weights, str) else weights)
 
 
-def _missing_layers(expected: StateDict, given: StateDict, what: str) -> tuple[str, ...]:
+def _fit(model: nn.Module, backbone: str, given: StateDict, name: str) -> tuple[StateDict, tuple[str, ...]]:
+    """The state dict to load into a torchvision model, and the blocks that it lacks as a whole."""
+    expected = _without_head(backbone, model, model.state_dict())
+    given = _without_head(backbone, model, {_modern_key(key): value for key, value in given.items()})
+    blocks, _ = blocks_and_head(backbone, model)
+    modules = {name: set(block.modules()) for name, block in blocks.items()}
+    absent = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
+    layers = {block: _layers_of(model, expected, inside) for block, inside in modules.items()}
+    lacking = {block: [key for key in absent if _layer(key) in own] for block, own in layers.items()}
+    problem, way_out = _misfit(expected, given, absent) or _half_block(given, lacking, layers) or ("", "")
+    if problem:
+        raise InputError(
+            f"weights of {backbone} in {name} must {problem}; {_better(backbone, given, name) or way_out}"
+        )
+    return given, tuple(block for block, keys in lacking.items() if keys)
+
+
+def _misfit(expected: StateDict, given: StateDict, absent: list[str]) -> tuple[str, str] | None:
+    """What is wrong with some tensors, and the way out."""
     if unexpected := sorted(given.keys() - expected.keys()):
-        raise InputError(f"{what} must have torchvision's names, but hold {_some(unexpected)}; rename them")
+        return f"have torchvision's names, but hold {_some(unexpected)}", "rename them"
     for key, value in given.items():
         if value.shape != expected[key].shape:
             shapes = f"{key} of shape {list(value.shape)}, not {list(expected[key].shape)}"
-            raise InputError(f"{what} must have torchvision's shapes, but hold {shapes}")
+            return f"have torchvision's shapes, but hold {shapes}", "give those of this backbone"
         if expected[key].is_floating_point() and not _finite(value):
-            raise InputError(f"{what} must be finite numbers, but those of {key} are not; save them anew")
-    absent = [k for k in expected if k not in given and not k.endswith("num_batches_tracked")]
-    layers_given = {_layer(k) for k in given}
-    if half := [k for k in absent if _layer(k) in layers_given]:
-        raise InputError(f"{what} must hold a layer whole or not at all, but lack {_some(half)}")
+            return f"be finite numbers, but those of {key} are not", "save them anew"
+    layers_given = {_layer(key) for key in given}
+    if half := [key for key in absent if _layer(key) in layers_given]:
+        return f"hold a layer whole or not at all, but lack {_some(half)}", "save them anew"
     if not given:
-        raise InputError(f"{what} must hold at least one layer, but hold none")
-    return tuple(dict.fromkeys(_layer(k) for k in absent))
+        return "hold at least one layer, but hold none", "give a state dict of this backbone"
+    return None
+
+
+def _half_block(
+    given: StateDict, lacking: dict[str, list[str]], layers: dict[str, set[str]]
+) -> tuple[str, str] | None:
+    """The first block that is only partly there, and the way out."""
+    layers_given = {_layer(key) for key in given}
+    for block, keys in lacking.items():
+        if keys and layers[block] & layers_given:
+            problem = f"hold a block whole or not at all, but of {block} they lack {_some(keys)}"
+            return problem, "add these, or leave the block out"
+    return None
+
+
+def _better(backbone: str, given: StateDict, name: str) -> str | None:
+    """The way out where the tensors fit another backbone better."""
+    fits = {other: _likeness(other, given) for other in BLOCKS}
+    best = max(fits, key=lambda other: fits[other])
+    if fits[best] <= fits[backbone]:
+        return None
+    setting = shlex.quote(f"weights.{best}={name}")
+    return f"they fit {best}: give --set {setting}, and to {backbone} a file of its own"
+
+
+def _likeness(backbone: str, given: StateDict) -> float:
+    """Tensors of the same name and shape, as a share of all that either side has."""
+    with torch.device("meta"):
+        model = torchvision_model(backbone)
+    expected = {key: tuple(t.shape) for key, t in _without_head(backbone, model, model.state_dict()).items()}
+    held = {key: tuple(value.shape) for key, value in _without_head(backbone, model, given).items()}
+    return len(expected.items() & held.items()) / len(expected.keys() | held.keys())
+
+
+def _without_head(backbone: str, model: nn.Module, state: StateDict) -> StateDict:
+    _, head = blocks_and_head(backbone, model)
+    head_name = next(name for name, module in model.named_modules() if module is head)
+    return {key: value for key, value in state.items() if not key.startswith(f"{head_name}.")}
+
+
+def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) -> set[str]:
+    """Names of the layers with tensors that are among these modules."""
+    return {layer for layer in map(_layer, expected) if model.get_submodule(layer) in inside}
+
+
+def imagenet_file(backbone: str) -> Path:
+    """Where torchvision keeps a backbone's ImageNet weights on this machine, if it has them."""
+    import torchvision  # see torchvision_model
+
+    url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def imagenet_weights(backbone: str) -> StateDict:
@@ -73,42 +149,17 @@ def imagenet_weights(backbone: str) -> StateDict:
     """
     import torchvision  # see torchvision_model
 
+    if (file := imagenet_file(backbone)).is_file():
+        return read_weights(file).state
     enum = torchvision.models.get_model_weights(backbone).DEFAULT
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = enum.url.rsplit("/", 1)[-1]
     try:
         state: StateDict = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f"ImageNet weights of {backbone} could not be downloaded ({error}); put {file} into {folder}, "
-            f"or give --set weights.{backbone}=PATH or --set weights=random"
+            f"ImageNet weights of {backbone} could not be downloaded ({error}); put {file.name} into "
+            f"{file.parent}, or give --set weights.{backbone}=PATH or --set weights=random"
         ) from error
     return state
-
-
-def _read(path: Path) -> StateDict:
-    """Tensors by name from a safetensors file or a PyTorch state dict; never runs code from the file."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("not a regular file")  # a pipe would be waited for
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state: StateDict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
-        raise InputError(
-            f"weights must be a state dict of tensors, but {path} cannot be read: {_why(error)}"
-        ) from error
-    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not (tensors and all(isinstance(key, str) for key in state)):
-        raise InputError(f"weights must be a state dict of tensors, but {path} holds something else")
-    return state
-
-
-def _why(error: Exception) -> str:
-    """In one line; torch's own advice is to run the code that it has refused to run."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors, which may be code, or is damaged"
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _finite(value: Tensor) -> bool:

@@ -170,7 +170,10 @@ def _weights(config: SearchConfig, screen: Screen) -> dict[str, str]:
     """Fetch and check every backbone's weights; what tells them from others."""
     for backbone in config.backbones:
         weights = config.weights_of(backbone)
-        if missing := check_weights(backbone, weights):
+        checked = check_weights(backbone, weights)
+        if checked.changes:
+            screen.say(f"{backbone}: weights in {weights} are {checked.changes}")
+        if missing := checked.random_blocks:
             screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
     return {
         backbone: weights_identity(backbone, config.weights_of(backbone)) for backbone in config.backbones

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from genre_core.errors import InputError
 from genre_core.families import BLOCKS, block_names
 from genre_core.network import Network, ToImage, build
 from genre_core.node_cache import NodeCache
-from genre_core.weights import check_weights
+from genre_core.weights import Checked, check_weights, imagenet_file
+from genre_core.weights_file import read_weights
 
 FAMILIES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg11_bn")
 CUTS = [(name, cut) for name in FAMILIES for cut in range(len(BLOCKS[name]) + 1)]
@@ -166,6 +168,15 @@ def _with_bias(value: float, dtype: torch.dtype | None = None) -> dict[str, Tens
     return _state(features__0__bias=torch.full((64,), value, dtype=dtype))
 
 
+def _endless() -> dict[str, object]:
+    checkpoint: dict[str, object] = {"epoch": 3}
+    checkpoint["model"] = checkpoint
+    return checkpoint
+
+
+WEB_PAGE = b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+GIT_LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
 BAD_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unexpected key": (
         lambda p: torch.save(_state(features__99__bias=torch.ones(1)), p),
@@ -189,12 +200,26 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a name in two lines": (lambda p: torch.save({"a\nb": torch.ones(1)}, p), r"hold 'a\\nb'; rename"),
     "names that are numbers": (lambda p: torch.save({1: torch.ones(1)}, p), "something else"),
-    "a state dict in another": (lambda p: torch.save({"state_dict": _state()}, p), "something else"),
+    "a checkpoint without a state dict": (
+        lambda p: torch.save({"state_dict": {"epoch": 3}, "model": None}, p),
+        "something else; save model.state_dict",
+    ),
+    "a checkpoint that holds itself": (lambda p: torch.save(_endless(), p), "something else"),
+    "part of a block": (
+        lambda p: torch.save(_state(**{"classifier.1.weight": torch.zeros(4096, 9216)}), p),
+        "lack 'classifier.1.bias'",
+    ),
+    "another backbone": (
+        lambda p: torch.save(torchvision.models.resnet18().state_dict(), p),
+        r"they fit resnet18: give --set weights\.resnet18=.*w\.pth, and to alexnet a file of its own$",
+    ),
+    "a web page": (lambda p: p.write_bytes(WEB_PAGE), "w.pth cannot be read: it is a web page"),
+    "a Git LFS pointer": (lambda p: p.write_bytes(GIT_LFS), "it is a Git LFS pointer.*git lfs pull"),
     "nothing": (lambda p: torch.save({}, p), "at least one layer"),
     "a list": (lambda p: torch.save([torch.ones(1)], p), "something else"),
     "a pickle with code": (
         lambda p: p.write_bytes(pickle.dumps(_Payload(_executed(p)), protocol=2)),
-        "cannot be read: it holds more than tensors, which may be code, or is damaged$",
+        "it holds more than tensors .*, which may be code, or is damaged; save model.state_dict\\(\\) alone$",
     ),
     "a pickle with code, as torch saves it": (
         lambda p: torch.save(_state() | {"features.0.bias": _Payload(_executed(p))}, p),
@@ -216,6 +241,8 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 BAD_SAFETENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a web page": (lambda p: p.write_bytes(WEB_PAGE), "it is a web page"),
+    "a Git LFS pointer": (lambda p: p.write_bytes(GIT_LFS), "it is a Git LFS pointer"),
     "no bytes": (lambda p: p.touch(), "header too small"),
     "a folder": (lambda p: p.mkdir(), "not a regular file"),
     "a header longer than the file": (lambda p: p.write_bytes(b"\xff\0\0\0\0\0\0\0{}"), "invalid header"),
@@ -259,7 +286,92 @@ def test_the_code_that_is_never_run_would_run(tmp_path: Path) -> None:
 def test_layers_missing_as_a_whole_are_named(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(_state(), path)
-    assert check_weights("alexnet", str(path)) == ("fc6", "fc7")
+    assert check_weights("alexnet", str(path)) == Checked(random_blocks=("fc6", "fc7"))
+
+
+LIGHTNING = {"epoch": 3, "global_step": 9, "loops": {}, "callbacks": {"best": torch.tensor(0.5)}}
+TORCHVISION = {"optimizer": {"state": {}, "param_groups": []}, "args": Namespace(lr=0.1)}
+WRAPPED: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "a checkpoint": (lambda s: {"state_dict": s, "epoch": 3}, "found under 'state_dict'"),
+    "torchvision's checkpoint": (lambda s: TORCHVISION | {"model": s}, "found under 'model'"),
+    "DataParallel": (lambda s: _under("module.", s), "read without the prefix 'module.'"),
+    "torch.compile": (lambda s: _under("_orig_mod.", s), "read without the prefix '_orig_mod.'"),
+    "a module around it": (lambda s: _under("backbone.", s), "read without the prefix 'backbone.'"),
+    "Lightning": (
+        lambda s: LIGHTNING | {"state_dict": _under("model.backbone.", s)},
+        "found under 'state_dict' and read without the prefix 'model.backbone.'",
+    ),
+    "one in another": (
+        lambda s: {"epoch": 1, "model": {"step": 2, "state_dict": _under("module.", s)}},
+        "found under 'model' and 'state_dict' and read without the prefix 'module.'",
+    ),
+}
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_weights_are_taken_out_of_checkpoints_and_their_names_out_of_prefixes(
+    case: str, tmp_path: Path, make: MakeNetwork
+) -> None:
+    wrap, words = WRAPPED[case]
+    state = _state(features__0__bias=torch.arange(64.0))
+    torch.save(wrap(state), tmp_path / "w.pth")
+    assert check_weights("alexnet", str(tmp_path / "w.pth")) == Checked(
+        random_blocks=("fc6", "fc7"), changes=words
+    )
+    network = make("alexnet", 5, str(tmp_path / "w.pth"))
+    assert torch.equal(network.flat_state()["conv1.0.bias"], torch.arange(64.0))
+
+
+def test_a_prefix_that_not_all_names_have_stays(tmp_path: Path) -> None:
+    torch.save(_under("model.", _state()) | {"loss.weight": torch.ones(3)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"hold 'loss\.weight', 'model\.features\.0\.bias'"):
+        check_weights("alexnet", str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "words"),
+    [
+        ("resnet18", "resnet34", "of layer1 they lack 'layer1.2.conv1.weight'.*; they fit resnet18: "),
+        ("resnet34", "resnet18", "hold 'layer1.2.bn1.bias'.*; they fit resnet34: "),
+        ("vgg11", "vgg11_bn", "hold 'features.13.bias'.*; they fit vgg11: "),
+    ],
+)
+def test_weights_of_another_backbone_name_it(given: str, asked: str, words: str, tmp_path: Path) -> None:
+    model = torchvision.models.get_model(given, weights=None)
+    torch.save({k: v for k, v in model.state_dict().items() if "classifier" not in k}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=words):
+        check_weights(asked, str(tmp_path / "w.pth"))
+
+
+def test_a_block_that_is_only_partly_there_is_refused(tmp_path: Path) -> None:
+    state = torchvision.models.resnet18().state_dict()
+    torch.save({key: value for key, value in state.items() if "layer3.1" not in key}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"of layer3 they lack .*; add these"):
+        check_weights("resnet18", str(tmp_path / "w.pth"))
+    torch.save({key: value for key, value in state.items() if "layer3" not in key}, tmp_path / "w.pth")
+    assert check_weights("resnet18", str(tmp_path / "w.pth")).random_blocks == ("layer3",)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_can_be_read_from_a_files_content(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(_state(), path)
+    assert read_weights(path.read_bytes()).state.keys() == _state().keys()
+
+
+def test_imagenet_weights_that_a_web_page_stands_in_for_are_called_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = imagenet_file("resnet18")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(WEB_PAGE)
+    with pytest.raises(InputError, match=rf"{file.name} cannot be read: it is a web page"):
+        check_weights("resnet18", "imagenet")
 
 
 def test_densenets_published_names_are_understood(tmp_path: Path, make: MakeNetwork) -> None:
@@ -269,7 +381,7 @@ def test_densenets_published_names_are_understood(tmp_path: Path, make: MakeNetw
         for key, value in model.state_dict().items()
     }
     torch.save(published, tmp_path / "w.pth")
-    assert check_weights("densenet121", str(tmp_path / "w.pth")) == ()
+    assert check_weights("densenet121", str(tmp_path / "w.pth")) == Checked()
     network = make("densenet121", 0, str(tmp_path / "w.pth"))
     key = "denseblock1.denselayer1.conv2.weight"
     assert torch.equal(
