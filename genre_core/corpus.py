@@ -1,28 +1,45 @@
 """Which tracks exist: path, genre, group (artist or recording), split."""
 
-import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genre_core.errors import InputError
+from genre_core.manifest import (
+    HUGGING_FACE,
+    MANIFEST_COLUMNS,
+    MANIFEST_SUFFIXES,
+    Files,
+    Manifest,
+    column_names,
+    read_manifest,
+)
+from genre_core.manifest import MANIFESTS as MANIFESTS  # the folder's names for one
 from genre_core.whole_file import whole_file
 
 HIDDEN = "hidden file"  # the reason against what was never meant as audio
 SPLITS = ("train", "validation", "test")
-SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
-MANIFEST_SUFFIXES = (".csv", ".parquet")
-MANIFEST_COLUMNS = ("path", "genre", "group", "split")  # the first two are needed, others than these not read
-MANIFESTS = tuple(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
+SPLIT_ALIASES = {
+    **{split: split for split in SPLITS},
+    **{
+        "training": "train",
+        "val": "validation",
+        "valid": "validation",
+        "dev": "validation",
+        "testing": "test",
+    },
+}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's audio folders
 
 # Names that mean audio; some of formats that libsndfile does not decode, so that the audit names those files
 AUDIO_NAME = re.compile(
@@ -30,6 +47,14 @@ AUDIO_NAME = re.compile(
     r"|m4[ab]|mp4|aac|wma|ape|wv|mka|webm|ra)\Z",
     re.IGNORECASE,
 )
+
+# Folders that a system, a desktop, an editor or a network drive keeps for itself
+SYSTEM_FOLDER = re.compile(
+    r"(\..*|__macosx|\$recycle\.bin|recycler|recycled|system volume information|found\.\d{3}|lost\+found"
+    r"|network trash folder|temporary items|@eadir|@recycle|@recently-snapshot|[#~]recycle|[#~]snapshot)\Z",
+    re.IGNORECASE,
+)
+ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|t?gz|tar\.\w+|tgz)\Z", re.IGNORECASE)
 
 SCHEMA_VERSION = b"1"
 SCHEMA = pa.schema(
@@ -66,6 +91,8 @@ class Corpus:
     """All tracks found, by track_id; the excluded ones too, so that they can be named."""
 
     tracks: tuple[Track, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the user should know of how they were read, a sentence each; only `read_corpus` knows."""
 
     @cached_property
     def usable(self) -> tuple[Track, ...]:
@@ -97,38 +124,85 @@ class Corpus:
 def read_corpus(source: Path) -> Corpus:
     """The tracks of a manifest, or of a folder: by its manifest, otherwise one sub-folder per genre.
 
-    A manifest (in a folder: manifest.csv or manifest.parquet) has the columns path (relative to its folder,
-    or absolute) and genre, and may have group and split. Without one, source/GENRE/track.wav is its own group
-    and source/GENRE/ARTIST/.../track.wav is in group ARTIST, the same in every genre. Raises InputError. No
-    audio file is opened.
+    A manifest (in a folder: manifest.csv, .tsv or .parquet) has the columns path (relative to its folder, or
+    absolute) and genre, and may have group and split; so does a metadata.csv of Hugging Face's, in the folder or in
+    one for each part. Without one, source/GENRE/track.wav is its own group and source/GENRE/ARTIST/.../track.wav is
+    in group ARTIST, the same in every genre. Hidden and system folders are skipped at every depth. Genres and groups
+    are named in Unicode's form NFC; paths are as they are on disk. Raises InputError. No audio file is opened.
     """
     root = source.absolute()
     try:
-        listed = root.suffix in MANIFEST_SUFFIXES and root.is_file()
-        tracks = _listed(root) if listed else _of_folder(root, source)
+        listed = root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file()
+        tracks, notes = _listed(root, root.parent) if listed else _of_folder(root, source)
     except OSError as error:
         raise InputError(f"cannot list {error.filename}: {error.strerror}; mend it or take it out") from error
     tracks.sort(key=lambda track: track.track_id)
     for one, other in pairwise(tracks):
         if one.track_id == other.track_id:  # a name in escapes may be another file's real name
             raise InputError(f"{source} has two files called {one.track_id!r}; rename one")
-    return Corpus(tuple(tracks))
+    return Corpus(tuple(tracks), tuple(notes))
 
 
-def _of_folder(root: Path, source: Path) -> list[Track]:
+Found = tuple[list[Track], list[str]]
+"""Tracks, and what there is to say of how they were found."""
+
+
+def _of_folder(root: Path, source: Path) -> Found:
     """The tracks of a folder, by its manifest or by its genre folders; `source` is what the user called it."""
     if not root.is_dir():
+        unpack = "unpack it and " if ARCHIVE_NAME.search(root.name) and root.is_file() else ""
         raise InputError(
-            f"a corpus is a folder or a manifest (.csv, .parquet), and {source} is neither: "
-            "give a folder of genre folders"
+            f"a corpus is a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), and {source} is neither: "
+            f"{unpack}give a folder of genre folders"
         )
-    manifests = [root / name for name in MANIFESTS if os.path.lexists(root / name)]
+    names = sorted(path.name for path in root.iterdir())
+    manifests = [name for name in names if name.lower() in MANIFESTS]
     if len(manifests) > 1:
-        raise InputError(f"{source} has {' and '.join(MANIFESTS)}: keep the one that is meant")
-    tracks = _listed(manifests[0]) if manifests else _found(root)
+        raise InputError(f"{source} has {' and '.join(manifests)}: keep the one that is meant")
+    if manifests:
+        return _listed(root / manifests[0], root)
+    tracks, notes = _of_audio_folder(root, names)
     if not tracks:
-        raise InputError(f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFESTS[0]}")
-    return tracks
+        tracks, more = _found(root)
+        notes += more
+    if not tracks:
+        packed = [name for name in names if ARCHIVE_NAME.search(name)]
+        raise InputError(
+            f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFESTS[0]}"
+            + (f"; unpack {packed[0]} first" if packed else "")
+        )
+    return tracks, notes
+
+
+def _of_audio_folder(root: Path, names: list[str]) -> Found:
+    """The tracks of an audio folder as Hugging Face has it, with a metadata.csv in it or in a folder for each part."""
+    parts = [name for name in names if name.lower() in SPLIT_ALIASES and (root / name).is_dir()]
+    places = [root, *(root / part for part in parts)]
+    tracks: dict[str, Track] = {}
+    notes: list[str] = []
+    for place in places:
+        for path in sorted(path for path in place.iterdir() if path.name.lower() in METADATA):
+            columns = _columns_of(path)
+            if "file_name" not in columns:
+                continue  # another table that is called so
+            if not {"genre", "label"} & set(columns):
+                notes.append(
+                    f"{path.relative_to(root)} is not read: it has file_name and neither genre nor label"
+                )
+                continue
+            split = "" if place == root else SPLIT_ALIASES[place.name.lower()]
+            found, more = _listed(path, root, HUGGING_FACE, split)
+            tracks |= {track.track_id: track for track in found}
+            notes += [f"{path.relative_to(root)} is read as Hugging Face's, its file_name as path", *more]
+    return list(tracks.values()), notes
+
+
+def _columns_of(path: Path) -> list[str]:
+    """A table's columns; none where it cannot be read, for it need not be meant for us."""
+    try:
+        return column_names(path)
+    except InputError:
+        return []
 
 
 def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
@@ -138,11 +212,16 @@ def _track(root: Path, path: Path, genre: str, group: str = "", split: str | Non
     return Track(
         track_id=name,
         path=Path(_unicode(str(path))),
-        genre=_unicode(genre),
-        group=_unicode(group) or name,
+        genre=_comparable(genre),
+        group=_comparable(group) or name,
         split=split,
         excluded_reason=HIDDEN if path.name.startswith(".") else excluded,
     )
+
+
+def _comparable(name: str) -> str:
+    """A name in the one form of Unicode in which equal names are equal."""
+    return unicodedata.normalize("NFC", _unicode(name))
 
 
 def _words(error: Exception) -> str:
@@ -153,23 +232,29 @@ def _unicode(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _found(root: Path) -> list[Track]:
+def _found(root: Path) -> Found:
     """The audio files of a folder of genre folders."""
     tracks = []
+    skipped: list[Path] = []
     for entry in root.iterdir():
-        if entry.is_dir() and not entry.name.startswith("."):
-            for path in audio_below(entry):
+        if entry.is_dir() and not SYSTEM_FOLDER.match(entry.name):
+            for path in audio_below(entry, skipped):
                 folders = path.relative_to(entry).parts[:-1]
                 tracks.append(_track(root, path, entry.name, folders[0] if folders else ""))
         elif AUDIO_NAME.search(entry.name) and not entry.is_dir():
             tracks.append(replace(_track(root, entry, ""), excluded_reason="outside a genre folder"))
-    return tracks
+    notes = []
+    if skipped:
+        first = _unicode(str(min(skipped).relative_to(root)))
+        notes.append(f"hidden and system folders that are skipped: {len(skipped)}, the first {first!r}")
+    return tracks, notes
 
 
-def audio_below(folder: Path) -> Iterator[Path]:
-    """The files below a folder whose names mean audio, in order.
+def audio_below(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
+    """The files below a folder whose names mean audio, in order, but for those in hidden and system folders.
 
-    Follows linked folders, each real folder once, so that a link to a parent comes to an end.
+    Follows linked folders, each real folder once, so that a link to a parent comes to an end. The folders that are
+    skipped are added to `skipped`.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -177,7 +262,9 @@ def audio_below(folder: Path) -> Iterator[Path]:
 
     seen = set()
     for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        folders.sort()
+        if skipped is not None:
+            skipped += [Path(here, name) for name in folders if SYSTEM_FOLDER.match(name)]
+        folders[:] = sorted(name for name in folders if not SYSTEM_FOLDER.match(name))
         if (real := os.path.realpath(here)) in seen:
             folders.clear()
             continue
@@ -185,57 +272,28 @@ def audio_below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in sorted(names) if AUDIO_NAME.search(name))
 
 
-def _listed(manifest: Path) -> list[Track]:
-    """The tracks of a manifest."""
-    columns, rows = _manifest_rows(manifest)
-    if missing := [name for name in MANIFEST_COLUMNS[:2] if name not in columns]:
-        raise InputError(
-            f"{manifest} needs the columns path and genre, and lacks {' and '.join(missing)}: "
-            f"it has {', '.join(map(repr, columns)) or 'none'}"
-        )
-    if twice := [name for name in MANIFEST_COLUMNS if columns.count(name) > 1]:
-        raise InputError(f"{manifest} has the column {twice[0]} more than once: keep the one that is meant")
-    if not rows:
-        raise InputError(f"{manifest} has no rows: list a track in each, or take it away")
+def _listed(path: Path, root: Path, aliases: Mapping[str, str] | None = None, split: str = "") -> Found:
+    """The tracks of a manifest, named from `root` on; without a split of their own they are in `split`."""
+    manifest: Manifest = read_manifest(path, aliases)
+    files = Files(path.parent)
     tracks: dict[str, Track] = {}
-    for number, row in enumerate(rows, 1):
-        track = _listed_track(manifest, number, row)
+    for number, row in enumerate(manifest.rows, 1):
+        where = f"{path}, row {number}"
+        track = _listed_track(root, files, row | {"split": row["split"] or split}, where)
         if track.track_id in tracks:
-            raise InputError(f"{manifest}, row {number}: {track.track_id!r} is listed before; keep one row")
+            raise InputError(f"{where}: {track.track_id!r} is listed before; keep one row")
         tracks[track.track_id] = track
-    return list(tracks.values())
+    return list(tracks.values()), list(manifest.notes)
 
 
-def _manifest_rows(manifest: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
-    """Column names and rows; row 1 is the first below the header."""
-    if not manifest.is_file():  # opening a pipe would wait for ever
-        raise InputError(f"{manifest} is no file: write a manifest there, or take it away")
-    try:
-        if manifest.suffix == ".parquet":
-            with pq.ParquetFile(manifest) as file:
-                names = file.schema_arrow.names
-                return names, file.read([name for name in MANIFEST_COLUMNS if name in names]).to_pylist()
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            return reader.fieldnames or [], list(reader)
-    except (OSError, ValueError, LookupError, OverflowError, csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{manifest} cannot be read ({_words(error)}): write it anew, as UTF-8") from error
-
-
-def _listed_track(manifest: Path, number: int, row: dict[str, Any]) -> Track:
-    cells = {name: "" if cell is None else str(cell) for name, cell in row.items()}
-    path, genre, group, split = (cells.get(name, "") for name in ("path", "genre", "group", "split"))
-    where = f"{manifest}, row {number}"
-    if None in row:
-        raise InputError(f"{where}: more cells than the header has; quote a cell that holds a comma")
+def _listed_track(root: Path, files: Files, row: Mapping[str, str], where: str) -> Track:
+    path, genre, group, split = (row[name] for name in MANIFEST_COLUMNS)
     if not path.strip() or not genre.strip() or "\0" in path:
         raise InputError(f"{where}: path and genre must name something, but got {path!r} and {genre!r}")
-    split = SPLIT_ALIASES.get(split.strip(), split.strip())
-    if split and split not in SPLITS:
-        raise InputError(f"{where}: a split is one of {', '.join(SPLITS)}, but got {split!r}")
-    # normpath, so that one file under two spellings is seen as listed twice
-    location = Path(os.path.normpath(manifest.parent / path))
-    return _track(manifest.parent, location, genre.strip(), group.strip(), split or None)
+    part = SPLIT_ALIASES.get(split.strip().lower())
+    if split.strip() and not part:
+        raise InputError(f"{where}: a split is one of {', '.join(SPLITS)}, but got {split.strip()!r}")
+    return _track(root, files.meant(path, where), genre.strip(), group.strip(), part)
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:

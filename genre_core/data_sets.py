@@ -10,9 +10,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from genre_core import fma, gtzan
-from genre_core.corpus import MANIFEST_COLUMNS, Track
+from genre_core.corpus import Track
 from genre_core.download import NotToBeHad, Remote, Report, download
 from genre_core.errors import InputError
+from genre_core.manifest import MANIFEST_COLUMNS
 from genre_core.unpack import unpack
 from genre_core.whole_file import whole_file
 

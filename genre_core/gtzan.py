@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from genre_core.corpus import Corpus, Track
+from genre_core.corpus import SYSTEM_FOLDER, Corpus, Track
 from genre_core.errors import InputError
 from genre_core.splits import split_corpus
 
@@ -23,6 +23,8 @@ def recordings(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.*.*")):
         match = _RECORDING.fullmatch(path.name)
+        if any(SYSTEM_FOLDER.match(name) for name in path.relative_to(folder).parts[:-1]):
+            continue
         if match and match[1] == path.parent.name:
             found.setdefault(path.stem, path)
     return found

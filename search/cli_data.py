@@ -30,6 +30,8 @@ def check(
     from search.display import Display
 
     found = read_corpus(source)
+    for note in found.notes:
+        typer.echo(note)
     with Display(console()).progress("Checking audio files") as report:
         corpus = audit(found, minimum_seconds=segment_seconds, cache=cache_folder(cache), progress=report)
     for track in corpus.excluded:

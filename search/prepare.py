@@ -65,6 +65,8 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     )
     weights = _weights(config, screen)
     found = corpus.read_corpus(_source(config, cache, screen))
+    for note in found.notes:
+        screen.say(note)
     with screen.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.max_bad_share)
