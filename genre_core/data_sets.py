@@ -19,6 +19,9 @@ from genre_core.whole_file import whole_file
 
 NAMES = ("gtzan", *(f"fma_{subset}" for subset in fma.SUBSETS))
 MIRRORS = Path(__file__).with_name("data_sets.yaml")
+OTHER_ARCHIVES = {
+    "gtzan": ("archive.zip",)
+}  # names of archives of the same audio that are not downloaded: Kaggle's
 DOWNLOADS = ".downloads"  # in the data set's folder: archives of ours, which go when they are unpacked
 
 Progress = Callable[[str], AbstractContextManager[Report]]
@@ -39,6 +42,8 @@ def get(
         raise InputError(
             f"--split is for gtzan, and {name} has one split of its own: leave --split {split} out"
         )
+    if folder.is_file():
+        raise InputError(f"DIR must be a folder, but got the file {folder}; put it into one, and give that")
     archives = read_mirrors(mirrors or MIRRORS, name)
     try:
         (folder / DOWNLOADS).mkdir(parents=True, exist_ok=True)
@@ -81,7 +86,9 @@ def _remote(path: Path, row: dict[Any, Any]) -> Remote:
 def _provide(name: str, archive: Remote, folder: Path, progress: Progress) -> Notes:
     """What is in an archive, in the folder: unpacked from there, or downloaded if it is not unpacked already."""
     notes = []
-    given, own = folder / archive.name, folder / DOWNLOADS / archive.name
+    names = (archive.name, *OTHER_ARCHIVES.get(name, ()))
+    given = next((folder / each for each in names if (folder / each).exists()), folder / archive.name)
+    own = folder / DOWNLOADS / archive.name
     if not (given.exists() or own.exists()):
         if _is_there(name, archive, folder):
             return []
@@ -95,9 +102,10 @@ def _provide(name: str, archive: Remote, folder: Path, progress: Progress) -> No
             notes.append(
                 f"{archive.name}: {size if archive.size else 'neither a checksum nor a size is known for it'}"
             )
-    with progress(f"Unpacking {archive.name}, MiB") as report:
+    packed = given if given.exists() else own
+    with progress(f"Unpacking {packed.name}, MiB") as report:
         try:
-            unpack(given if given.exists() else own, folder, report)
+            unpack(packed, folder, report)
         except InputError:
             own.unlink(missing_ok=True)
             raise

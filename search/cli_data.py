@@ -1,12 +1,16 @@
 """genre-search data …: look at a corpus, make one, or get a published one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_core.errors import InputError
-from search.terminal import FAILED, INTERRUPTED, Cache, cache_folder, console
+from search.terminal import FAILED, INTERRUPTED, Cache, cache_folder, console, show
+
+if TYPE_CHECKING:
+    from genre_core.corpus import Corpus
+    from search.config import Split
 
 app = typer.Typer(help="Look at a corpus, make one, or get a published one.", no_args_is_help=True)
 
@@ -14,26 +18,59 @@ app = typer.Typer(help="Look at a corpus, make one, or get a published one.", no
 @app.command("check")
 def check(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
-    segment_seconds: Annotated[float, typer.Option(metavar="S", help="Shorter files are listed.")] = 3.0,
+    segment_seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Shorter files are listed; without it, as for run.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The YAML file that run is to be given; see configs/.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of run's, such as split.seed=1."),
+    ] = None,
     cache: Cache = None,
 ) -> None:
-    """What is wrong with each file of a corpus.
+    """What is wrong with a corpus, and the split that run would make.
 
-    Decodes every one; exits with 1 if any is bad.
+    Decodes every file; exits with 1 if any is bad or no split is possible.
 
-    Example:
+    Examples:
 
       genre-search data check ~/music
+
+      genre-search data check ~/music --set split.draw_validation=true
     """
-    from genre_core.audit import audit, copies_across, excluded_summary
+    from genre_core.audit import audit
     from genre_core.corpus import read_corpus
+    from search import genre_list
+    from search.config import load, parse_override
     from search.display import Display
 
+    settings = load(config, dict(parse_override(text) for text in set_ or []))
+    minimum = settings.segment_seconds if segment_seconds is None else segment_seconds
     found = read_corpus(source)
     for note in found.notes:
         typer.echo(note)
     with Display(console()).progress("Checking audio files") as report:
-        corpus = audit(found, minimum_seconds=segment_seconds, cache=cache_folder(cache), progress=report)
+        corpus = audit(found, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
+    _show_bad_files(corpus)
+    parted, refusal = _parted(corpus, settings.split)
+    if corpus.genres:
+        show(genre_list.table(parted))
+    doubts = genre_list.suspicions(corpus)
+    for doubt in doubts:
+        typer.echo(f"warning: {doubt}")
+    if refusal:
+        typer.echo(f"run would refuse this: {refusal}")
+    typer.echo(_verdict(corpus, warnings=len(doubts), refused=bool(refusal)))
+    if corpus.excluded or refusal:
+        raise typer.Exit(FAILED)
+
+
+def _show_bad_files(corpus: "Corpus") -> None:
+    """A line for each file that is left out, and for each copy that crosses a split that was given."""
+    from genre_core.audit import copies_across
+
     for track in corpus.excluded:
         typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
     across = copies_across(corpus)
@@ -45,11 +82,28 @@ def check(
         typer.echo(
             f"{len(across)} exact copies cross the split: left out here and by run, a leak wherever they are not"
         )
-    typer.echo(
-        excluded_summary(corpus) or f"{len(corpus.tracks)} files in {len(corpus.genres)} genres, all good"
-    )
-    if corpus.excluded:
-        raise typer.Exit(FAILED)
+
+
+def _parted(corpus: "Corpus", split: "Split") -> "tuple[Corpus, InputError | None]":
+    """The corpus in the split that run would make; as it is, with the reason, where none is possible."""
+    from genre_core.splits import split_corpus
+
+    try:
+        return split_corpus(corpus, **split.model_dump()), None
+    except InputError as refusal:
+        return corpus, refusal
+
+
+def _verdict(corpus: "Corpus", *, warnings: int, refused: bool) -> str:
+    from genre_core.audit import excluded_summary
+
+    genres = "1 genre" if len(corpus.genres) == 1 else f"{len(corpus.genres)} genres"
+    good = f"{len(corpus.tracks)} files in {genres}, all good"
+    if refused and not corpus.excluded:
+        return f"{good}, but no split is possible"
+    if warnings and not corpus.excluded:
+        return f"{good}; {warnings} {'warning' if warnings == 1 else 'warnings'}"
+    return excluded_summary(corpus) or good
 
 
 @app.command("get")

@@ -62,6 +62,8 @@ class Split(Settings):
     validation: float = Field(default=0.2, gt=0, lt=0.5)
     test: float = Field(default=0.2, gt=0, lt=0.5)
     seed: int = 0
+    draw_validation: bool = False
+    """Whether a manifest's split of train and test only gets its validation part drawn from train."""
 
 
 class Optuna(BaseModel):

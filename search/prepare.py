@@ -17,9 +17,10 @@ from genre_core.families import MIN_IMAGE_SIDE
 from genre_core.mel import FrontEnd
 from genre_core.segments import SegmentArrays
 from genre_core.spectrograms import SpectrogramStore
-from genre_core.splits import split_corpus
+from genre_core.splits import require_genres, split_corpus
 from genre_core.starting_points import weights_identity
 from genre_core.weights import check_weights
+from search import genre_list
 from search.config import BUILTIN, SearchConfig
 
 NAMED = 10
@@ -29,11 +30,15 @@ Report = Callable[[int, int], None]
 """Told (done, total) while something long goes on."""
 
 
-class Screen(Protocol):
-    """Where a preparation tells what it does."""
+class Teller(Protocol):
+    """Where a line can be said."""
 
     def say(self, text: str) -> None:
         """One line for the user."""
+
+
+class Screen(Teller, Protocol):
+    """Where a preparation tells what it does."""
 
     def progress(self, title: str) -> AbstractContextManager[Report]:
         """A bar for as long as the context lasts."""
@@ -61,15 +66,21 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     front_end = mel.front_end(config.front_end)
     _segment_frames(config, front_end)
     split = partial(
-        split_corpus, validation=config.split.validation, test=config.split.test, seed=config.split.seed
+        split_corpus,
+        validation=config.split.validation,
+        test=config.split.test,
+        seed=config.split.seed,
+        draw_validation=config.split.draw_validation,
     )
     weights = _weights(config, screen)
     found = corpus.read_corpus(_source(config, cache, screen))
     for note in found.notes:
         screen.say(note)
+    require_genres(found)
     with screen.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.max_bad_share)
+    tell_genres(tracks, screen)
     tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
     store = _store(tracks, front_end, cache, screen)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
@@ -203,6 +214,13 @@ def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
             f"{excluded_summary(tracks)}; see them with: genre-search data check"
         )
+
+
+def tell_genres(tracks: Corpus, screen: Teller) -> None:
+    """List the genres with their tracks and groups, and what looks wrong in them."""
+    screen.say(genre_list.compact(tracks))
+    for doubt in genre_list.suspicions(tracks):
+        screen.say(f"warning: {doubt}")
 
 
 def _tell_excluded(tracks: Corpus, screen: Screen) -> None:

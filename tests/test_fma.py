@@ -118,7 +118,8 @@ def test_fma_is_downloaded_with_its_metadata_and_can_be_searched(
     ]
     assert again.stdout.splitlines() == said[-2:]
     checked = genre_search("data", "check", folder)
-    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (0, "48 files in 8 genres, all good")
+    assert checked.returncode == 0
+    assert checked.stdout.splitlines()[-1].startswith("48 files in 8 genres, all good")
     corpus = split_corpus(
         audit(read_corpus(folder), minimum_seconds=3, cache=None), validation=0.2, test=0.2, seed=0
     )

@@ -146,6 +146,75 @@ def test_an_unsound_given_split_is_refused(changes: dict[int, dict[str, Any]], w
         split_corpus(Corpus(tuple(tracks)), validation=0.2, test=0.2, seed=0)
 
 
+def of_two_parts(groups: int, test: int = 2) -> Corpus:
+    """Two genres with so many groups of three tracks; the last `test` of each are the test part."""
+    pairs = [(genre, f"{genre} {n}") for genre in ("jazz", "soul") for n in range(groups) for _ in range(3)]
+    tracks = corpus_of(*pairs).tracks
+    held = {f"{genre} {n}" for genre in ("jazz", "soul") for n in range(groups - test, groups)}
+    return Corpus(tuple(replace(t, split="test" if t.group in held else "train") for t in tracks))
+
+
+@pytest.mark.parametrize("groups", [4, 10, 30])
+def test_validation_is_drawn_from_train_where_that_is_wanted_and_the_test_part_stays(groups: int) -> None:
+    corpus = of_two_parts(groups)
+    parted = split_corpus(corpus, validation=0.2, test=0.2, seed=1, draw_validation=True)
+    assert parted.part("test") == corpus.part("test")
+    assert all(len(sides) == 1 for sides in sides_of(parted, "group").values())
+    assert all(sides == set(SPLITS) for sides in sides_of(parted, "genre").values())
+    share = len(parted.part("validation")) / len(parted.usable)
+    assert share == pytest.approx(0.2, abs=0.06)
+    again = split_corpus(parted, validation=0.2, test=0.2, seed=2, draw_validation=True)
+    assert again == parted, "a validation part that is there stays"
+
+
+def test_a_split_without_validation_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InputError, match=r"no validation.*split\.draw_validation=true"):
+        split_corpus(of_two_parts(10), validation=0.2, test=0.2, seed=0)
+    with pytest.raises(InputError, match="genre 'jazz' has one group in train, 'jazz 0'"):
+        split_corpus(of_two_parts(2, test=1), validation=0.2, test=0.2, seed=0, draw_validation=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (("train", "validation"), "no usable test track: name some, or leave the split empty"),
+        (("test",), "no usable train and no validation track"),
+        (("train",), "no usable validation and no test track"),
+    ],
+)
+@pytest.mark.parametrize("draw", [False, True])
+def test_a_split_that_lacks_a_part_names_it(parts: tuple[str, ...], words: str, draw: bool) -> None:
+    tracks = tuple(replace(t, split=parts[n % len(parts)]) for n, t in enumerate(flat(jazz=4, soul=4).tracks))
+    if draw and parts == ("train",):
+        words = "no usable test track"
+    with pytest.raises(InputError, match=words):
+        split_corpus(Corpus(tracks), validation=0.2, test=0.2, seed=0, draw_validation=draw)
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["Data/genres_original/blues/1.wav", "Data/genres_original/rock/1.wav"], "Data/genres_original"),
+        (["all/blues/a/1.wav", "all/rock/1.wav"], "all"),
+        (["jazz/1.wav", "jazz/Nina/1.wav"], None),
+        (["jazz/Nina/1.wav", "jazz/Nina/2.wav"], None),
+    ],
+)
+def test_an_only_genre_whose_folders_may_be_the_genres_says_where(
+    tmp_path: Path, names: list[str], hint: str | None
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="needs two genres") as caught:
+        split_corpus(read_corpus(tmp_path), validation=0.2, test=0.2, seed=0)
+    assert (
+        (f" in {tmp_path / hint} are the genres" in str(caught.value))
+        if hint
+        else "are the genres" not in str(caught.value)
+    )
+
+
 GIVEN = "\n".join(["path,genre,group,split", "a.wav,jazz,x,train", "b.wav,soul,y,train", ""])
 
 
@@ -153,7 +222,8 @@ GIVEN = "\n".join(["path,genre,group,split", "a.wav,jazz,x,train", "b.wav,soul,y
     ("row", "words"),
     [
         ("c.wav,jazz,z,", "'c.wav' has no split though others have"),
-        ("c.wav,jazz,z,test", "no usable validation track of 'jazz'"),
+        ("c.wav,jazz,z,test", "no validation"),
+        ("c.wav,jazz,z,test\nd.wav,jazz,v,val", "no usable validation track of 'soul'"),
         ("c.wav,jazz,x,test", "group 'x' is in test and train"),
     ],
 )
