@@ -25,6 +25,7 @@ from search.results import ResultsWriter
 from search.sampling import StudySearcher
 from search.scratch import scratch
 from search.study import Study
+from search.time_budget import TimeBudget
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100
@@ -158,7 +159,9 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
     scheduler = StudyScheduler(
         the_study, recorder, retries=0, epoch_limit=3600.0, go_on=searcher.go_on, forget=lambda number: None
     )
-    launch._tune(config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler, [])
+    launch._tune(
+        config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler, [], TimeBudget(None)
+    )
     rows = []
     for mark in MARKS:
         if mark > len(ended):

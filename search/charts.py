@@ -309,13 +309,13 @@ def times(spent: TimeSpent) -> Figure:
 
 
 def _points(trials: pd.DataFrame, x: str, backbones: Sequence[str]) -> list[dict[str, Any]]:
-    """Trials as marks: full where complete, open where pruned, a cross where neither."""
-    shapes = {"COMPLETE": "{}", "PRUNED": "{}-open"}
+    """Trials as marks: full where complete, open where pruned or cut off, a cross where neither."""
+    shapes = {"COMPLETE": "{}", "PRUNED": "{}-open", "CUT OFF": "{}-open"}
     traces = []
     for backbone in backbones:
         colour, symbol = mark(backbones, backbone)
         own = trials[(trials["backbone"] == backbone) & trials[x].notna()]
-        for state, group in own.groupby("state", sort=True):
+        for state, group in own.groupby(own["state"].where(own["stopped"].isna(), "CUT OFF"), sort=True):
             shape = shapes.get(str(state), "x-thin-open").format(symbol)
             traces.append(
                 {

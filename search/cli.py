@@ -365,7 +365,10 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
     if not complete:
         typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
         raise typer.Exit(INTERRUPTED)
-    typer.echo(f"genre-search best {folder}    genre-search report {folder}")
+    if trials["val_f1"].notna().any():
+        typer.echo(f"genre-search best {folder}    genre-search report {folder}")
+    else:
+        typer.echo(f"no epoch was finished; give it more time: genre-search resume {folder} --time-budget 2h")
 
 
 def _given(values: dict[str, str | None], texts: dict[str, str | None]) -> dict[str, Any]:

@@ -83,10 +83,20 @@ def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+_DURATIONS = ("time_budget", "epoch_limit")
+"""Settings that are a time."""
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Units of a duration."""
+
+
 def _seconds(value: object) -> object:
-    """`90`, `90s`, `30m`, `2h`, `1.5d` -> seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else value
+    """`90s`, `30m`, `2h`, `1.5d` -> seconds. A number alone may be meant in any unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)([smhd])", value) if isinstance(value, str) else None
+    if match:
+        return float(match[1]) * _SECONDS[match[2]]
+    if value is None:
+        return None
+    raise ValueError(f"must have a unit, as in 90s, 30m, 2h or 1.5d, but got {_shown(value)}")
 
 
 class SearchConfig(Settings):
@@ -111,7 +121,7 @@ class SearchConfig(Settings):
     pruner: Annotated[Optuna, BeforeValidator(_named)] = Optuna(name="median")
     trials: int = Field(default=50, ge=1)
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
-    """Seconds (or 90s, 30m, 2h) after which the search ends in order."""
+    """90s, 30m, 2h or 1.5d after which the search ends in order; in seconds."""
     seed: int = Field(default=0, ge=0)
     """Of the sampler, and of every trial: trials differ by their settings, not by their luck."""
     keep_models: int = Field(default=3, ge=0)
@@ -132,7 +142,7 @@ class SearchConfig(Settings):
     retries: int = Field(default=3, ge=0)
     """How often a trial goes on elsewhere after its worker or its node died, before it fails."""
     epoch_limit: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(_seconds)] = 3600.0
-    """Seconds (or 90s, 30m, 2h) after which an epoch is taken to hang: its worker is ended, which is a death."""
+    """90s, 30m, 2h or 1.5d after which an epoch is taken to hang: its worker is ended, which is a death; in seconds."""
     checkpoint_budget: float = Field(default=20.0, ge=0)
     """GiB in the run's folder for running trials' checkpoints. 0 keeps none: a trial that is cut off begins anew."""
     warm_start: tuple[Name, ...] = ()
@@ -165,7 +175,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     Raises:
         InputError: the file cannot be read, a key is unknown, a value has the wrong type or an illegal value.
     """
-    settings = _read(path) if path else {}
+    settings = _with_units(_read(path)) if path else {}
     for key, value in overrides.items():
         _set(settings, key.split("."), value)
     try:
@@ -218,7 +228,8 @@ def parse_value(text: str) -> Any:
 
 def to_yaml(config: SearchConfig) -> str:
     """The whole configuration, resolved, as YAML that `load` reads back to an equal one."""
-    text: str = yaml.safe_dump(config.model_dump(), sort_keys=False)
+    durations = {name: f"{value!r}s" for name in _DURATIONS if (value := getattr(config, name)) is not None}
+    text: str = yaml.safe_dump(config.model_dump() | durations, sort_keys=False)
     return text
 
 
@@ -289,6 +300,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"--config must hold keys and values, but {path} holds a {type(settings).__name__}")
     return settings
+
+
+def _with_units(settings: dict[str, Any]) -> dict[str, Any]:
+    """Give durations their unit in the file of a run, which has a `provenance`: earlier versions wrote seconds."""
+    if not settings.get("provenance"):
+        return settings
+    numbers = {name: settings.get(name) for name in _DURATIONS}
+    return settings | {
+        name: f"{value!r}s" for name, value in numbers.items() if isinstance(value, int | float)
+    }
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: object) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from search.scratch import scratch
 from search.start import Arrivals
 from search.storage import Mirror
 from search.study import Study
+from search.time_budget import TimeBudget
 from search.trial import GenreTrial, WorkingSet
 from search.versions import versions
 
@@ -181,16 +181,25 @@ def _search(
         checkpoints=checkpoints,
         arrivals=place.process(Arrivals, min(place.workers, config.trials - the_study.ended)),
     )
-    started = time.monotonic()
-    _tune(config, trainable, place, searcher, scheduler, told)
-    passed = time.monotonic() - started
-    interrupted = the_study.ended < config.trials and passed < (config.time_budget or passed + 1)
-    recorder.end(None if interrupted else "time budget reached")
+    budget = TimeBudget(config.time_budget)
+    _tune(config, trainable, place, searcher, scheduler, told, budget)
+    interrupted = the_study.ended < config.trials and not budget.over
+    _end(recorder, the_study, screen, interrupted=interrupted)
     if not interrupted:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if error := the_study.all_failed():
             raise SearchFailed(error)
     return not interrupted
+
+
+def _end(recorder: Recorder, the_study: Study, screen: Screen, *, interrupted: bool) -> None:
+    """Leave the trials that still run to a resume, or where the time was over, record that it cut them off."""
+    still = len(the_study.running)
+    recorder.end(None if interrupted else study.TIME_BUDGET)
+    if still and not interrupted:
+        screen.say(
+            f"time budget reached; running trials that were cut off, with the epochs they had: {still}"
+        )
 
 
 def _teach(
@@ -351,6 +360,7 @@ def _tune(
     searcher: StudySearcher,
     scheduler: StudyScheduler,
     callbacks: list[tune.Callback],
+    budget: TimeBudget,
 ) -> None:
     """Ray Tune's loop: from the first trial to the last, the end of the time, or Ctrl-C."""
     try:
@@ -362,7 +372,7 @@ def _tune(
             scheduler=scheduler,
             callbacks=callbacks,
             num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
-            time_budget_s=config.time_budget,
+            stop=budget,
             reuse_actors=True,
             storage_path=str(place.scratch / "tune"),
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -68,9 +68,12 @@ def table(trials: pd.DataFrame, *, of_several: bool = False) -> Table:
 
 def summary(trials: pd.DataFrame) -> Text:
     """How many trials ended how, the failures' reasons, and the time, in a line or two."""
-    counts = trials["state"].value_counts()
-    text = Text(f"{len(trials)} trials: ")
-    text.append(", ".join(f"{counts[state]} {word}" for state, word in STATE_WORD.items() if state in counts))
+    by_themselves = trials[trials["stopped"].isna()]["state"].value_counts()
+    counts = [
+        f"{by_themselves[state]} {word}" for state, word in STATE_WORD.items() if state in by_themselves
+    ]
+    counts += [f"{count} cut off by the {what}" for what, count in trials["stopped"].value_counts().items()]
+    text = Text(f"{len(trials)} trials: {', '.join(counts)}")
     if len(trials) and trials["finished"].notna().any():
         text.append(f", in {duration((trials['finished'].max() - trials['started'].min()).total_seconds())}")
     text.append(_sharing(trials))
@@ -184,7 +187,10 @@ def _cells(row: "pd.Series[Any]") -> list[Any]:
     ]
     return [
         str(row.trial),
-        Text(row.state, style=STATE_STYLE[row.state]),
+        Text(
+            row.state if pd.isna(row.stopped) else f"{row.state} ({row.stopped})",
+            style=STATE_STYLE[row.state],
+        ),
         *scores,
         row.backbone,
         f"{row.frozen_blocks}/{row.n_blocks}",

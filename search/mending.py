@@ -14,7 +14,7 @@ from search.config import SearchConfig
 from search.recording import Row, new_row
 from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter, epochs_file, read_epochs_file
 from search.sampling import sample
-from search.study import ERROR, Study, best_epoch
+from search.study import ERROR, STOPPED, Study, best_epoch
 
 
 def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -> list[Row]:
@@ -54,6 +54,7 @@ def _mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, 
     return row | {
         "state": RUNNING if running else trial.state.name,
         "error": trial.user_attrs.get(ERROR),
+        "stopped": trial.user_attrs.get(STOPPED),
         "finished": _utc(trial.datetime_complete),
     }
 

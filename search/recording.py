@@ -73,16 +73,20 @@ class Recorder:
         self._writer.add_epoch({name: (result | own)[name] for name in EPOCHS.names}, row)
 
     def end(self, reason: str | None) -> None:
-        """The search is over: what still runs came to nothing for this reason, or is to be gone on with."""
+        """The search is over: what still runs is cut off for good for this reason, or None leaves it for a resume."""
         for number in self._study.running if reason else ():
-            self._study.fail(number, str(reason))
+            self._study.stop(number, str(reason))
             self.changed(number)
         self._writer.flush()
 
     def changed(self, number: int) -> None:
         """The study has news of a trial: its row follows."""
         row = self._rows[number]
-        row.update(state=self._study.state(number), error=self._study.error(number))
+        row.update(
+            state=self._study.state(number),
+            error=self._study.error(number),
+            stopped=self._study.stopped(number),
+        )
         self._costs.observe(row)
         row["epoch_seconds_expected"] = self._costs.epoch_seconds(row["backbone"], row["frozen_blocks"])
         if row["state"] != RUNNING:

@@ -90,6 +90,11 @@ class Facts:
         counts = self.trials["state"].value_counts()
         return {state: int(counts.get(state, 0)) for state in STATE_WORD}
 
+    @property
+    def cut_off(self) -> int:
+        """How many of the PRUNED trials the time budget ended, and not the pruner."""
+        return int(self.trials["stopped"].notna().sum())
+
 
 def write_report(run: Path, out: Path, *, cache: Path) -> None:
     """Make the page of a run, whether or not it has ended; nothing of the run is changed.

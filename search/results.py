@@ -19,7 +19,7 @@ from genre_core.errors import InputError
 from genre_core.metrics import SCORES
 from genre_core.whole_file import make_folder, whole_file
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 RUNNING = "RUNNING"
 """The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
 WRITE_SHARE = 0.02
@@ -91,8 +91,12 @@ TRIALS = _schema(
     ("started", _moment),
     ("finished", _moment),
     ("error", _text),
+    ("stopped", _text),
 )
-"""A row per trial, whatever its fate; val_* are those of the best epoch."""
+"""A row per trial, whatever its fate; val_* are those of the best epoch.
+
+`error` says why a trial failed, `stopped` what cut off a PRUNED one that its pruner did not end.
+"""
 
 EPOCHS = _schema(
     ("trial", _whole),
@@ -210,7 +214,9 @@ def read_trials(run: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=TRIALS.names)
     # Opened once: by its path pyarrow opens a file twice, and it may be replaced in between.
     with _damage_explained(run), file.open("rb") as opened:
-        return pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
+        trials = pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
+    missing = [name for name in TRIALS.names if name not in trials.columns]  # of an earlier version
+    return trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
 
 
 def read_epochs(run: Path) -> pd.DataFrame:

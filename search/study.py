@@ -20,6 +20,10 @@ from genre_core.whole_file import sync_folder
 
 ERROR = "error"
 """User attribute of a failed trial: why."""
+STOPPED = "stopped"
+"""User attribute of a trial that was cut off for good, and is PRUNED: by what."""
+TIME_BUDGET = "time budget"
+"""What STOPPED says of a trial that still ran when the search's time was over."""
 BEST_EPOCH = "best_epoch"
 """User attribute: the epoch whose F1 is the trial's value."""
 WARM_START = "warm_start"
@@ -77,11 +81,14 @@ class Study:
         self._scores: dict[int, dict[int, float]] = {}
         self._states: dict[int, str] = {}
         self._errors: dict[int, str] = {}
+        self._stopped: dict[int, str] = {}
         for trial in self.trials:
             if trial.state.is_finished():
                 self._states[trial.number] = trial.state.name
                 if ERROR in trial.user_attrs:
                     self._errors[trial.number] = trial.user_attrs[ERROR]
+                if STOPPED in trial.user_attrs:
+                    self._stopped[trial.number] = trial.user_attrs[STOPPED]
             elif trial.state == TrialState.RUNNING:
                 self._running[trial.number] = Trial(self._study, trial._trial_id)
                 self._scores[trial.number] = dict(trial.intermediate_values)
@@ -134,6 +141,10 @@ class Study:
         """Why a trial failed."""
         return self._errors.get(number)
 
+    def stopped(self, number: int) -> str | None:
+        """What cut a trial off for good; None where nothing did."""
+        return self._stopped.get(number)
+
     def all_failed(self) -> str | None:
         """The first failure's reason where every trial failed, else None."""
         failed = all(state == TrialState.FAIL.name for state in self._states.values())
@@ -166,6 +177,15 @@ class Study:
 
     def prune(self, number: int) -> None:
         """The trial was ended by the pruner; Optuna takes its last reported F1 as its value."""
+        self._tell(number, TrialState.PRUNED)
+
+    def stop(self, number: int, reason: str) -> None:
+        """The trial was cut off for good, for this reason: PRUNED, so that the sampler knows its curve.
+
+        Optuna takes its last reported F1 as its value. Without an epoch it has none, and TPE ranks it last.
+        """
+        self._running[number].set_user_attr(STOPPED, reason)
+        self._stopped[number] = reason
         self._tell(number, TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:

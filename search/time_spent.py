@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 PARTS = ("features", "training", "pruned", "overhead")
-"""What a worker's time goes to: activations at the cut, epochs of trials that were not pruned and of those that
-were, and the rest: starting, and waiting between trials."""
+"""What a worker's time goes to: activations at the cut, epochs of trials that the pruner did not end and of those that
+it did, and the rest: starting, and waiting between trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class TimeSpent:
 def time_spent(trials: pd.DataFrame) -> TimeSpent:
     """Args: the table of `results.read_trials`, with a row at least."""
     ran = trials[trials["seconds"].notna()].astype({"seconds": float})
-    pruned = ran["state"] == "PRUNED"
+    pruned = _by_the_pruner(ran)
     parts = pd.DataFrame(
         {
             "features": ran["features_seconds"],
@@ -73,9 +73,14 @@ def _overhead(ran: pd.DataFrame) -> "pd.Series[float]":
     return (idle + waited).clip(lower=0.0).reindex(ran.index, fill_value=0.0).astype(float)
 
 
+def _by_the_pruner(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Which trials the pruner ended, and nothing else."""
+    return (trials["state"] == "PRUNED") & trials["stopped"].isna()
+
+
 def _pruning_saved(ran: pd.DataFrame) -> float:
     """Where no trial is complete yet, pruned ones are taken to have had all their epochs before them."""
-    pruned, complete = ran[ran["state"] == "PRUNED"], ran[ran["state"] == "COMPLETE"]
+    pruned, complete = ran[_by_the_pruner(ran)], ran[ran["state"] == "COMPLETE"]
     share = (complete["epochs"] / complete["max_epochs"]).mean() if len(complete) else 1.0
     spared = (pruned["max_epochs"] * share - pruned["epochs"]).clip(lower=0)
     return float((spared * pruned["training_seconds"] / pruned["epochs"]).sum())

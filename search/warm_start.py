@@ -121,6 +121,8 @@ def _taken(
     """The trial as the new search would have drawn it, or why it would not."""
     if trial.state in _NO_SCORE:
         return _NO_SCORE[trial.state]
+    if trial.value is None:
+        return "without an epoch"
     recipe = sample(trial, earlier.config)
     if recipe.backbone not in config.backbones:
         return "backbone outside the space"

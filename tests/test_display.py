@@ -24,6 +24,7 @@ def _row(trial: int, state: str, **values: Any) -> dict[str, Any]:
         "epoch_seconds_expected": 2.0,
         "val_f1": 0.5,
         "error": None,
+        "stopped": None,
     }
     return row | values
 

@@ -152,7 +152,7 @@ legal = {
     "split.validation": st.floats(0.1, 0.2),
     "sampler": st.just("random") | st.dictionaries(paths, anything).map({"name": "tpe"}.__ror__),
     "weights": st.sampled_from(["imagenet", "random"]) | paths | st.dictionaries(st.just("vgg16"), paths),
-    "time_budget": st.none() | st.floats(1, 1e9) | st.sampled_from(["90", "1.5h"]),
+    "time_budget": st.none() | st.floats(1, 1e18).map("{!r}s".format) | st.just("1.5h"),
     "workers": st.none() | whole,
     "trials_per_gpu": whole | st.just("auto"),
     "provenance": st.dictionaries(paths, anything),

@@ -466,6 +466,7 @@ def _trials(*rows: dict[str, Any]) -> pd.DataFrame:
             "attempt": 1,
             "node": "n",
             "pid": 1,
+            "stopped": None,
         }
         own = {
             "training_seconds": row["seconds"] - row["features_seconds"],

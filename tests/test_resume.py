@@ -162,7 +162,7 @@ def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(
 ) -> None:
     monkeypatch.setattr(launch, "GenreTrial", HangingTrial)
     with pytest.raises(launch.SearchFailed, match=r"an epoch took longer than epoch_limit, 0\.2 s"):
-        begin(epoch_limit=0.2, retries=1, trials=1)
+        begin(epoch_limit="0.2s", retries=1, trials=1)
     assert read_trials(run)[["state", "attempt"]].to_dict("records") == [{"state": "FAIL", "attempt": 2}]
 
 

@@ -149,15 +149,6 @@ def _rays_workers() -> set[str]:
     return {text.removeprefix("ray::") for text in titles if text.startswith("ray::")}
 
 
-def test_a_time_budget_ends_the_search_and_keeps_what_there_is(search: Search, tmp_path: Path) -> None:
-    trials = search(time_budget="20s", trials=10_000, training__epochs=1)
-    assert 1 < len(trials) < 10_000
-    assert "COMPLETE" in set(trials["state"])
-    assert set(trials[trials["state"] == "FAIL"]["error"]) <= {"time budget reached"}
-    assert "RUNNING" not in set(trials["state"])
-    assert set(read_epochs(tmp_path / "r")["trial"]) <= set(trials["trial"])
-
-
 def test_bad_files_are_left_out_named_and_recorded(search: Search, music: Path, tmp_path: Path) -> None:
     spoilt = tmp_path / "music"
     shutil.copytree(music, spoilt)
