@@ -101,8 +101,9 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
     with driving(folder):
         the_study = _open_study(config, folder)
         if the_study.ended >= config.trials:
-            _recorder(config, the_study, folder, screen).end(None)  # it may have died at its very end
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            with copied(config, folder, screen, resumed=True):  # it may have died at its very end
+                _recorder(config, the_study, folder, screen).end(None)
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
             return True
         told = tracking.callbacks(config.mlflow, folder.name)

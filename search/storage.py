@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Callable
@@ -25,6 +26,10 @@ S3_ATTEMPTS = 3
 GCS_RETRY_SECONDS = 10
 """How long a request to Google's storage is repeated; pyarrow by itself goes on for 15 minutes."""
 CHUNK_BYTES = 1024**2
+GIVE_UP_FILES = 3
+"""So many that fail mean that the storage does, not the files: the rest wait for the next time."""
+NAMED = 3
+"""Files that are named of those that the copy lacks in the end."""
 
 _CONFIG, _JOURNAL, _PROBE = "config.yaml", "study.journal", ".probe"
 _OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -58,7 +63,7 @@ class Mirror:
         Args:
             run: the run's folder, which need not exist yet.
             address: where the copy's folder will stand.
-            say: told when the storage fails, and when it is back.
+            say: told when the storage fails, when it is back, and what the copy lacks in the end.
             resumed: whether a copy that is there already is this run's.
             interval_seconds: from one look at the folder to the next.
 
@@ -90,23 +95,45 @@ class Mirror:
 
     def _keep(self) -> None:
         while not self._ended.is_set():
-            self._try("fails and is tried again")
+            self._try()
             self._ended.wait(self._interval_seconds)
-        self._failing = False  # the last word is said in any case
-        self._try(f"lacks the end of {self._run.name}")
+        self._try(last=True)
 
-    def _try(self, otherwise: str) -> None:
-        """Sync once; a storage that fails is told once and never ends a search."""
+    def _try(self, *, last: bool = False) -> None:
+        """Sync once; whatever fails, which may be anything, is reported once and tried again: the search goes on."""
         try:
             self._sync()
-        except _FAILURES as error:
-            if not self._failing:
-                self._say(f"--storage {self._shown} {otherwise}: {_line(error)}")
+        except Exception as error:  # noqa: BLE001  # reported, with its kind
+            if last:
+                self._say(f"--storage {self._shown} {self._lacks()}: {_line(error)}; {self._way_out}")
+            elif not self._failing:
+                self._say(f"--storage {self._shown} fails and is tried again: {_line(error)}")
             self._failing = True
             return
         if self._failing:
             self._say(f"--storage {self._shown} is back, with all of {self._run.name}")
         self._failing = False
+
+    def _lacks(self) -> str:
+        """What the copy lacks, or has an earlier version of: how many files, and the first of them."""
+        try:
+            missing = self._uncopied()
+        except OSError:  # which is what failed, and is reported
+            missing = []
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        files = f", {len(missing)} files: {', '.join(missing[:NAMED])}{more}" if missing else ""
+        return f"lacks the end of {self._run.name}{files}"
+
+    def _uncopied(self) -> list[str]:
+        """Names of the files that were not copied as they are now."""
+        stamps = {name: _stamp((self._run / name).stat()) for name in _names(self._run)}
+        if _JOURNAL in stamps:
+            stamps[_JOURNAL] = _journal_stamp(_whole_lines(self._run / _JOURNAL))
+        return sorted(name for name, stamp in stamps.items() if self._copied.get(name) != stamp)
+
+    @property
+    def _way_out(self) -> str:
+        return f"when it works again, copy them with: genre-search resume {shlex.quote(str(self._run))}"
 
     def _sync(self) -> None:
         before = _names(self._run)
@@ -115,9 +142,9 @@ class Mirror:
         if _CONFIG not in here:  # not begun yet, or taken away: no reason to empty the copy
             return
         there = self._place.files()
-        vanished = {name for name in sorted(here, key=_card_last) if not self._follow(name, there)}
+        vanished = self._follow_all(here, there)
         if journal:
-            self._put(_JOURNAL, io.BytesIO(journal), (len(journal), 0), there)
+            self._put(_JOURNAL, io.BytesIO(journal), _journal_stamp(journal), there)
         # Of a trial whose checkpoint went before it could be copied, the copy keeps the earlier one.
         spared = {_trial(name) for name in vanished}
         gone = {n for n in there - before - here if _trial(n) not in spared} - {_JOURNAL}
@@ -126,6 +153,27 @@ class Mirror:
         for folder in sorted(_folders(gone) - _folders((there | here) - gone), reverse=True):
             self._place.delete_folder(folder)
 
+    def _follow_all(self, here: set[str], there: set[str]) -> set[str]:
+        """Copy what is new or changed; the names of what has just gone.
+
+        Files after one that fails are copied, but no model's card, which says that its weights are there.
+
+        Raises:
+            _NotCopied: one failed, so the journal must not follow.
+        """
+        vanished, failed = set(), list[_NotCopied]()
+        for name in sorted(here, key=_card_last):
+            if failed and (name.endswith(".json") or len(failed) == GIVE_UP_FILES):
+                break
+            try:
+                if not self._follow(name, there):
+                    vanished.add(name)
+            except Exception as error:  # noqa: BLE001  # raised below
+                failed.append(_NotCopied(f"{name}: {_line(error)}"))
+        if failed:
+            raise failed[0]
+        return vanished
+
     def _follow(self, name: str, there: set[str]) -> bool:
         """Copy a file if it is new or changed; False where it has just gone."""
         try:
@@ -133,14 +181,17 @@ class Mirror:
         except FileNotFoundError:
             return False
         with file:
-            status = os.fstat(file.fileno())
-            self._put(name, file, (status.st_size, status.st_mtime_ns), there)
+            self._put(name, file, _stamp(os.fstat(file.fileno())), there)
         return True
 
     def _put(self, name: str, source: BinaryIO, stamp: tuple[int, int], there: set[str]) -> None:
         if name not in there or self._copied.get(name) != stamp:
             self._place.put(name, source)
             self._copied[name] = stamp
+
+
+class _NotCopied(OSError):
+    """A file could not be copied; the text names it, and why."""
 
 
 class _Place:
@@ -271,6 +322,15 @@ def _whole_lines(journal: Path) -> bytes:
     return said[: said.rfind(b"\n") + 1]
 
 
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    """By which a file is seen to have changed."""
+    return status.st_size, status.st_mtime_ns
+
+
+def _journal_stamp(lines: bytes) -> tuple[int, int]:
+    return len(lines), 0
+
+
 def _folders(names: set[str]) -> set[str]:
     return {str(parent) for name in names for parent in PurePosixPath(name).parents}
 
@@ -291,4 +351,6 @@ def _masked(text: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return _masked(" ".join(str(error).split())) or type(error).__name__
+    """An error in one line; with its kind where it is none that file systems are known to raise."""
+    text, kind = _masked(" ".join(str(error).split())), type(error).__name__
+    return (text or kind) if isinstance(error, _FAILURES) else f"{kind}: {text}"

@@ -22,6 +22,14 @@ TRIALS = 8
 """Of the finished search that tests share."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Tests wait for no disk: no power cut is to be survived."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""

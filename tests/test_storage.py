@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow.fs
 import pytest
 
 from genre_core.errors import InputError
+from search import storage
 from search.storage import Mirror, fetch
 
 KEY, SECRET, BUCKET = "tests", "a-secret-of-tests", "bucket"
@@ -301,8 +303,74 @@ def test_an_end_that_could_not_be_copied_is_told(tmp_path: Path, run: Path) -> N
         folder.rename(tmp_path / "unplugged")
         folder.touch()
         _until(lambda: bool(said))
+        _write(run / "results/trials.parquet", b"more rows")
     assert "fails and is tried again" in said[0]
-    assert f"lacks the end of {run.name}" in said[-1]
+    assert len(said) == 2
+    assert "lacks" in said[1]
+    assert "1 files: results/trials.parquet:" in said[1]
+    assert f"genre-search resume {run}" in said[1]
+
+
+def test_an_error_that_nobody_expects_is_told_and_does_not_end_the_copying(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    times = iter([1, 2, 3])
+    list_files = storage._Place.files
+
+    def files(place: storage._Place) -> set[str]:
+        if next(times, None):
+            raise KeyError("unheard-of")
+        return list_files(place)
+
+    address = f"file://{tmp_path}/copies"
+    mirror = _mirror(run, address, said)
+    monkeypatch.setattr(storage._Place, "files", files)
+    with mirror:
+        _until(lambda: len(said) == 2)
+        assert _copy(address, run) == FILES
+    assert "KeyError: 'unheard-of'" in said[0]
+    assert "is back" in said[1]
+    assert len(said) == 2
+
+
+def test_one_file_that_fails_keeps_back_no_other_but_the_journal_and_cards_and_is_named_at_the_end(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    put = storage._Place.put
+
+    def refuse(place: storage._Place, name: str, source: BinaryIO) -> None:
+        if name == "corpus.parquet":
+            raise ValueError("no such names here")
+        put(place, name, source)
+
+    monkeypatch.setattr(storage._Place, "put", refuse)
+    with _mirror(run, f"file://{tmp_path}/copies", said):
+        pass
+    waiting = {"corpus.parquet", "study.journal", "models/trial-00000-epoch-002/model.json"}
+    assert _copied_names(f"file://{tmp_path}/copies", run) == FILES.keys() - waiting
+    assert "corpus.parquet: no such names here" in said[-1]
+    assert "3 files" in said[-1]
+    assert all(name in said[-1] for name in waiting)
+
+
+def test_a_storage_that_fails_for_every_file_is_not_asked_for_each(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    asked: list[str] = []
+
+    def refuse(place: storage._Place, name: str, source: BinaryIO) -> None:
+        asked.append(name)
+        raise OSError("no answer")
+
+    mirror = Mirror(run, f"file://{tmp_path}/copies", say=said.append, resumed=False, interval_seconds=1e6)
+    monkeypatch.setattr(storage._Place, "put", refuse)
+    with mirror:
+        _until(lambda: bool(said))
+        assert len(asked) == storage.GIVE_UP_FILES < len(FILES)
+    assert f"{len(FILES)} files" in said[-1]
 
 
 def test_an_address_that_does_not_do_is_told_in_a_line(server: Server, run: Path, tmp_path: Path) -> None:
