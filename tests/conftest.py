@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tiny import MUSIC, TINY
 
 from genre_core.synthetic import write
 from search.config import SearchConfig, load
+
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
 SSH_PORT = 22
-STARTUP_SECONDS = 20.0
+STARTUP_SECONDS = 60.0
 
 
 class Machine:

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
-import signal
-import time
+import threading
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,12 +15,19 @@ from noise import RECIPE, TRAIN, VALIDATION, network, segments
 
 from genre_core.families import BLOCKS
 from genre_core.features import Features, pays
+from genre_core.network import Network
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.training import EpochResult, FineTune
 
 SPAWN = multiprocessing.get_context("spawn")
 PLENTY = 2**33
+
+
+@pytest.fixture(autouse=True)
+def worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are kept whatever computing and copying take on this machine."""
+    monkeypatch.setattr("genre_core.features.pays", lambda *_, **__: True)
 
 
 def _epochs(recipe: Recipe, node_cache: NodeCache) -> tuple[str, list[EpochResult]]:
@@ -171,7 +180,8 @@ def _inode(folder: Path) -> int:
     recipe = replace(RECIPE, frozen_blocks=4)
     node_cache = _cache(folder)
     many = segments(200)
-    features = Features(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
+    with patch("genre_core.features.pays", return_value=True):
+        features = Features(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
     path = node_cache.find(features._names()[-1])
     assert features.kind == "shared"
     assert path is not None
@@ -184,14 +194,32 @@ def test_of_two_workers_that_want_the_same_one_computes(tmp_path: Path) -> None:
     assert first == second, "a second computation would have replaced the file"
 
 
+def _hang_while_computing(folder: Path, reached: Event) -> None:
+    """Ask for features, and hang when their file is half written."""
+    through = Network.through
+
+    def hanging(self: Network, *given: Any, **named: Any) -> Any:
+        if _partial_files(folder):
+            reached.set()
+            threading.Event().wait()
+        return through(self, *given, **named)
+
+    with patch.object(Network, "through", hanging):
+        _inode(folder)
+
+
+def _partial_files(folder: Path) -> list[Path]:
+    return list((folder / "shared").glob(".features-*.partial"))
+
+
 def test_a_worker_that_dies_while_computing_holds_nobody_up(tmp_path: Path) -> None:
-    worker = SPAWN.Process(target=_inode, args=(tmp_path,))
+    reached = SPAWN.Event()
+    worker = SPAWN.Process(target=_hang_while_computing, args=(tmp_path, reached))
     worker.start()
-    while not list((tmp_path / "shared").glob(".features-*.partial")):
-        assert worker.is_alive(), "it died by itself"
-        time.sleep(0.001)
-    os.kill(worker.pid or 0, signal.SIGKILL)
+    assert reached.wait(100)
+    worker.kill()
     worker.join()
+    assert _partial_files(tmp_path)
     assert not _files(tmp_path), "it was killed in the middle"
     with SPAWN.Pool(1) as pool:
         assert pool.map(_inode, [tmp_path])

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Command
-from faulty import dying_train, hanging_train
 from rich.console import Console
 from safetensors.torch import load_file
 from sklearn.metrics import (
@@ -24,6 +23,7 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
 )
+from workers import dying_train, hanging_train
 
 from genre_core.corpus import Corpus, load_corpus, write_corpus
 from genre_core.errors import InputError

@@ -71,7 +71,7 @@ def test_after_running_out_a_trial_waits_until_it_is_alone(worker: Worker) -> No
     waiting.join(timeout=0.5)
     assert waiting.is_alive()
     other.give_back()
-    waiting.join(timeout=10)
+    waiting.join(timeout=100)
     assert not waiting.is_alive()
 
 

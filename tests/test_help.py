@@ -60,5 +60,5 @@ def test_the_shell_completes(line: str, offered: list[str]) -> None:
         "COMP_CWORD": str(words.count(" ")),
     }
     program = Path(sys.executable).parent / "genre-search"
-    done = subprocess.run([program], capture_output=True, text=True, env=environment, check=True, timeout=60)
+    done = subprocess.run([program], capture_output=True, text=True, env=environment, check=True, timeout=150)
     assert sorted(done.stdout.split()) == sorted(offered)

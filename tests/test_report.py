@@ -81,7 +81,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER)) as driver:
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(150)
         yield driver
 
 

@@ -1,11 +1,10 @@
 """The spectrogram store: right, found again, whole or absent, and built once by however many processes."""
 
 import multiprocessing
-import os
-import signal
-import time
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import librosa
@@ -124,22 +123,28 @@ def test_two_processes_build_one_store(tracks: tuple[Track, ...], tmp_path: Path
     assert len(_files(tmp_path)) == 1
 
 
-def _build_slowly(tracks: tuple[Track, ...], cache: Path) -> None:
-    open_or_build(tracks, MEL64, cache=cache, workers=1, progress=lambda done, total: time.sleep(0.2))
+def _build_until(tracks: tuple[Track, ...], cache: Path, enough: int, reached: Event) -> None:
+    """Build a store and hang after so many tracks."""
+
+    def progress(done: int, total: int) -> None:
+        if done == enough:
+            reached.set()
+            threading.Event().wait()
+
+    open_or_build(tracks, MEL64, cache=cache, workers=1, progress=progress)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("enough", [1, 5, 10])
 def test_a_build_that_is_killed_leaves_nothing_in_the_way(
-    seconds: float, tracks: tuple[Track, ...], tmp_path: Path
+    enough: int, tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
-    builder = SPAWN.Process(target=_build_slowly, args=(tracks, tmp_path))
+    reached = SPAWN.Event()
+    builder = SPAWN.Process(target=_build_until, args=(tracks, tmp_path, enough, reached))
     builder.start()
-    partial = tmp_path / "spectrograms"
-    while not (partial.exists() and any(path.suffix == ".partial" for path in partial.iterdir())):
-        time.sleep(0.05)
-    time.sleep(seconds)
-    os.kill(builder.pid or 0, signal.SIGKILL)
+    assert reached.wait(100)
+    builder.kill()
     builder.join()
+    assert _files(tmp_path), "it was killed in the middle"
     assert all(name.endswith(".partial") for name in _files(tmp_path)), "no store may look whole"
     store = _build(tracks, tmp_path)
     assert _files(tmp_path) == [store.folder.name]

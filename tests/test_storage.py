@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from search import storage
 from search.storage import Mirror, fetch
 
 KEY, SECRET, BUCKET = "tests", "a-secret-of-tests", "bucket"
-STARTING_SECONDS = 30.0
+STARTING_SECONDS = 60.0
 """How long the server may take to answer."""
 
 FILES = {
@@ -217,42 +218,49 @@ def test_a_journal_that_grows_is_copied_in_whole_lines(address: str, run: Path, 
     for name in FILES.keys() - {"config.yaml"}:
         (run / name).unlink()
     line = b'{"op_code": 6, "trial_id": 1, "value": 0.5}\n'
-    lengths = set()
+    lengths, parts = set(), count()
     with _mirror(run, address), (run / "study.journal").open("ab", buffering=0) as journal:
-        for part in range(600):
-            journal.write(line[: 20 + part % 3])
-            time.sleep(0.002)
-            journal.write(line[20 + part % 3 :])
-            if part % 10 == 0 and (copied := _copy(address, run).get("study.journal")):
+
+        def seen_at_many_lengths() -> bool:
+            for part in islice(parts, 10):
+                journal.write(line[: 20 + part % 3])
+                time.sleep(0.002)
+                journal.write(line[20 + part % 3 :])
+            if copied := _copy(address, run).get("study.journal"):
                 assert copied == line * (len(copied) // len(line))
                 lengths.add(len(copied))
+            return len(lengths) > 9
+
+        _until(seen_at_many_lengths)
         journal.write(line[:7])
-    assert len(lengths) > 3
-    assert _copy(address, run)["study.journal"] == line * 600
+    assert _copy(address, run)["study.journal"] == line * next(parts)
 
 
 def test_the_copys_journal_never_speaks_of_a_file_that_the_copy_lacks(address: str, run: Path) -> None:
     """A search in small: checkpoint, then table, then journal; the earlier checkpoint goes."""
     for name in FILES.keys() - {"config.yaml"}:
         (run / name).unlink()
-    checked, had_checkpoint = 0, False
+    checked, had_checkpoint, epochs = 0, False, count(1)
     with _mirror(run, address), (run / "study.journal").open("ab", buffering=0) as journal:
-        for epoch in range(1, 150):
-            _write(run / f"checkpoints/trial-00001-epoch-{epoch:03d}.safetensors", b"weights")
-            (run / f"checkpoints/trial-00001-epoch-{epoch - 1:03d}.safetensors").unlink(missing_ok=True)
-            _write(run / f"results/epochs/{epoch:03d}.parquet", b"row")
-            journal.write(f"{epoch}\n".encode())
-            time.sleep(0.005)
-            if epoch % 10 == 0:
-                said = _copy(address, run).get("study.journal", b"").decode().split()
-                if said:
-                    copied = _copied_names(address, run)
-                    assert {f"results/epochs/{int(n):03d}.parquet" for n in said} <= copied
-                    has_checkpoint = any(name.startswith("checkpoints/") for name in copied)
-                    assert has_checkpoint or not had_checkpoint, "one is replaced and never lost"
-                    had_checkpoint = has_checkpoint
-                    checked += 1
-    assert checked > 3
+
+        def checked_often() -> bool:
+            nonlocal checked, had_checkpoint
+            for epoch in islice(epochs, 10):
+                _write(run / f"checkpoints/trial-00001-epoch-{epoch:03d}.safetensors", b"weights")
+                (run / f"checkpoints/trial-00001-epoch-{epoch - 1:03d}.safetensors").unlink(missing_ok=True)
+                _write(run / f"results/epochs/{epoch:03d}.parquet", b"row")
+                journal.write(f"{epoch}\n".encode())
+                time.sleep(0.005)
+            if said := _copy(address, run).get("study.journal", b"").decode().split():
+                copied = _copied_names(address, run)
+                assert {f"results/epochs/{int(n):03d}.parquet" for n in said} <= copied
+                has_checkpoint = any(name.startswith("checkpoints/") for name in copied)
+                assert has_checkpoint or not had_checkpoint, "one is replaced and never lost"
+                had_checkpoint = has_checkpoint
+                checked += 1
+            return checked > 9
+
+        _until(checked_often)
     assert _copy(address, run) == _contents(run)
 
 

@@ -65,7 +65,7 @@ def _resumed(over: Search, folder: Path, change: Callable[[Path], object]) -> tu
     again = replace(over, folder=folder, drivers=[])
     change(again.run)
     driver = again.start()
-    code = driver.wait(60)
+    code = driver.wait(150)
     again.end()
     assert code == 0, driver.last_words()
     return again, driver.last_words(99)

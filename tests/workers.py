@@ -1,4 +1,4 @@
-"""Workers whose epochs never end, or that die in one: at a known moment, however fast the machine is.
+"""Workers that hang, die, wait or decide at a known moment, however fast the machine is.
 
 Ray sends what is defined here to its workers by value, since they cannot import the tests' modules.
 """
@@ -14,24 +14,41 @@ from unittest.mock import patch
 
 from ray import cloudpickle
 
+from genre_core import features
 from genre_core.training import FineTune
-from search import final_trial
+from search import final_trial, start
 from search.trial import GenreTrial
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 
+HOURS = 10_000.0
+"""In seconds: longer than any test."""
+
 
 class HangingTrial(GenreTrial):
-    """In place of `launch.GenreTrial`: no epoch ends."""
+    """In place of `launch.GenreTrial`: no epoch ends, so that the epoch limit ends the process."""
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:  # type: ignore[override]
-        """Get ready, but for hanging: the process serves no other search, since its epoch limit ends it."""
+        """Get ready, but for hanging."""
         patch.object(FineTune, "epoch", _hang).start()
         super().setup(config, **shared)
 
 
+class SteadyTrial(GenreTrial):
+    """In place of `launch.GenreTrial`: nothing that it does depends on how long something takes.
+
+    It waits for the other workers as long as they need, and keeps features without measuring whether that pays.
+    """
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:  # type: ignore[override]
+        """Get ready; the process ends with the search."""
+        patch.object(start, "LONGEST_WAIT_SECONDS", HOURS).start()
+        patch.object(features, "pays", _always).start()
+        super().setup(config, **shared)
+
+
 def hanging_train(*given: Any) -> Any:
-    """In place of `final_trial.train`: no epoch ends."""
+    """In place of `final_trial.train`: no epoch ends, so that the epoch limit ends the process."""
     patch.object(FineTune, "train", _hang).start()
     return final_trial.train(*given)
 
@@ -54,3 +71,7 @@ def _hang(_: FineTune) -> None:
 
 def _die(_: FineTune) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _always(*_: object, **__: object) -> bool:
+    return True
