@@ -86,7 +86,7 @@ def genre_search(cache: Path) -> Command:
         command = [str(Path(sys.executable).parent / "genre-search"), *map(str, arguments)]
         environment = os.environ | {"GENRE_SEARCH_CACHE": str(cache), "COLUMNS": "80"}
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=150, check=False, **options
+            command, capture_output=True, text=True, env=environment, timeout=300, check=False, **options
         )
 
     return call

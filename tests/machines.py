@@ -62,7 +62,7 @@ class Machine:
         )
 
     def run(
-        self, command: str, cwd: Path | None = None, timeout: float = 100
+        self, command: str, cwd: Path | None = None, timeout: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         """A command in a shell of this machine."""
         into = ["nsenter", f"--target={_first_child(self.process.pid)}", "--net", "--pid", "--uts", "--mount"]

@@ -126,10 +126,11 @@ def _free_port() -> int:
 
 def _get(url: str, process: "subprocess.Popen[bytes]") -> Any:
     """What a server that is starting answers."""
-    for _ in range(100):
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
         assert process.poll() is None, "it has ended"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)
         except OSError:
             time.sleep(0.2)

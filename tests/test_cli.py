@@ -135,7 +135,7 @@ def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
     os.killpg(process.pid, signal_number) if signal_number == signal.SIGINT else process.send_signal(
         signal_number
     )
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(started, timeout=60)

@@ -71,7 +71,6 @@ def _cluster_file() -> dict[str, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(170)
 def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     lan: dict[str, Machine],
     launcher: Callable[..., str],
@@ -140,7 +139,6 @@ GROWING = {
 
 
 @pytest.mark.long
-@pytest.mark.timeout(170)
 def test_workers_come_when_trials_ask_for_them_and_none_is_there_before(
     lan: dict[str, Machine], music: Path, tiny: Callable[..., SearchConfig]
 ) -> None:

@@ -50,7 +50,7 @@ def test_three_commands_lead_from_a_folder_of_music_to_its_report(
     (tmp_path / "music").symlink_to(music)
     environment = os.environ | {"HOME": str(tmp_path), "GENRE_SEARCH_CACHE": str(cache)}
     for command in (f"{search} {shlex.join(sets(trials=1))}", report):
-        subprocess.run(command, shell=True, cwd=tmp_path / "clone", env=environment, check=True, timeout=120)
+        subprocess.run(command, shell=True, cwd=tmp_path / "clone", env=environment, check=True, timeout=200)
     assert (tmp_path / "clone/runs/music/report.html").stat().st_size > 0
 
 

@@ -196,7 +196,7 @@ def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
         ["unshare", "--mount", "sh", "-c", script, "sh", str(small), *command],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         check=False,
         env=os.environ | {"SMALL": str(small), "SAVED": str(saved), "GENRE_SEARCH_CACHE": str(cache)},
     )
