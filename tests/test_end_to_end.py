@@ -88,6 +88,7 @@ def test_the_run_holds_its_configuration_its_corpus_and_nothing_half_done(run: P
     assert config.provenance["corpus"] == corpus.fingerprint
     assert config.provenance["versions"]["torch"] == version("torch")
     assert sorted(path.name for path in run.iterdir()) == [
+        ".driver",
         "config.yaml",
         "corpus.parquet",
         "models",
