@@ -124,8 +124,7 @@ class Model:
         Raises:
             BadAudio: the file cannot be read, or there is nothing to hear in it.
         """
-        waveform = audio.read(Path(path), self.front_end.sample_rate)
-        audio.refuse_silence(audio.peak_of(waveform))
+        waveform = audio.read(Path(path), self.front_end.sample_rate, audible=True)
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
         whole = np.pad(waveform, (0, missing)) if missing > 0 else waveform
         mel = stored_mel(whole, self.front_end)
