@@ -1,5 +1,6 @@
 """What is wrong with each file of a corpus."""
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
 ALL_CORES = -1  # as joblib has it
-CACHE_NAME = "audit-2.parquet"  # a new number when what is stored, or how it is computed, changes
+CACHE_NAME = "audit-3.parquet"  # a new number when what is stored, or how it is computed, changes
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -25,6 +26,7 @@ CACHE_SCHEMA = pa.schema(
         pa.field("seconds", pa.float64(), metadata={"unit": "s"}),
         pa.field("content", pa.string()),
         pa.field("reason", pa.string()),
+        pa.field("warnings", pa.list_(pa.string()), nullable=False),
     ]
 )
 
@@ -33,11 +35,12 @@ Version = tuple[int, int]  # size in bytes, time of change in ns: which state of
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What decoding one file told: its length and content, or the reason against it."""
+    """What decoding one file showed: its length, content and warnings, or the reason against it."""
 
     seconds: float | None = None
     content: str | None = None
     reason: str | None = None
+    warnings: tuple[str, ...] = ()
     lasting: bool = True  # False: ask again next time, the fault may lie outside the file
 
 
@@ -56,9 +59,9 @@ def audit(
 
     Excluded are files that `audio.inspect` refuses or that are shorter than `minimum_seconds`; of
     exact copies within a genre all but the first; of exact copies across genres all, since no label can be
-    trusted. `cache` is a folder that remembers what was decoded, so that a second audit only looks at sizes
-    and times of change; an interrupted audit keeps what it has. `progress` is told (done, total) after each
-    decoded file. Raises InputError for a cache folder that cannot be written.
+    trusted. Usable files may have warnings. `cache` is a folder that remembers what was decoded, so that a
+    second audit only looks at sizes and times of change; an interrupted audit keeps what it has. `progress` is
+    told (done, total) after each decoded file. Raises InputError for a cache folder that cannot be written.
     """
     known = _remembered(cache) if cache else {}
     versions = {track.path: _version(track.path) for track in corpus.usable}
@@ -95,6 +98,17 @@ def excluded_summary(corpus: Corpus) -> str:
     return f"{sum(counts.values())} of {len(corpus.tracks)} files left out: {kinds}" if counts else ""
 
 
+def warned(corpus: Corpus) -> list[tuple[Track, str]]:
+    """The usable tracks that an audit warns of, once for each warning."""
+    return [(track, warning) for track in corpus.usable for warning in track.warnings]
+
+
+def warned_summary(corpus: Corpus) -> str:
+    """How many usable files have warnings, in one line; empty where none has."""
+    count = sum(bool(track.warnings) for track in corpus.usable)
+    return f"{count} of {len(corpus.usable)} usable files have warnings" if count else ""
+
+
 def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
     """Of an audited corpus, exact copies on other sides of the split that was given: each with its first track."""
     first: dict[str, Track] = {}
@@ -108,7 +122,13 @@ def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
     """Each path with its finding, in order, as they come. Threads: decoding and hashing release the GIL."""
     parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
-    yield from zip(paths, parallel(delayed(_decode)(path) for path in paths), strict=True)
+    findings = parallel(delayed(_decode)(path) for path in paths)
+    try:
+        yield from zip(paths, findings, strict=True)
+    finally:
+        with warnings.catch_warnings():  # an interrupted audit leaves findings unused, as it should
+            warnings.simplefilter("ignore", UserWarning)
+            findings.close()
 
 
 def _decode(path: Path) -> Finding:
@@ -116,14 +136,20 @@ def _decode(path: Path) -> Finding:
         facts = audio.inspect(path)
     except audio.BadAudio as bad:
         return Finding(reason=str(bad), lasting=bad.reason is not audio.Reason.UNREADABLE)
-    return Finding(seconds=facts.seconds, content=facts.content)
+    return Finding(seconds=facts.seconds, content=facts.content, warnings=facts.warnings)
 
 
 def _judged(track: Track, finding: Finding, minimum_seconds: float) -> Track:
     reason = finding.reason
     if finding.seconds is not None and finding.seconds < minimum_seconds:
         reason = f"shorter than a segment: {finding.seconds:.6g} s < {minimum_seconds:.6g} s"
-    return replace(track, seconds=finding.seconds, content=finding.content, excluded_reason=reason)
+    return replace(
+        track,
+        seconds=finding.seconds,
+        content=finding.content,
+        excluded_reason=reason,
+        warnings=finding.warnings,
+    )
 
 
 def _without_copies(corpus: Corpus) -> Corpus:
@@ -170,7 +196,10 @@ def _remembered(cache: Path) -> Known:
     if table.schema != CACHE_SCHEMA:
         return {}
     return {
-        Path(row.pop("path")): ((row.pop("size"), row.pop("modified")), Finding(**row))
+        Path(row.pop("path")): (
+            (row.pop("size"), row.pop("modified")),
+            Finding(**row | {"warnings": tuple(row["warnings"])}),
+        )
         for row in table.to_pylist()
     }
 

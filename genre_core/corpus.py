@@ -44,7 +44,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging 
 # Names that mean audio; some of formats that libsndfile does not decode, so that the audit names those files
 AUDIO_NAME = re.compile(
     r"\.(wave?|flac|og[ga]|opus|mp[23]|aif[fc]?|aiff|au|snd|caf|w64|rf64|voc"
-    r"|m4[ab]|mp4|aac|wma|ape|wv|mka|webm|ra)\Z",
+    r"|m4[abv]|mp4|mov|3gp|aac|adts|ac3|amr|wma|asf|ape|wv|mpc|tta|tak|ds[fd]|dff|mka|mkv|webm|ra|rm)\Z",
     re.IGNORECASE,
 )
 
@@ -84,6 +84,7 @@ class Track:
     seconds: float | None = None
     content: str | None = None  # equal for files that decode to the same samples
     excluded_reason: str | None = None  # "kind" or "kind: detail"; None for a usable track
+    warnings: tuple[str, ...] = field(default=(), compare=False)  # of the last audit; corpus.parquet has none
 
 
 @dataclass(frozen=True)

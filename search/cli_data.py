@@ -40,7 +40,7 @@ def check(
 
       genre-search data check ~/music --set split.draw_validation=true
     """
-    from genre_core.audit import audit
+    from genre_core.audit import audit, warned
     from genre_core.corpus import read_corpus
     from search import genre_list
     from search.config import load, parse_override
@@ -62,17 +62,20 @@ def check(
         typer.echo(f"warning: {doubt}")
     if refusal:
         typer.echo(f"run would refuse this: {refusal}")
-    typer.echo(_verdict(corpus, warnings=len(doubts), refused=bool(refusal)))
+    warnings = len(doubts) + len(warned(corpus))
+    typer.echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
     if corpus.excluded or refusal:
         raise typer.Exit(FAILED)
 
 
 def _show_bad_files(corpus: "Corpus") -> None:
-    """A line for each file that is left out, and for each copy that crosses a split that was given."""
-    from genre_core.audit import copies_across
+    """A line for each file that is left out, each warning of one that is used, and each copy across a given split."""
+    from genre_core.audit import copies_across, warned
 
     for track in corpus.excluded:
         typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
+    for track, warning in warned(corpus):
+        typer.echo(f"{track.track_id!r}: warning: {warning}")
     across = copies_across(corpus)
     for original, copy in across:
         typer.echo(

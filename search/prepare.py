@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from genre_core import corpus, mel, spectrograms, synthetic
-from genre_core.audit import audit, excluded_summary, reason_counts
+from genre_core.audit import audit, excluded_summary, reason_counts, warned_summary
 from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
@@ -229,6 +229,8 @@ def _tell_excluded(tracks: Corpus, screen: Screen) -> None:
         screen.say(f"left out {track.track_id!r}: {track.excluded_reason}")
     if len(tracks.excluded) > NAMED:
         screen.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
+    if warnings := warned_summary(tracks):
+        screen.say(f"{warnings}; see them with: genre-search data check")
 
 
 def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from genre_core.audio import BadAudio, read
-from genre_core.audit import CACHE_NAME, audit, reason_counts
+from genre_core.audit import CACHE_NAME, audit, reason_counts, warned, warned_summary
 from genre_core.corpus import Corpus, Track, load_corpus, read_corpus, write_corpus
 from genre_core.errors import InputError
 from genre_core.splits import split_corpus
@@ -76,12 +76,13 @@ def spoilt_corpus(root: Path) -> dict[str, str | None]:
         "soul/disputed.wav": "duplicate across genres: rock/disputed again.flac",
         "soul/gone.wav": "unreadable: No such file or directory",
         "soul/nan.wav": "not-a-number samples: first within 8000 frames of frame 0",
-        "soul/no bytes.wav": "unreadable: Format not recognised.",
+        "soul/no bytes.wav": "empty: 0 bytes",
         "soul/no samples.wav": "empty",
         "soul/pipe.wav": "unreadable: not a regular file",
         "soul/silent.wav": "silent: nothing above -80 dBFS",
-        "soul/song.m4a": "unreadable: Format not recognised.",
-        "soul/text.wav": "unreadable: Format not recognised.",
+        "soul/song.m4a": "unreadable: MP4 or M4A (AAC, ALAC), cut off before its index (moov): "
+        "it ends after 12 bytes: Format not recognised.",
+        "soul/text.wav": "unreadable: text and not audio, which begins with 'hello'",
     }
 
 
@@ -93,14 +94,14 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path: Path, workers: int) -
     assert reasons(audited(tmp_path / "music", tmp_path / "cache", workers)) == expected
     assert all(track.seconds and track.content for track in corpus.usable)
     assert reason_counts(corpus) == {
-        "unreadable": 5,
+        "unreadable": 4,
         "duplicate across genres": 3,
         "duplicate": 2,
         "shorter than a segment": 2,
         "hidden file": 2,
         "outside a genre folder": 1,
         "not-a-number samples": 1,
-        "empty": 1,
+        "empty": 2,
         "silent": 1,
     }
 
@@ -143,7 +144,7 @@ def test_a_file_that_vanishes_or_changes_while_others_are_decoded_has_a_reason(t
         audit(corpus, minimum_seconds=MINIMUM, cache=tmp_path / "cache", workers=1, progress=spoil)
     ) == dict.fromkeys([f"jazz/{number}.wav" for number in range(4)]) | {
         "jazz/4.wav": "unreadable: No such file or directory",
-        "jazz/5.wav": "unreadable: Format not recognised.",
+        "jazz/5.wav": "unreadable: text and not audio, which begins with 'no longer audio'",
     }
 
 
@@ -159,6 +160,39 @@ def test_a_file_too_loud_for_a_mel_is_left_out(tmp_path: Path) -> None:
     tone(tmp_path / "jazz/1.wav", 200)
     soundfile.write(tmp_path / "jazz/2.wav", np.full(RATE, 1e30), RATE, subtype="FLOAT")
     assert reason_counts(audited(tmp_path)) == {"impossibly loud": 1}
+
+
+def doubtful_corpus(root: Path) -> None:
+    """A good file, a clipped one, and one of floats in the range of integers, cut short; one that is silent."""
+    tone(root / "jazz/1.wav", 200)
+    soundfile.write(root / "jazz/2.wav", np.clip(5 * np.sin(np.arange(RATE)), -1, 1), RATE)
+    soundfile.write(root / "soul/3.wav", 20_000 * np.sin(np.arange(2 * RATE)), RATE, subtype="FLOAT")
+    (root / "soul/3.wav").write_bytes((root / "soul/3.wav").read_bytes()[: 4 * RATE])
+    soundfile.write(root / "soul/4.wav", np.outer(np.sin(np.arange(RATE)), [1, -1]), RATE)
+
+
+def test_warnings_are_of_files_that_are_used_and_are_remembered(tmp_path: Path) -> None:
+    (tmp_path / "music/jazz").mkdir(parents=True)
+    (tmp_path / "music/soul").mkdir()
+    doubtful_corpus(tmp_path / "music")
+
+    first = audited(tmp_path / "music", tmp_path / "cache")
+
+    assert [(track.track_id, warning.partition(" ")[0]) for track, warning in warned(first)] == [
+        ("jazz/2.wav", "clipped:"),
+        ("soul/3.wav", "1.00"),
+        ("soul/3.wav", "integers"),
+    ]
+    assert reason_counts(first) == {"silent": 1}
+    assert "2 of 3" in warned_summary(first)
+    for track in first.usable:
+        overwritten_in_secret(track.path)
+    assert warned(audited(tmp_path / "music", tmp_path / "cache")) == warned(first)
+
+
+def test_a_good_corpus_has_no_summary_of_warnings(tmp_path: Path) -> None:
+    tone(tmp_path / "jazz/1.wav", 200)
+    assert warned_summary(audited(tmp_path)) == ""
 
 
 def overwritten_in_secret(path: Path, content: bytes | None = None) -> None:
@@ -211,7 +245,7 @@ def test_a_file_of_another_size_or_time_is_decoded_again(
     change(first.tracks[0].path)
     overwritten_in_secret(first.tracks[1].path)
     again = audited(tmp_path / "music", tmp_path / "cache")
-    assert again.tracks[0].excluded_reason == "unreadable: Format not recognised."
+    assert (again.tracks[0].excluded_reason or "").startswith("unreadable: text and not audio")
     assert again.tracks[1:] == first.tracks[1:]
 
 

@@ -64,6 +64,12 @@ def test_a_made_corpus_is_all_good_and_a_spoilt_file_is_named(genre_search: Comm
     good = genre_search("data", "check", tmp_path / "m")
     assert good.returncode == 0
     assert good.stdout.splitlines()[-1].startswith("50 files in 10 genres, all good")
+    clipped = np.sign(np.sin(0.1 * np.arange(70_000)))
+    soundfile.write(tmp_path / "m" / "jazz" / "jazz.00000.wav", clipped, 22_050)
+    warned = genre_search("data", "check", tmp_path / "m")
+    assert warned.returncode == 0
+    assert "'jazz/jazz.00000.wav': warning: clipped" in warned.stdout
+    assert "warning" in warned.stdout.splitlines()[-1]
     soundfile.write(tmp_path / "m" / "jazz" / "jazz.00001.wav", np.zeros(70_000), 22_050)
     (tmp_path / "m" / "rock" / "rock.00000.wav").write_text("not audio")
     bad = genre_search("data", "check", tmp_path / "m")
