@@ -1,7 +1,7 @@
 """Waveform -> log-mel image, and the cut of a track into segments: shared by training and prediction."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -18,6 +18,8 @@ SAMPLE_RATE = 22_050
 """Hz: GTZAN's own rate; everything is resampled to it."""
 DYNAMIC_RANGE_DB = 80.0
 """Levels further than this below a track's loudest are raised to it, as librosa.power_to_db does."""
+LEVELS = ("track", "absolute")
+"""What a level of 0 dB is: the loudest that a track has, or a power of 1 whatever the track."""
 _BLOCK_FRAMES = 1024
 """Frames whose spectra are there at a time: an hour's would take gigabytes."""
 
@@ -34,6 +36,12 @@ class FrontEnd:
     windows: tuple[int, ...]
     """Hann window lengths in samples: one is repeated into an image's three channels, three fill them."""
     sample_rate: int = SAMPLE_RATE
+    level: str = "absolute"
+    """One of `LEVELS`. Models and stores that do not name it are older than it, and absolute."""
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise InputError(f"level must be one of {', '.join(LEVELS)}, but got level={self.level!r}")
 
     @property
     def n_fft(self) -> int:
@@ -66,25 +74,28 @@ FRONT_ENDS = {
 """The front ends by name: `mel128` for real work, `mel128x3` with three windows, `mel64` for small machines."""
 
 
-def front_end(name: str) -> FrontEnd:
-    """The front end of this name.
+def front_end(name: str, *, level: str = "track") -> FrontEnd:
+    """The front end of this name, with levels of this kind.
 
     Raises:
         InputError: there is none.
     """
     if name not in FRONT_ENDS:
         raise InputError(f"front_end must be one of {', '.join(FRONT_ENDS)}, but got front_end={name!r}")
-    return FRONT_ENDS[name]
+    return replace(FRONT_ENDS[name], level=level)
 
 
 def log_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> Tensor:
     """Log-mel spectrogram of a mono waveform, [samples] at the front end's rate.
 
     Returns:
-        float32 [channels, mels, frames] in dB (10 log10 of power, floor 1e-10), a channel for each window.
+        float32 [channels, mels, frames] in dB, a channel for each window; each channel's floor is
+        `DYNAMIC_RANGE_DB` below its loudest. With `level="track"` its loudest is 0 dB, whatever the waveform's
+        gain; with `level="absolute"` 0 dB is a power of 1, and no level is below -100 dB.
     """
     samples = torch.from_numpy(waveform)
-    return torch.stack([_to_db()(_power(samples, front_end, window)) for window in front_end.windows])
+    powers = (_power(samples, front_end, window) for window in front_end.windows)
+    return torch.stack([_to_db()(_relative(power, front_end.level)) for power in powers])
 
 
 def stored_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> NDArray[np.float16]:
@@ -119,6 +130,14 @@ def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
         around = pad(samples[max(begin, 0) : end], (max(-begin, 0), max(end - len(samples), 0)))
         blocks.append(_mel(front_end, window)(around).T)
     return torch.cat(blocks).T
+
+
+def _relative(power: Tensor, level: str) -> Tensor:
+    """Power [mels, frames] over what 0 dB stands for; what has no power at all is at the floor."""
+    if level == "absolute":
+        return power
+    loudest = power.max().clamp_min(torch.finfo(power.dtype).tiny)
+    return (power / loudest).clamp_min(10 ** (-DYNAMIC_RANGE_DB / 10))
 
 
 @cache

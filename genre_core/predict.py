@@ -104,7 +104,14 @@ class Model:
                 front_end=FrontEnd(**front_end),
                 **{name: card[name] for name in ("genres", "segment_frames", "segments_per_track")},
             )
-        except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            safetensors.SafetensorError,
+            InputError,
+        ) as error:
             why = str(error).splitlines()[0]
             raise InputError(
                 f"{WEIGHTS} and {CARD} must belong together and be whole, but in {folder} something is amiss: "

@@ -114,7 +114,10 @@ def _folder(tracks: Sequence[Track], front_end: FrontEnd, cache: Path) -> Path:
 
 
 def _name(contents: Sequence[str], front_end: FrontEnd) -> str:
-    key = json.dumps([FORMAT_VERSION, asdict(front_end), sorted(contents)])
+    settings = asdict(front_end)
+    if front_end.level == "absolute":
+        del settings["level"]  # stores are found by the names that they had before there was a choice
+    key = json.dumps([FORMAT_VERSION, settings, sorted(contents)])
     return f"{front_end.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 

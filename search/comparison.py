@@ -26,6 +26,7 @@ def conditions(config: SearchConfig, tracks: Corpus) -> dict[str, Any]:
         "genres": {track.content: track.genre for track in tracks.usable},
         "split": {track.content: track.split for track in tracks.usable},
         "front_end": config.front_end,
+        "level": config.level,
     }
 
 
@@ -85,7 +86,7 @@ def _cells(trials: pd.DataFrame, own: Mapping[str, Any]) -> list[str]:
         duration(trials["seconds"].sum()),
         own["corpus"][:_SHOWN],
         hashlib.sha256(repr(places).encode()).hexdigest()[:_SHOWN],
-        own["front_end"],
+        own["front_end"] if own["level"] == "track" else f"{own['front_end']} {own['level']}",
         "-" if scored.empty else _winner(scored.iloc[0]),
     ]
 

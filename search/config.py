@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 
@@ -110,6 +110,8 @@ class SearchConfig(Settings):
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     """More bad audio files than this share of all stop the run before any trial."""
     front_end: str = "mel128"
+    level: Literal["track", "absolute"] = "track"
+    """What mels are relative to; a run that does not name it is older than it, and absolute."""
     segment_seconds: float = Field(default=3.0, gt=0)
     segments_per_track: int = Field(default=10, ge=1)
     """A track longer than so many segments is heard at so many places, evenly spread."""
@@ -150,7 +152,14 @@ class SearchConfig(Settings):
     mlflow: Name | None = None
     """Where MLflow is told of every trial: the address of its server, or sqlite:///FILE."""
     provenance: dict[str, Any] | None = None
-    """Written by a run: versions and the corpus it saw. Ignored when read."""
+    """Written by a run: versions and the corpus it saw. Read only to know the file of a run from others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _level_of_an_older_run(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("provenance") is not None:
+            return {"level": "absolute"} | settings
+        return settings
 
     def weights_of(self, backbone: str) -> str:
         """Where this backbone's weights come from."""

@@ -16,6 +16,7 @@ from ray.tune.error import TuneError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genre_core.corpus import Corpus, load_corpus, write_corpus
+from genre_core.mel import front_end
 from genre_core.segments import SegmentArrays
 from genre_core.whole_file import make_folder, whole_file
 from search import cluster, prepare, study, tracking, warm_start
@@ -336,7 +337,7 @@ def working_set(
         corpus=tracks,
         train=train,
         validation=validation,
-        front_end=config.front_end,
+        front_end=front_end(config.front_end, level=config.level),
         segments_per_track=config.segments_per_track,
         weights=weights,
         cache=cache.absolute(),

@@ -69,8 +69,7 @@ print(model.predict("song.mp3"))
 2. Power spectra: {windows}, each in the middle of a Fourier transform of {n_fft:,} samples, one every {hop:,} samples,
    the first around the track's first sample, with silence before the track and after it.
 3. {n_mels} mel bands from 0 to {nyquist:,} Hz, Slaney's scale and norm.
-4. Decibels: 10 log10(power), power at least 1e-10; what is more than {range:.0f} dB below the track's loudest is raised
-   to that. Rounded to float16.
+{decibels}
 5. Segments of {frames} frames ({seconds:.2f} s): as many as fit side by side, {limit} at most, evenly spread; a shorter
    track is padded with silence. The network itself brings them to zero mean and unit variance.
 6. The mean of the segments' logits, and its softmax.
@@ -85,6 +84,17 @@ print(model.predict("song.mp3"))
 ```yaml
 {versions}```
 """
+
+_DECIBELS = {
+    "track": """\
+4. Decibels below the track's own loudest, so that a track's gain changes nothing: 10 log10(power / largest power), the
+   largest that the track has in any band and frame{each}; what is below -{range:.0f} dB is raised to that. Rounded to
+   float16.""",
+    "absolute": """\
+4. Decibels: 10 log10(power), power at least 1e-10; what is more than {range:.0f} dB below the track's loudest is raised
+   to that. Rounded to float16. A louder or quieter copy of a track may get another genre.""",
+}
+"""By the front end's `level`."""
 
 _ONNX = """
 `model.onnx` is the network alone, in float32: `mels`, log-mels in dB as after step 4, float32
@@ -142,7 +152,9 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
         n_fft=front_end.n_fft,
         hop=front_end.hop_length,
         n_mels=front_end.n_mels,
-        range=DYNAMIC_RANGE_DB,
+        decibels=_DECIBELS[front_end.level].format(
+            range=DYNAMIC_RANGE_DB, each=" of its channel" if len(front_end.windows) > 1 else ""
+        ),
         frames=card["segment_frames"],
         seconds=card["segment_frames"] / front_end.frames_per_second,
         limit=card["segments_per_track"],

@@ -63,7 +63,7 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     Raises:
         InputError: the data, the split or the weights are not what a search can use.
     """
-    front_end = mel.front_end(config.front_end)
+    front_end = mel.front_end(config.front_end, level=config.level)
     _segment_frames(config, front_end)
     split = partial(
         split_corpus,
@@ -115,7 +115,7 @@ def weights_again(config: SearchConfig, screen: Screen) -> dict[str, str]:
 
 def store_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Screen) -> SpectrogramStore:
     """The mels of a search's corpus; InputError where they are gone and the files not what the search began with."""
-    front_end = mel.front_end(config.front_end)
+    front_end = mel.front_end(config.front_end, level=config.level)
     if not spectrograms.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, screen)
         _require_unchanged(tracks, config, cache, screen)

@@ -24,7 +24,7 @@ from scipy.special import softmax
 from genre_core import process_memory
 from genre_core.backbones import StateDict
 from genre_core.corpus import SPLITS, Corpus
-from genre_core.mel import front_end
+from genre_core.mel import FrontEnd
 from genre_core.network import ToImage, allow_tf32, build
 from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
@@ -51,7 +51,7 @@ class WorkingSet:
     train: SegmentArrays
     validation: SegmentArrays | None
     """None where all is trained on, and nothing scored."""
-    front_end: str
+    front_end: FrontEnd
     segments_per_track: int
     weights: Mapping[str, str]
     """Backbone -> what tells its weights from others."""
@@ -351,7 +351,7 @@ def model_card(trial: int, epoch: int, recipe: Recipe, working_set: WorkingSet) 
         "trial": trial,
         "epoch": epoch,
         "genres": working_set.corpus.genres,
-        "front_end": asdict(front_end(working_set.front_end)),
+        "front_end": asdict(working_set.front_end),
         "segment_frames": working_set.train.mels.shape[-1],
         "segments_per_track": working_set.segments_per_track,
         "recipe": asdict(recipe),

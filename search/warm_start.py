@@ -109,6 +109,7 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     training = {f"training.{name}": value for name, value in config.training.model_dump().items()}
     return {
         "front_end": config.front_end,
+        "level": config.level,
         "segment_seconds": config.segment_seconds,
         "segments_per_track": config.segments_per_track,
         **training,

@@ -176,16 +176,23 @@ def test_runs_are_compared_and_ranked_together(run: Path, genre_search: Command,
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "differs"), [("front_end", "mel128", "front_end"), ("split", None, "split")]
+    ("setting", "value", "differs"),
+    [
+        ("front_end: mel64", "front_end: mel128", "front_end"),
+        ("level: track\n", "", "level"),
+        ("split", None, "split"),
+    ],
 )
 def test_runs_that_differ_in_what_scores_depend_on_are_called_so(
     setting: str, value: str | None, differs: str, run: Path, genre_search: Command, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    if value:
+    if value is not None:
         config = other / "config.yaml"
-        config.write_text(config.read_text().replace(f"{setting}: mel64", f"{setting}: {value}"))
+        text = config.read_text()
+        assert setting in text
+        config.write_text(text.replace(setting, value))
     else:
         first, *rest = load_corpus(other / "corpus.parquet").tracks
         moved = replace(first, split="test" if first.split != "test" else "train")

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import Command
+from scipy.special import softmax
+from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core import predict
 from genre_core.audio import BadAudio
@@ -89,6 +93,58 @@ def test_a_stretch_of_a_track_is_heard_as_if_it_were_the_track(
     )
 
 
+GAINS = {"-20 dB": 0.1, "-10 dB": 0.316, "-6 dB": 0.5, "+6 dB": 2.0, "16-bit range": 2.0**15}
+
+
+@pytest.mark.parametrize("gain", GAINS.values(), ids=GAINS)
+def test_a_louder_or_quieter_copy_is_heard_alike(
+    gain: float, model: Model, music: Path, tmp_path: Path
+) -> None:
+    """Copies in float32, which full scale does not limit."""
+    for file in sorted(music.rglob("*.wav"))[::6]:
+        samples, rate = soundfile.read(file, dtype="float32")
+        soundfile.write(tmp_path / "copy.wav", samples * np.float32(gain), rate, subtype="FLOAT")
+        as_is, copy = model.predict(file), model.predict(tmp_path / "copy.wav")
+        assert copy.probabilities == pytest.approx(as_is.probabilities, abs=1e-3)
+
+
+def _older(folder: Path, copy: Path) -> Path:
+    """A copy of a model as it was written before front ends had a level."""
+    shutil.copytree(folder, copy)
+    card = json.loads((copy / "model.json").read_text())
+    del card["front_end"]["level"]
+    (copy / "model.json").write_text(json.dumps(card))
+    return copy
+
+
+def test_a_model_that_names_no_level_hears_absolute_ones_as_ever(
+    folder: Path, music: Path, tmp_path: Path
+) -> None:
+    """To the bit as by torchaudio's own transforms, and as near as librosa comes."""
+    older = Model.load(_older(folder, tmp_path / "older"))
+    file = sorted(music.rglob("*.wav"))[7]
+    samples = soundfile.read(file, dtype="float32")[0] / 4
+    soundfile.write(tmp_path / "quiet.wav", samples, RATE, subtype="FLOAT")
+    said = list(older.predict(tmp_path / "quiet.wav").probabilities.values())
+    settings: dict[str, Any] = {"n_fft": 2048, "hop_length": 1024, "n_mels": 64}
+    to_mel = MelSpectrogram(RATE, norm="slaney", mel_scale="slaney", pad_mode="constant", **settings)
+    at_once = AmplitudeToDB("power", 80.0)(to_mel(torch.from_numpy(samples))).half().numpy()
+    assert said == _said_of(older, at_once)
+    power = librosa.feature.melspectrogram(y=samples, sr=RATE, **settings)
+    by_librosa = librosa.power_to_db(power, amin=1e-10, top_db=80.0).astype(np.float16)
+    assert said == pytest.approx(_said_of(older, by_librosa), abs=2e-3)
+    assert said != pytest.approx(list(older.predict(file).probabilities.values()), abs=1e-2)
+
+
+def _said_of(model: Model, mel: np.ndarray) -> list[float]:
+    """Probabilities by the network alone of the middle segment of a mel, [mels, frames]."""
+    start = (mel.shape[1] - model.segment_frames) // 2
+    segment = np.ascontiguousarray(mel[None, None, :, start : start + model.segment_frames])
+    with torch.inference_mode():
+        logits = model.network(torch.from_numpy(segment)).cpu().mean(dim=0)
+    return list(softmax(logits.numpy()).tolist())
+
+
 def test_any_format_that_keeps_the_samples_is_heard_alike(model: Model, songs: Path) -> None:
     flac, wav, ogg, mp3 = (model.predict(songs / "sub" / f"ten.{s}") for s in ("flac", "wav", "ogg", "mp3"))
     assert flac == wav
@@ -123,6 +179,14 @@ def _card(**changes: Any) -> Callable[[Path], object]:
     return change
 
 
+def _level(level: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        front_end = json.loads((folder / "model.json").read_text())["front_end"]
+        _card(front_end=front_end | {"level": level})(folder)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -136,6 +200,7 @@ def _card(**changes: Any) -> Callable[[Path], object]:
         (_card(recipe={"backbone": "vgg16", "precision": "float32"}), "something is amiss"),
         (_card(recipe={"backbone": "vgg17", "precision": "float32"}), "something is amiss"),
         (_card(front_end={"windows": [2048]}), "something is amiss"),
+        (_level("loudness"), "amiss: InputError level must be one of .*'loudness'; export the model anew"),
     ],
     ids=[
         "card",
@@ -148,6 +213,7 @@ def _card(**changes: Any) -> Callable[[Path], object]:
         "family",
         "name",
         "front end",
+        "level",
     ],
 )
 def test_what_is_no_model_is_refused_in_a_line(

@@ -1,5 +1,7 @@
 """The spectrogram store: right, found again, whole or absent, and built once by however many processes."""
 
+import hashlib
+import json
 import multiprocessing
 import threading
 from collections.abc import Sequence
@@ -57,7 +59,7 @@ def test_a_stored_mel_equals_librosas_within_a_tenth_of_a_decibel(
                 n_mels=setting.n_mels,
             )
             stored = store.mel(str(track.content))[:, channel].T.astype(np.float32)
-            assert np.abs(stored - librosa.power_to_db(power)).mean() < 0.1
+            assert np.abs(stored - librosa.power_to_db(power, ref=np.max)).mean() < 0.1
 
 
 def test_a_store_is_found_again_by_content_wherever_the_files_lie(
@@ -84,6 +86,16 @@ def test_other_content_or_another_front_end_is_another_store(
         _build(tracks, tmp_path, front_end("mel128")),
     ]
     assert len({store.folder for store in stores}) == 3
+
+
+def test_absolute_levels_are_found_by_the_name_that_they_had_before_there_were_others(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    settings = {"name": "mel64", "n_mels": 64, "hop_length": 1024, "windows": [2048], "sample_rate": 22_050}
+    key = json.dumps([1, settings, sorted(str(track.content) for track in tracks)])
+    store = _build(tracks, tmp_path, front_end("mel64", level="absolute"))
+    assert store.folder.name == f"mel64-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    assert _build(tracks, tmp_path).folder != store.folder
 
 
 def test_a_file_that_vanished_is_left_out_and_the_rest_found_without_it(

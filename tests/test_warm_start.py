@@ -214,6 +214,7 @@ def test_other_weights_are_another_search(earlier: Path, new: Path) -> None:
     ("changes", "words"),
     [
         ({"front_end": "mel64"}, "has front_end=mel128, not mel64"),
+        ({"level": "absolute"}, "has level=track, not absolute"),
         ({"segment_seconds": 2.0}, "has segment_seconds=3.0, not 2.0"),
         ({"training.epochs": 8}, "has training.epochs=4, not 8"),
         ({"warm_start": ["nowhere"]}, "RUN must be the folder of a search"),
