@@ -247,7 +247,7 @@ def _found(root: Path) -> Found:
     notes = []
     if skipped:
         first = _unicode(str(min(skipped).relative_to(root)))
-        notes.append(f"hidden and system folders that are skipped: {len(skipped)}, the first {first!r}")
+        notes.append(f"skipped hidden and system folders: {len(skipped)}, the first {first!r}")
     return tracks, notes
 
 

@@ -133,9 +133,9 @@ def _notes_on_columns(path: Path, names: Sequence[str], columns: Sequence[str]) 
         for name, column in zip(names, columns, strict=True)
         if column not in MANIFEST_COLUMNS and not _INDEX.match(column)
     ]
-    notes = [f"{path.name}: columns that are not read: {_listed(unread)}"] if unread else []
+    notes = [f"{path.name}: columns not read: {_listed(unread)}"] if unread else []
     return notes + [
-        f"{path.name}: no column {column}; if {near[0]!r} is meant, rename it to {column}"
+        f"{path.name}: no column {column}; if {near[0]!r} holds it, rename it to {column}"
         for column in MANIFEST_COLUMNS
         if column not in columns and (near := _near(column, unread))
     ]
@@ -150,7 +150,9 @@ def _notes_on_missing(path: Path, rows: Sequence[Mapping[str, str]]) -> list[str
             notes.append(f"{path.name}: {name} {words[0]!r} is read as missing, in {len(words)} rows")
     bare = sum(not _present(row).get("group", "").strip() for row in rows)
     if "group" in rows[0] and 0 < bare < len(rows):
-        notes.append(f"{path.name}: {bare} of {len(rows)} tracks have no group; each is a group of its own")
+        notes.append(
+            f"{path.name}: {bare} of {len(rows)} tracks have no group; each of them is its own group"
+        )
     return notes
 
 
@@ -256,7 +258,7 @@ class Files:
             return exact
         if of_windows:
             raise InputError(
-                f"{where}: paths of Windows lead nowhere here, but got {written!r}; write paths relative to "
+                f"{where}: Windows paths lead nowhere on this system, but got {written!r}; write paths relative to "
                 f"{self._folder}"
             )
         slashed = written.replace("\\", "/")

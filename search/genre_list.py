@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FEW_TRACKS = 10
-"""A genre of fewer leaves two tracks or less for each of validation and test, so that their scores are luck."""
+"""A genre with fewer leaves at most two tracks for each of validation and test, too few for reliable scores."""
 NO_GENRE = (*MISSING, "unknown", "undefined", "unlabeled", "unlabelled", "")
 """Names, in lower case, that mean that the genre is not known."""
 _LISTED = 24
@@ -73,26 +73,26 @@ def _of_names(genres: Sequence[str]) -> list[str]:
     found = []
     if parts:
         found.append(
-            f"genres are called as parts of a split are: {_named(parts)}; give folders of genres, and the parts in a "
-            "manifest's column `split`"
+            f"genres named like the parts of a split: {_named(parts)}; where the folders in them are the genres, list "
+            "the tracks in a manifest with the columns path, genre and split"
         )
     if numbers:
-        found.append(f"genres are only numbers: {_named(numbers)}; are they ids or years?")
+        found.append(f"genres that are only numbers: {_named(numbers)}; are they ids or years?")
     if nothing:
         found.append(
-            f"genres are called as missing values are: {_named(nothing)}; leave out tracks whose genre is not known"
+            f"genres named like missing values: {_named(nothing)}; leave out tracks of unknown genre"
         )
     return found
 
 
 def _of_spellings(genres: Sequence[str]) -> list[str]:
-    """Of names that are equal but for case, spaces, hyphens, underscores and compatible forms of letters."""
+    """Warnings about names that are equal but for case, spaces, hyphens, underscores and compatible letters."""
     alike = defaultdict(list)
     for genre in genres:
         plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", genre).casefold())
         alike[re.sub(r"[\s_\-\u2010-\u2015]", "", plain)].append(genre)
     return [
-        f"genres differ in spelling only: {_named(names)}; if they are one, give them one name"
+        f"genres that differ only in spelling: {_named(names)}; if they are one genre, give it one name"
         for names in alike.values()
         if len(names) > 1
     ]
@@ -104,11 +104,11 @@ def _of_counts(corpus: Corpus) -> list[str]:
     if not few:
         return []
     counts = _joined([f"{genre!r} has {tracks[genre]}" for genre in few])
-    return [f"genres of fewer than {FEW_TRACKS} tracks, whose scores are luck: {counts}"]
+    return [f"genres with fewer than {FEW_TRACKS} tracks, too few for reliable scores: {counts}"]
 
 
 def _of_groups(corpus: Corpus) -> list[str]:
-    """Of groups that are in every genre, and of a well-known data set whose artists are published."""
+    """Warnings about groups that span all genres, and about a published data set without its groups."""
     genres = defaultdict(set)
     for track in corpus.usable:
         genres[track.group].add(track.genre)
@@ -116,8 +116,8 @@ def _of_groups(corpus: Corpus) -> list[str]:
     found = []
     if everywhere:
         found.append(
-            f"groups are in every genre: {_named(everywhere)}; a group is an artist or a recording, and all its tracks "
-            "are on one side of the split"
+            f"groups that span all genres: {_named(everywhere)}; a group is meant to be an artist or a recording, and "
+            "all its tracks are on one side of the split"
         )
     alone = len(genres) == len(corpus.usable)
     if alone and set(corpus.genres) == set(GENRES) and not any(track.split for track in corpus.usable):

@@ -78,7 +78,7 @@ def _named(files: Sequence[str], standard_input: Iterable[bytes]) -> Iterator[st
 
 
 def _meant(name: str) -> Iterable[str]:
-    """The file of this name, or all audio below the folder of this name but hidden files.
+    """The file of this name, or all audio below the folder of this name, without hidden files and system folders.
 
     Raises:
         BadAudio: there is no audio below it.

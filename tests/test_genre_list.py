@@ -1,5 +1,7 @@
 """A corpus shows its genres before a search is spent on it: the list, what looks wrong in it, and the split."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from genre_core.corpus import SPLITS, Corpus
+from genre_core.errors import InputError
 from genre_core.splits import split_corpus
 from genre_core.styles import GENRES
 from search import cli_data, genre_list, prepare
-from search.config import load
+from search.config import SearchConfig, load
 
 PAIRS = [(genre, f"{genre} {n // 2}") for genre in ("jazz", "soul", "rock") for n in range(12)]
 SOUND = corpus_of(*PAIRS)
@@ -173,12 +176,40 @@ class Lines:
     def say(self, text: str) -> None:
         self.said.append(text)
 
+    @contextmanager
+    def progress(self, title: str) -> Iterator[prepare.Report]:
+        self.said.append(title)
+        yield lambda done, total: None
+
 
 def test_a_run_begins_with_the_genres_and_the_missing_groups() -> None:
     screen = Lines()
     prepare.tell_genres(flat(jazz=10, soul=12), screen)
     assert screen.said[0] == "Tracks/groups: jazz 10/10, soul 12/12"
     assert screen.said[1].startswith("warning: every track is a group of its own")
+
+
+def test_the_genres_are_listed_before_anything_is_computed(
+    tiny: Callable[..., SearchConfig], cache: Path
+) -> None:
+    screen = Lines()
+    prepare.prepare(tiny(), cache=cache, screen=screen)
+    listed = [line for line in screen.said if line.startswith("Tracks/groups: ")]
+    assert listed[0].count(" 6/3") == 10
+    assert screen.said.index(listed[0]) < screen.said.index("Computing spectrograms")
+    assert any("fewer than 10 tracks" in line for line in screen.said)
+
+
+def test_one_genre_is_refused_before_a_file_is_decoded(
+    tiny: Callable[..., SearchConfig], tmp_path: Path, cache: Path
+) -> None:
+    for genre in ("jazz", "soul"):
+        (tmp_path / "all" / genre).mkdir(parents=True)
+        (tmp_path / "all" / genre / "a.wav").touch()
+    screen = Lines()
+    with pytest.raises(InputError, match=r"two genres .* in .*/all are the genres"):
+        prepare.prepare(tiny(data=str(tmp_path)), cache=cache, screen=screen)
+    assert screen.said == []
 
 
 def test_the_setting_that_draws_validation_is_off_unless_it_is_given() -> None:
