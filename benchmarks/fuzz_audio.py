@@ -18,14 +18,17 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 
 from genre_core import audio
 
 RATE = 8_000  # Hz, of what is read
+RATE_ENCODED = 48_000  # Hz, of what PyAV encodes
 BATCH = 2_000  # files that one process reads at most
 LIMIT = 10  # seconds that one file may take: its sound lasts less than one
 MEMORY = 4 * 2**30  # bytes of address space that a process may take
@@ -50,8 +53,20 @@ FORMATS = {
     "opus": ("opus", "OGG", "OPUS"),
     "mp3": ("mp3", "MP3", "MPEG_LAYER_III"),
 }
+# the same of what PyAV encodes: its extension, FFmpeg's container and codec
+AV_FORMATS = {
+    "aac in m4a": ("m4a", "ipod", "aac"),
+    "alac in mov": ("mov", "mov", "alac"),
+    "aac": ("aac", "adts", "aac"),
+    "wma": ("wma", "asf", "wmav2"),
+    "opus in webm": ("webm", "webm", "libopus"),
+    "flac in matroska": ("mka", "matroska", "flac"),
+    "wavpack": ("wv", "wv", "wavpack"),
+    "ac3": ("ac3", "ac3", "ac3"),
+    "alac in caf": ("caf", "caf", "alac"),
+}
 NOISE = "arbitrary bytes"
-EXTENSIONS = sorted({extension for extension, *_ in FORMATS.values()} | {"snd", "m4a", "raw"})
+EXTENSIONS = sorted({extension for extension, *_ in FORMATS.values()} | {"snd", "m4a", "raw", "wma", "webm"})
 TELLING = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\1\0\0\0"]
 
 
@@ -113,14 +128,16 @@ def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     rng = np.random.default_rng([seed, batch])
     whole = {name: _whole(folder, *form) for name, form in FORMATS.items()}
-    names = [*FORMATS, NOISE]
+    whole |= {name: _encoded(folder, *form) for name, form in AV_FORMATS.items()}
+    extensions = {name: form[0] for name, form in (FORMATS | AV_FORMATS).items()}
+    names = [*whole, NOISE]
     end = time.monotonic() + seconds
     for _ in range(BATCH):
         if time.monotonic() > end:
             break
         name = names[rng.integers(len(names))]
         content = rng.bytes(int(rng.integers(4_096))) if name == NOISE else damaged(whole[name], rng)
-        extension = FORMATS[name][0] if name in FORMATS else None
+        extension = extensions.get(name)
         if extension is None or rng.random() < 0.1:
             extension = EXTENSIONS[rng.integers(len(EXTENSIONS))]
         path = folder / f"damaged.{extension}"
@@ -189,6 +206,24 @@ def _whole(folder: Path, extension: str, form: str, subtype: str) -> bytes:
     noise = np.random.default_rng(0).normal(scale=0.2, size=(rate // 4, channels))
     path = folder / f"whole.{extension}"
     soundfile.write(path, noise, rate, format=form, subtype=subtype)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def _encoded(folder: Path, extension: str, container: str, codec: str) -> bytes:
+    """A short sound that PyAV encodes."""
+    noise = np.random.default_rng(0).normal(scale=0.2, size=(2, RATE_ENCODED // 4))
+    integers = np.round(np.clip(noise, -1, 1) * 32_767).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(integers, format="s16p", layout="stereo")
+    frame.sample_rate, frame.time_base, frame.pts = RATE_ENCODED, Fraction(1, RATE_ENCODED), 0
+    path = folder / f"whole.{extension}"
+    with av.open(path, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=RATE_ENCODED, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
+        stream.bit_rate = 128_000
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            output.mux(packet)
     content = path.read_bytes()
     path.unlink()
     return content

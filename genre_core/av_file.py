@@ -14,10 +14,15 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from genre_core.bad_audio import BadAudio, Reason
+from genre_core.containers import asf_seconds
 from genre_core.source import Claim, Samples, Source
 
 _BLOCK_VALUES = 2**16
 """Samples of all channels that are collected before they are passed on."""
+_GAP_SECONDS = 0.1
+"""Between the end of a frame and the beginning of the next by their own times; rounding makes less."""
+_HOPELESS_PACKETS = 100
+"""That are refused before anything was decoded."""
 _STATES_ITS_LENGTH = {
     "mov",
     "mp4",
@@ -48,7 +53,8 @@ def opened(path: Path) -> Iterator[Source]:
         if not isinstance(stream, AudioStream):
             raise BadAudio(Reason.UNREADABLE, "no sound that FFmpeg can decode in it")
         damage: list[float] = []
-        frames = _frames(container, stream, damage)
+        claims = _claims(path, container, stream)
+        frames = _frames(container, stream, claims, damage)
         first = next(frames, None)
         if first is None:
             raise BadAudio(Reason.EMPTY)
@@ -56,7 +62,7 @@ def opened(path: Path) -> Iterator[Source]:
             sample_rate=first.sample_rate,
             channels=first.layout.nb_channels,
             blocks=_blocks(first, frames),
-            claims=_claims(container, stream),
+            claims=claims,
             damage=damage,
         )
 
@@ -72,26 +78,31 @@ def _container(file: object) -> Iterator[InputContainer]:
         yield container
 
 
-def _frames(container: InputContainer, stream: AudioStream, damage: list[float]) -> Iterator[AudioFrame]:
-    """All frames; `damage` is told the seconds decoded before each packet that FFmpeg refuses."""
-    samples = passed = 0
-    rate = 1
+def _frames(
+    container: InputContainer, stream: AudioStream, claims: tuple[Claim, ...], damage: list[float]
+) -> Iterator[AudioFrame]:
+    """All frames; `damage` is told the seconds decoded before each packet that FFmpeg refuses and each gap."""
+    heard = passed = 0.0
     try:
         for packet in container.demux(stream):
             try:
                 for frame in packet.decode():
-                    samples, rate = samples + frame.samples, frame.sample_rate
-                    passed += 1
+                    if frame.time is not None and passed and frame.time - passed > _GAP_SECONDS:
+                        damage.append(heard)
+                    length = frame.samples / frame.sample_rate
+                    passed = length + (passed if frame.time is None else frame.time)
+                    heard += length
                     yield frame
             except av.FFmpegError as error:
-                damage.append(samples / rate)
-                if len(damage) > 10 + passed:  # it is no sound, or next to none is left
+                damage.append(heard)
+                if not heard and len(damage) > _HOPELESS_PACKETS:
                     raise BadAudio(
-                        Reason.UNREADABLE, f"damaged at {damage[0]:.2f} s and after: {error.strerror}"
+                        Reason.UNREADABLE, f"damaged from its beginning: {error.strerror}"
                     ) from error
     except av.FFmpegError as error:
-        raise BadAudio(Reason.UNREADABLE, f"damaged at {samples / rate:.2f} s: {error.strerror}") from error
-    if damage and not passed:
+        of = "".join(f" of {claim.seconds:.2f} s" for claim in claims)
+        raise BadAudio(Reason.UNREADABLE, f"damaged at {heard:.2f} s{of}: {error.strerror}") from error
+    if damage and not heard:
         raise BadAudio(Reason.UNREADABLE, "damaged: FFmpeg decodes none of its packets")
 
 
@@ -128,7 +139,11 @@ def _samples(frame: AudioFrame) -> Samples:
         return np.ascontiguousarray(values, np.float32)
 
 
-def _claims(container: InputContainer, stream: AudioStream) -> tuple[Claim, ...]:
+def _claims(path: Path, container: InputContainer, stream: AudioStream) -> tuple[Claim, ...]:
+    if container.format.name == "asf":  # whose length FFmpeg takes from the file's size
+        with path.open("rb") as file:
+            seconds = asf_seconds(file)
+        return () if seconds is None else (Claim("its header says", seconds),)
     if not _STATES_ITS_LENGTH & set(container.format.name.split(",")):
         return ()
     if stream.duration and stream.time_base:

@@ -15,6 +15,9 @@ _FLAC_SEARCH_BYTES = 2**18
 """At a FLAC file's end, in which its last frames are looked for."""
 _CRC8 = 0x07
 """Polynomial of a FLAC frame header's checksum."""
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+"""Id of the part of a Windows Media file's header with its length."""
+_ASF_SEARCH_BYTES = 2**16
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -113,6 +116,17 @@ def where_cut(file: BinaryIO, size: int) -> str:
         return f"in its header: {ends}"
     declared = data.declared or 0
     return f"after {data.available} of {declared} bytes of sound" if declared > data.available else ""
+
+
+def asf_seconds(file: BinaryIO) -> float | None:
+    """Length of a Windows Media file by its header; None where that has none."""
+    file.seek(0)
+    head = file.read(_ASF_SEARCH_BYTES)
+    at = head.find(_ASF_PROPERTIES)
+    if at < 0 or len(head) < at + 88:
+        return None
+    duration, _, preroll = struct.unpack("<QQQ", head[at + 64 : at + 88])  # in 100 ns, and in ms
+    return max(0.0, duration / 1e7 - preroll / 1e3) or None
 
 
 def _mp4_boxes(file: BinaryIO, size: int) -> Iterator[bytes]:
