@@ -195,7 +195,7 @@ def _of_audio_folder(root: Path, names: list[str]) -> Found:
             found, more = _listed(path, root, HUGGING_FACE, split)
             tracks |= {track.track_id: track for track in found}
             notes += [f"{path.relative_to(root)} is read as Hugging Face's, its file_name as path", *more]
-    return list(tracks.values()), notes
+    return list(tracks.values()), list(dict.fromkeys(notes))
 
 
 def _columns_of(path: Path) -> list[str]:

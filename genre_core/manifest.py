@@ -9,6 +9,7 @@ import math
 import os
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,7 +243,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         """`folder` is the manifest's."""
         self._folder = folder
-        self._listed: dict[str, dict[str, str]] = {}  # folder -> name in NFC -> name on disk
+        self._listed: dict[Path, dict[str, list[str]]] = {}  # folder -> name in NFC -> names on disk
 
     def meant(self, written: str, where: str) -> Path:
         """The path of a file; where none is found under any reading, the path as it is written.
@@ -263,26 +264,32 @@ class Files:
             )
         slashed = written.replace("\\", "/")
         readings = [written, written.strip(), slashed, slashed.strip()]
-        found = (self._found(os.path.normpath(self._folder / reading)) for reading in readings)
+        found = (self._found(os.path.normpath(self._folder / reading)) for reading in dict.fromkeys(readings))
         return next((path for path in found if path), Path(os.path.normpath(self._folder / slashed)))
 
     def _found(self, path: str) -> Path | None:
-        """The file of this name, every part of it in the form that is on disk."""
-        here = Path(os.sep)
+        """The file of this name, every part of it in a form that is on disk."""
+        forms = [Path(os.sep)]
         for part in Path(path).parts[1:]:
-            if not os.path.lexists(here / part):
-                names = self._names(str(here))
-                part = names.get(unicodedata.normalize("NFC", part), "")
-                if not part:
-                    return None
-            here /= part
-        return here
+            forms = [here / name for here in forms for name in self._forms(here, part)]
+        return forms[0] if forms else None
 
-    def _names(self, folder: str) -> dict[str, str]:
+    def _forms(self, folder: Path, name: str) -> list[str]:
+        """The names in a folder that are this one in any Unicode form, the form itself first."""
+        if os.path.lexists(folder / name) and name.isascii():
+            return [name]
         if folder not in self._listed:
-            try:
-                names = sorted(path.name for path in Path(folder).iterdir())
-            except OSError:  # the audit says what is against the file
-                names = []
-            self._listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
-        return self._listed[folder]
+            self._listed[folder] = _by_nfc(folder)
+        forms = self._listed[folder].get(unicodedata.normalize("NFC", name), [])
+        return sorted(forms, key=lambda form: (form != name, form))
+
+
+def _by_nfc(folder: Path) -> dict[str, list[str]]:
+    """The names in a folder by their form NFC; none where it cannot be listed, for the audit names the file."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    try:
+        for path in folder.iterdir():
+            names[unicodedata.normalize("NFC", path.name)].append(path.name)
+    except OSError:
+        return {}
+    return names

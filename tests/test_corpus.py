@@ -106,6 +106,14 @@ def test_a_manifest_names_a_file_in_either_unicode_form(tmp_path: Path, listed: 
         read_corpus(tmp_path)
 
 
+def test_a_file_is_found_in_whichever_of_two_folders_of_one_name_it_is(tmp_path: Path) -> None:
+    touched(tmp_path, f"{NFC}/a.wav", f"{NFD}/b.wav")
+    for form in (NFC, NFD):
+        (tmp_path / "manifest.csv").write_text(f"path,genre\n{form}/a.wav,x\n{form}/b.wav,y\n")
+        paths = {track.path for track in read_corpus(tmp_path).tracks}
+        assert paths == {tmp_path / NFC / "a.wav", tmp_path / NFD / "b.wav"}
+
+
 def test_two_files_whose_names_differ_in_unicode_form_only_are_two_files(tmp_path: Path) -> None:
     touched(tmp_path, f"{NFC}.wav", f"{NFD}.wav")
     (tmp_path / "manifest.csv").write_text(f"path,genre\n{NFC}.wav,a\n{NFD}.wav,b\n")
