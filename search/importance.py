@@ -14,7 +14,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from genre_core.families import block_names
-from search.study import own_trials
+from search.journals import own_trials
 
 FEWEST_TRIALS = 10
 """Complete trials below which nothing is said."""
@@ -41,13 +41,13 @@ class Importance:
         return self.spread * float(np.sqrt(self.shares[name]))
 
 
-def importances(journal: Path) -> dict[str, Importance]:
-    """`all`, and each backbone that has trials enough -> what matters there; the journal is only read.
+def importances(run: Path) -> dict[str, Importance]:
+    """`all`, and each backbone that has trials enough -> what matters there; the run's journal is only read.
 
     Raises:
         InputError: the journal is damaged.
     """
-    complete = [trial for trial in own_trials(journal) if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in own_trials(run) if trial.state == TrialState.COMPLETE]
     groups = {"all": complete}
     for trial in complete:
         if "backbone" in trial.params:

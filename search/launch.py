@@ -23,11 +23,14 @@ from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
 from search.driver import driving
+from search.identity import FOLDER, RUN_ID, identify, new_identity
+from search.journals import JOURNAL, make_own, own_study
 from search.mending import mend
 from search.models import ModelShelf
 from search.node_weights import WeightsFiles
 from search.prepare import Prepared
 from search.pruning import StudyScheduler
+from search.rebuilding import rebuild
 from search.recording import Recorder, Row
 from search.results import ResultsWriter, require_new, require_run
 from search.sampling import StudySearcher
@@ -37,6 +40,7 @@ from search.storage import Mirror
 from search.study import Study
 from search.time_budget import TimeBudget
 from search.trial import GenreTrial, WorkingSet
+from search.unclaimed import Unclaimed
 from search.versions import versions
 
 GIB = 1024**3
@@ -82,6 +86,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         with driving(folder):
             require_new(folder)
             write_corpus(prepared.corpus, folder / "corpus.parquet")
+            config = config.model_copy(update={"provenance": new_identity(folder).provenance})
             _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=False):
                 the_study = _open_study(config, folder)
@@ -100,6 +105,8 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
     """
     require_run(folder)
     with driving(folder):
+        config = _identified(config, folder, screen)
+        _restore_study(config, folder, screen)
         the_study = _open_study(config, folder)
         if the_study.ended >= config.trials:
             with copied(config, folder, screen, resumed=True):  # it may have died at its very end
@@ -220,19 +227,46 @@ def _teach(
 def _recorder(config: SearchConfig, the_study: Study, folder: Path, screen: Screen) -> Recorder:
     """The tables in line with the study, and who keeps them so."""
     writer = ResultsWriter(folder)
-    recorder = Recorder(the_study, writer, name=folder.name, show=screen.trial)
-    if rows := mend(folder, config, the_study, writer):
+    recorder = Recorder(the_study, writer, name=folder.resolve().name, show=screen.trial)
+    unclaimed = Unclaimed(folder)
+    rows = mend(folder, config, the_study, writer, unclaimed)
+    if unclaimed.message:
+        screen.say(unclaimed.message)
+    if rows:
         recorder.take_up(rows)
         screen.take_up(rows)
     return recorder
 
 
-def _open_study(config: SearchConfig, folder: Path) -> Study:
-    """The run's study, new or gone on with."""
-    logging.getLogger("optuna").setLevel(logging.WARNING)  # that a study is there already is no news
-    journal = folder / "study.journal"
+def _identified(config: SearchConfig, folder: Path, screen: Screen) -> SearchConfig:
+    """The configuration with the run's identity, which its config.yaml has too when this returns."""
+    identity = identify(folder)
+    if identity.copy_of:
+        screen.say(f"{folder} is a copy of {identity.copy_of}: from now on they are two runs")
+    return config.model_copy(update={"provenance": (config.provenance or {}) | identity.provenance})
+
+
+def _restore_study(config: SearchConfig, folder: Path, screen: Screen) -> None:
+    """See to it that a run's journal is its own, is whole, and holds the run's study."""
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    journal = folder / JOURNAL
+    make_own(journal)
     study.mend_journal(journal)
-    opened = Study(journal, name=folder.name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
+    own, others = own_study(folder) if journal.exists() else (None, [])
+    if others:
+        names = ", ".join(map(repr, others))
+        screen.say(f"{journal} holds other studies too, which are not used and stay as they are: {names}")
+    if own is None and (trials := rebuild(folder, config, name=folder.resolve().name)):
+        screen.say(f"{journal} was lost: rebuilt from the results tables, with {trials} trials")
+
+
+def _open_study(config: SearchConfig, folder: Path) -> Study:
+    """The run's study; a new one where its journal has none."""
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # that a study is there already is no news
+    journal = folder / JOURNAL
+    name = (own_study(folder)[0] if journal.exists() else None) or folder.resolve().name
+    opened = Study(journal, name=name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
+    opened.claim((config.provenance or {})[RUN_ID])
     if there := opened.asked + len(opened.known):
         opened.use(_sampler(config, asked=there))
     return opened
@@ -276,12 +310,14 @@ def copied(
     """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
     if config.storage is None:
         return nullcontext()
-    return Mirror(folder, config.storage, say=screen.say, resumed=resumed)
+    run_id = (config.provenance or {}).get(RUN_ID)
+    return Mirror(folder, config.storage, say=screen.say, resumed=resumed, run_id=run_id)
 
 
 def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
-    """Every setting, with what will be needed to understand the run later, and to go on with it."""
-    provenance = {
+    """Every setting, with what will be needed to understand the run later, and to resume it."""
+    kept = {k: v for k, v in (config.provenance or {}).items() if k in (RUN_ID, FOLDER)}
+    provenance = kept | {
         "versions": versions(),
         "corpus": prepared.corpus.fingerprint,
         "spectrograms": prepared.spectrograms,

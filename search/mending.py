@@ -1,6 +1,7 @@
 """Brings a run's tables in line with its study after its driver died: the study is the truth of what was tried."""
 
-import shutil
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,44 +9,68 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
+from genre_core.model_folder import is_whole
 from genre_core.recipe import Recipe
 from genre_core.whole_file import PARTIAL
 from search.config import SearchConfig
+from search.journals import is_of
 from search.recording import Row, new_row
 from search.results import EPOCHS, RUNNING, TRIALS, ResultsWriter, epochs_file, read_epochs_file
 from search.sampling import sample
 from search.study import ERROR, STOPPED, Study, best_epoch
+from search.unclaimed import Unclaimed
+
+_TRIALS_OWN = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
+"""Folders that hold one file, or one folder, for each of some trials -> how their names end."""
 
 
-def mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter) -> list[Row]:
+def mend(
+    run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, unclaimed: Unclaimed
+) -> list[Row]:
     """Make the tables say what the study says, and the study know every epoch that is in the tables.
 
     An epoch is written to its table first and reported then, so a driver that died in between leaves one that
     the study does not know. Where the study knows one that no table has, a file was damaged: what is left of the
-    epoch is its F1.
+    epoch is its F1. What belongs to no trial of the study, or is damaged, is moved to `unclaimed`.
 
     Returns:
-        Every trial's row, as it stands.
+        Every trial's row, as it stands, under the run's present name.
     """
     for partial in (run / "results").rglob(f".*{PARTIAL}"):
         partial.unlink()
-    own = {trial.number for trial in study.trials}
-    for pattern in ("results/epochs/trial-*", "checkpoints/trial-*", "models/trial-*"):
-        for path in run.glob(pattern):
-            if int(path.name[6:11]) not in own:  # of a copy that is newer than its journal
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in list(_strangers(run, {trial.number for trial in study.trials})):
+        unclaimed.take(path)
     ended = {row["trial"]: row for row in _table(run) if row["state"] != RUNNING}
     begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]
-    rows = [_mend(run, config, study, writer, trial) for trial in begun]
-    return [row if row["state"] == RUNNING else ended.get(row["trial"], row) for row in rows]
+    rows = [_mend(run, config, study, writer, trial, unclaimed) for trial in begun]
+    for trial, row in zip(begun, rows, strict=True):
+        if row["state"] != RUNNING and is_of(trial, last := ended.get(trial.number)):
+            row.update(last or {})
+    return [row | {"study": run.resolve().name} for row in rows]
 
 
-def _mend(run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, trial: FrozenTrial) -> Row:
+def _strangers(run: Path, own: set[int]) -> Iterator[Path]:
+    """What stands where trials have their files and is of none of these trials, or is no whole model."""
+    for folder, suffix in _TRIALS_OWN.items():
+        for path in sorted((run / folder).glob("[!.]*")):
+            number = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", path.name)
+            if not number or int(number[1]) not in own or (folder == "models" and not is_whole(path)):
+                yield path
+
+
+def _mend(
+    run: Path,
+    config: SearchConfig,
+    study: Study,
+    writer: ResultsWriter,
+    trial: FrozenTrial,
+    unclaimed: Unclaimed,
+) -> Row:
     """The trial's row, as its epochs and the study have it; its epochs are on disk when this returns."""
     running = trial.number in study.running
     # a driver may have died while it was sampling: asked again, the trial gives what is missing
     recipe = sample(study.trial(trial.number) if running else trial, config)
-    epochs, row = _read(run, trial, recipe)
+    epochs, row = _read(run, trial, recipe, unclaimed)
     if running:
         for epoch in epochs.to_pylist():
             study.report(trial.number, epoch=epoch["epoch"], f1=epoch["val_f1"])
@@ -68,19 +93,24 @@ def _table(run: Path) -> list[Row]:
     return rows
 
 
-def _read(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]:
+def _read(run: Path, trial: FrozenTrial, recipe: Recipe, unclaimed: Unclaimed) -> tuple[pa.Table, Row]:
     """The trial's epochs and its row; where there is no file, or a damaged one, what the study knows."""
     path = epochs_file(run, trial.number)
     try:
-        return read_epochs_file(path)
+        epochs, row = read_epochs_file(path)
+        if is_of(trial, row):
+            return epochs, row
+        unclaimed.take(path)
+    except FileNotFoundError:
+        pass  # no epoch of it was done, or only the study knows
     except (OSError, pa.ArrowException):
-        path.unlink(missing_ok=True)
+        unclaimed.take(path)
     scores = dict(sorted(trial.intermediate_values.items()))
     rows = [
         dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
         for epoch, f1 in scores.items()
     ]
-    row = new_row(run.name, trial.number, recipe) | {
+    row = new_row(run.resolve().name, trial.number, recipe) | {
         "epochs": len(scores),
         "started": _utc(trial.datetime_start),
     }

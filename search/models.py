@@ -34,8 +34,6 @@ class ModelShelf:
             if is_whole(place):
                 card = read_card(place)
                 self._put(card["trial"], card["validation"]["f1"], place)
-            else:
-                shutil.rmtree(place)
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether this trial's model would be among the best with this validation F1."""

@@ -133,7 +133,7 @@ def facts(run: Path, *, cache: Path) -> Facts:
         epochs=read_epochs(run),
         finish=finish,
         final=configurations(finish, read_test_tracks(run), corpus.genres),
-        importances=importances(run / "study.journal"),
+        importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
         worst=worst_tracks(card, corpus, spectrograms=store) if card else None,
     )

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
+import yaml
 
 from genre_core.errors import InputError
 from genre_core.whole_file import PARTIAL, whole_folder
+from search.identity import RUN_ID
 
 INTERVAL_SECONDS = 30.0
 """About what a lost head costs."""
@@ -56,6 +58,7 @@ class Mirror:
         *,
         say: Callable[[str], None],
         resumed: bool,
+        run_id: str | None = None,
         interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         """Check the address at once, by writing to it.
@@ -64,11 +67,12 @@ class Mirror:
             run: the run's folder, which need not exist yet.
             address: where the copy's folder will stand.
             say: told when the storage fails, when it is back, and what the copy lacks in the end.
-            resumed: whether a copy that is there already is this run's.
+            resumed: whether a copy that is there already may be this run's.
+            run_id: this run's; a copy that says it is another run's is not overwritten.
             interval_seconds: from one look at the folder to the next.
 
         Raises:
-            InputError: the address is not understood, not reached, not writable, or holds a search of this name.
+            InputError: the address is not understood, not reached, not writable, or holds another run of this name.
         """
         self._run = run
         self._say = say
@@ -82,6 +86,11 @@ class Mirror:
                 f"--name must be a new one, but --storage {self._shown} holds a search {run.name} already; "
                 "choose another, or bring that one back and resume it"
             )
+        if resumed and _CONFIG in there and self._run_id_there() not in (None, run_id):
+            raise InputError(
+                f"--storage must hold no other run of this name, but {self._shown} holds another {run.name}; "
+                "rename this run's folder, or give another address"
+            )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="storage", daemon=True)
 
@@ -92,6 +101,11 @@ class Mirror:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+
+    def _run_id_there(self) -> object:
+        """The id of the run whose copy is at the address; None of a version that had none."""
+        settings = yaml.safe_load(_ask(self._shown, lambda: self._place.read(_CONFIG)))
+        return ((settings or {}).get("provenance") or {}).get(RUN_ID)
 
     def _keep(self) -> None:
         while not self._ended.is_set():
@@ -224,6 +238,12 @@ class _Place:
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._system.open_input_stream(f"{self._base}/{name}") as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, CHUNK_BYTES)
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        with self._system.open_input_stream(f"{self._base}/{name}") as source:
+            content: bytes = source.read()
+        return content
 
     def delete(self, name: str) -> None:
         self._system.delete_file(f"{self._base}/{name}")

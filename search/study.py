@@ -93,6 +93,11 @@ class Study:
                 self._running[trial.number] = Trial(self._study, trial._trial_id)
                 self._scores[trial.number] = dict(trial.intermediate_values)
 
+    def claim(self, run_id: str) -> None:
+        """Record whose study this is, should the journal ever hold another."""
+        if self._study.user_attrs.get("run_id") != run_id:
+            self._study.set_user_attr("run_id", run_id)
+
     def use(self, sampler: BaseSampler) -> None:
         """Sample with this one from now on."""
         self._study.sampler = sampler
@@ -198,25 +203,6 @@ class Study:
         self._study.tell(self._running.pop(number), value, state=state)
         del self._scores[number]
         self._states[number] = state.name
-
-
-def own_trials(journal: Path) -> list[FrozenTrial]:
-    """A search's own trials, of a journal that is only read and may be growing; none where there is no journal.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    if not journal.exists():  # opening it would make one
-        return []
-    try:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    except ValueError as error:
-        raise InputError(
-            f"the study must be whole, but {journal} is damaged: {error}; put a copy of it back"
-        ) from error
-    studies = storage.get_all_studies()
-    trials = [t for study in studies for t in storage.get_all_trials(study._study_id, deepcopy=False)]
-    return [trial for trial in trials if WARM_START not in trial.user_attrs]
 
 
 def best_epoch(scores: Mapping[int, float]) -> int:

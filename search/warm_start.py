@@ -14,10 +14,11 @@ from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.comparison import conditions, differences
 from search.config import SearchConfig, load
+from search.journals import own_trials
 from search.results import require_run
 from search.sampling import draw, draw_depth, sample
 from search.space import Space
-from search.study import WARM_START, Study, own_trials
+from search.study import WARM_START, Study
 
 _NO_SCORE = {TrialState.FAIL: "failed", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 
@@ -100,7 +101,7 @@ def _read(run: Path) -> Earlier:
         folder=str(run),
         config=load(run / "config.yaml", {}),
         corpus=load_corpus(run / "corpus.parquet"),
-        trials=own_trials(journal),
+        trials=own_trials(run),
     )
 
 

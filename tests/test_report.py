@@ -440,7 +440,7 @@ def test_what_causes_the_f1_is_what_matters(
     cause: str, f1: Callable[[dict[str, Any]], float], tmp_path: Path
 ) -> None:
     study = _journal(tmp_path / "study.journal", f1)
-    found = importances(tmp_path / "study.journal")
+    found = importances(tmp_path)
     assert next(iter(found["all"].shares)) == cause
     assert found["all"].shares[cause] > 0.9
     spread = np.std([trial.values for trial in study.trials])
@@ -451,7 +451,7 @@ def test_what_causes_the_f1_is_what_matters(
 
 def test_too_few_complete_trials_matter_nothing(tmp_path: Path) -> None:
     _journal(tmp_path / "study.journal", lambda params: params["learning_rate"], n=9)
-    assert importances(tmp_path / "study.journal") == {}
+    assert importances(tmp_path) == {}
 
 
 def _trials(*rows: dict[str, Any]) -> pd.DataFrame:

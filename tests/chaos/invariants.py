@@ -97,7 +97,8 @@ def examine(run: Path, *, keep_models: int) -> Findings:
 
 def _study(run: Path) -> list[FrozenTrial]:
     storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
-    trials = optuna.load_study(study_name=run.name, storage=storage).get_trials(deepcopy=False)
+    [name] = optuna.get_all_study_names(storage)  # whatever the run's folder is called, it has one
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     return [trial for trial in trials if "warm_start" not in trial.user_attrs]  # of an earlier search
 
 
