@@ -181,6 +181,10 @@ def resume(
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as before.")
     ] = None,
     storage: Storage = None,
+    after_finish: Annotated[
+        bool,
+        typer.Option("--after-finish", help="Add trials even though the test part was read; recorded."),
+    ] = False,
     cache: Cache = None,
 ) -> None:
     """Go on with a search that was cut off, or extend one.
@@ -206,7 +210,8 @@ def resume(
     values = {"trials": trials, "time_budget": time_budget, "workers": workers}
     texts = {"address": address, "storage": storage}
     loaded = settings.load(run / "config.yaml", _given(values, texts))
-    _drive("resume", f"Search {run.resolve().name} goes on: up to {loaded.trials} trials", loaded, run, cache)
+    title = f"Search {run.resolve().name} goes on: up to {loaded.trials} trials"
+    _drive("resume", title, loaded, run, cache, after_finish=after_finish)
 
 
 @app.command()
@@ -342,8 +347,10 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None) -> None:
-    """`run` or `resume` a search, and show what it came to."""
+def _drive(
+    how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None, **options: Any
+) -> None:
+    """`run` or `resume` a search with these options of its own, and show what it came to."""
     from search import launch, leaderboard
     from search.checkpoints import is_full
     from search.display import Display
@@ -353,7 +360,8 @@ def _drive(how: str, title: str, config: "SearchConfig", folder: Path, cache: Pa
     display.say(title)
     drive = {"run": launch.run, "resume": launch.resume}[how]
     try:
-        complete = drive(config, folder=folder.absolute(), cache=cache_folder(cache), screen=display)
+        places = {"folder": folder.absolute(), "cache": cache_folder(cache)}
+        complete = drive(config, screen=display, **places, **options)
     except launch.SearchFailed as error:
         raise typer.Exit(complain(f"every trial failed; the first because: {error}", FAILED)) from error
     except OSError as error:

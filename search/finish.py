@@ -36,6 +36,7 @@ from search.results import (
     read_test_tracks,
     read_trials,
     require_run,
+    test_look,
     when_test_was_read,
     write_finish,
     write_test_tracks,
@@ -262,13 +263,18 @@ def _track_rows(
 
 def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of the final models' table, from what was written of the test part: it need not be read again."""
-    said, trials = read_test_tracks(folder), read_trials(folder).set_index("trial")
+    said, look = read_test_tracks(folder), test_look(folder)
+    assert look, "the test part has been read"
+    then = {
+        found["trial"]: dict(found) for found in look.configurations
+    }  # a trial that ran on may differ since
+    trials = read_trials(folder).set_index("trial", drop=False)
     ranks = {trial: rank for rank, trial in enumerate(said["trial"].unique(), start=1)}
     rows = []
     for _, own in said.groupby(["trial", "seed"], sort=False):
         trial, seed = own.iloc[0][["trial", "seed"]]
         card = read_card(final_model(folder, trial, seed))
-        found = {name: value for name, value in trials.loc[trial].items() if name in FINISH.names}
+        found = then.get(trial) or {k: v for k, v in trials.loc[trial].items() if k in FINISH.names}
         model = {"rank": ranks[trial], "trial": trial, "seed": seed, "epochs": card["epoch"]}
         rows.append(found | model | {"seconds": card["seconds"]} | _scores(own, genres))
     return rows

@@ -12,6 +12,9 @@ from genre_core.whole_file import whole_file
 
 RUN_ID, FOLDER = "run_id", "folder"
 """Keys of `provenance` in config.yaml: the id, and the absolute path at which the run was last driven."""
+EXTENDED = "extended_after_finish"
+"""Key of `provenance` in config.yaml: when the search was extended though its test part had been read, and how many
+trials had ended by then; one entry for each time."""
 
 Provenance = Mapping[str, Any]
 

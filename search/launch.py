@@ -1,10 +1,12 @@
 """Starts a search on a Ray cluster, runs it to its end, and leaves everything in order."""
 
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from ray.tune.error import TuneError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genre_core.corpus import Corpus, load_corpus, write_corpus
+from genre_core.errors import InputError
 from genre_core.mel import front_end
 from genre_core.segments import SegmentArrays
 from genre_core.whole_file import make_folder, whole_file
@@ -23,7 +26,7 @@ from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
 from search.driver import driving
-from search.identity import FOLDER, RUN_ID, identify, new_identity
+from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity
 from search.journals import JOURNAL, make_own, own_study
 from search.mending import mend
 from search.models import ModelShelf
@@ -32,7 +35,7 @@ from search.prepare import Prepared
 from search.pruning import StudyScheduler
 from search.rebuilding import rebuild
 from search.recording import Recorder, Row
-from search.results import ResultsWriter, require_new, require_run
+from search.results import ResultsWriter, require_new, require_run, when_test_was_read
 from search.sampling import StudySearcher
 from search.scratch import scratch
 from search.start import Arrivals
@@ -94,7 +97,9 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
                 return _search(config, prepared, the_study, folder, cache, screen, place, told)
 
 
-def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
+def resume(
+    config: SearchConfig, *, folder: Path, cache: Path, screen: Screen, after_finish: bool = False
+) -> bool:
     """Go on with a search, as `run`: what has ended stays, what was running goes on from its last checkpoint.
 
     Args:
@@ -102,6 +107,10 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
         folder: the run's.
         cache: see `run`.
         screen: see `run`.
+        after_finish: run trials also where the test part has been read, which config.yaml then says.
+
+    Raises:
+        InputError: see `run`; or the test part has been read and trials would follow.
     """
     require_run(folder)
     with driving(folder):
@@ -114,6 +123,7 @@ def resume(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
             return True
+        config = _after_finish(config, folder, trials=the_study.ended, allowed=after_finish)
         told = tracking.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
@@ -246,6 +256,22 @@ def _identified(config: SearchConfig, folder: Path, screen: Screen) -> SearchCon
     return config.model_copy(update={"provenance": (config.provenance or {}) | identity.provenance})
 
 
+def _after_finish(config: SearchConfig, folder: Path, *, trials: int, allowed: bool) -> SearchConfig:
+    """The configuration, which records that trials follow a look at the test part where they do."""
+    if (at := when_test_was_read(folder)) is None:
+        return config
+    if not allowed:
+        raise InputError(
+            f"a search must not be extended after its test part was read, but that of {folder} was read on "
+            f"{at:%Y-%m-%d %H:%M} UTC; start a new search with --warm-start {shlex.quote(str(folder))}, "
+            "or give --after-finish, which the results will say"
+        )
+    provenance = config.provenance or {}
+    extension = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "trials": trials}
+    extensions = [*provenance.get(EXTENDED, []), extension]
+    return config.model_copy(update={"provenance": provenance | {EXTENDED: extensions}})
+
+
 def _restore_study(config: SearchConfig, folder: Path, screen: Screen) -> None:
     """See to it that a run's journal is its own, is whole, and holds the run's study."""
     logging.getLogger("optuna").setLevel(logging.WARNING)
@@ -316,7 +342,7 @@ def copied(
 
 def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
     """Every setting, with what will be needed to understand the run later, and to resume it."""
-    kept = {k: v for k, v in (config.provenance or {}).items() if k in (RUN_ID, FOLDER)}
+    kept = {k: v for k, v in (config.provenance or {}).items() if k in (RUN_ID, FOLDER, EXTENDED)}
     provenance = kept | {
         "versions": versions(),
         "corpus": prepared.corpus.fingerprint,

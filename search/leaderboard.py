@@ -11,8 +11,9 @@ from rich.text import Text
 from genre_core.errors import InputError
 from search.display import STATE_STYLE, STATE_WORD, duration, score
 from search.driver import is_driven
-from search.results import RUNNING, read_epochs, read_trials
+from search.results import RUNNING, read_epochs, read_finish, read_trials, test_look
 from search.space import Space
+from search.verdict import extension
 
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
 """Columns whose small values come first."""
@@ -138,7 +139,26 @@ def winner(run: Path) -> list[Any]:
     title = Text(
         f"trial {row.trial} of {run}: validation F1 {row.val_f1:.3f} at epoch {row.best_epoch}", style="bold"
     )
-    return [title, _settings(row), _curve(curve), Text("\nrepeat it with:"), Text(repeat_command(run, row))]
+    repeat = [Text("\nrepeat it with:"), Text(repeat_command(run, row))]
+    return [title, *_test_scores(run, int(row.trial)), _settings(row), _curve(curve), *repeat]
+
+
+def _test_scores(run: Path, best: int) -> list[Text]:
+    """Of a finished run the winner's test score, and what to know where the best trial is another one by now."""
+    finals = read_finish(run)
+    if finals.empty:
+        return []
+    final, look = finals[finals["rank"] == 1], test_look(run)
+    assert look, "a finished run has read its test part"
+    trial = int(final["trial"].iloc[0])
+    lines = [
+        f"trial {trial}, the best of {look.scored} trials when the test part was read: test F1 "
+        f"{final['test_f1'].mean():.3f}, mean over {len(final)} {'seed' if len(final) == 1 else 'seeds'}"
+    ]
+    if trial != best:
+        lines.append(f"trial {best} has no test score")
+    lines += [line for line in [extension(run)] if line]
+    return [Text(line, style="" if index == 0 else "yellow") for index, line in enumerate(lines)]
 
 
 def repeat_command(run: Path, row: "pd.Series[Any]") -> str:

@@ -9,7 +9,8 @@ import yaml
 from genre_core.mel import DYNAMIC_RANGE_DB, FrontEnd
 from genre_core.metrics import SCORES
 from search.config import load
-from search.results import read_finish, read_trials, when_test_was_read
+from search.results import read_finish, read_trials, test_look, when_test_was_read
+from search.verdict import extension
 
 _FRONT_MATTER = {
     "library_name": "genre-search",
@@ -26,7 +27,7 @@ _TEXT = """\
 # {title}
 
 Tells the genre of music: {backbone} from {weights} weights, fine-tuned on log-mel spectrograms by genre-search.
-It is the model `{name}` of a search of {trials} trials.
+It is the model `{name}` of a search of {trials} trials.{extension}
 
 ## Genres
 
@@ -142,6 +143,7 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
         weights=_weights(recipe["weights"]),
         name=model.name,
         trials=len(read_trials(run)),
+        extension=_extension(run),
         genres="\n".join(f"- {genre}" for genre in card["genres"]),
         scores=_scores(run, card).rstrip(),
         parts=", ".join(f"{len(tracks)} {part}" for part, tracks in card["split"].items()) + " tracks",
@@ -167,13 +169,13 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
 def _scores(run: Path, card: Mapping[str, Any]) -> str:
     finals = read_finish(run)
     own = finals[(finals["trial"] == card["trial"]) & (finals["seed"] == card["recipe"]["seed"])]
-    final = "trained_on" in card and len(own) > 0
+    final, look = "trained_on" in card and len(own) > 0, test_look(run)
     values = _with_intervals(own.iloc[0].to_dict()) if final else _plain(card["validation"])
     words = {
         "titles": " | ".join(["", *SCORES]).strip(),
         "rule": "|---" * (len(SCORES) + 1) + "|",
         "values": " | ".join(values),
-        "trials": len(read_trials(run)),
+        "trials": look.scored if final and look else len(read_trials(run)),
     }
     if not final:
         parts = {part: len(tracks) for part, tracks in card["split"].items()}
@@ -192,6 +194,12 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
         low=of_all_seeds.min(),
         high=of_all_seeds.max(),
     )
+
+
+def _extension(run: Path) -> str:
+    """A sentence where the search was extended after its test part had been read."""
+    text = extension(run)
+    return f"\n{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _plain(scores: Mapping[str, float]) -> list[str]:

@@ -25,10 +25,18 @@ from search.display import STATE_WORD, duration
 from search.driver import is_driven
 from search.importance import FEWEST_TRIALS, FROZEN, Importance, importances, seed_noise
 from search.models import kept_card
-from search.results import read_epochs, read_finish, read_test_tracks, read_trials, require_run
+from search.results import (
+    TestLook,
+    read_epochs,
+    read_finish,
+    read_test_tracks,
+    read_trials,
+    require_run,
+    test_look,
+)
 from search.space import Space
 from search.time_spent import TimeSpent, time_spent
-from search.verdict import configurations
+from search.verdict import configurations, extension
 from search.worst_tracks import WrongTrack, worst_tracks
 
 MAIN = ("learning_rate", "momentum", FROZEN)
@@ -60,7 +68,11 @@ class Facts:
     time: TimeSpent | None
     """None before an epoch is done."""
     worst: Sequence[WrongTrack] | None
-    """None where the best trial's model is not kept."""
+    """None where the model of trial `subject` is not kept."""
+    look: TestLook | None
+    """At the test part; None before `finish`."""
+    extension: str | None
+    """What to know of a search that was extended after `finish`."""
 
     @property
     def backbones(self) -> list[str]:
@@ -74,13 +86,17 @@ class Facts:
         return dict(scored.iloc[0]) if len(scored) else None
 
     @property
+    def subject(self) -> int | None:
+        """The trial that is looked at genre by genre: the winner of `finish`, before that the best trial."""
+        return _subject(self.trials, self.finish)
+
+    @property
     def best_epoch(self) -> _Row | None:
-        """Its best epoch's row."""
-        if (best := self.best) is None:
+        """The best epoch's row of trial `subject`."""
+        if (subject := self.subject) is None:
             return None
-        rows = self.epochs[
-            (self.epochs["trial"] == best["trial"]) & (self.epochs["epoch"] == best["best_epoch"])
-        ]
+        best_epoch = self.trials.loc[self.trials["trial"] == subject, "best_epoch"].iloc[0]
+        rows = self.epochs[(self.epochs["trial"] == subject) & (self.epochs["epoch"] == best_epoch)]
         # an epoch that only the study remembers, after a crash, has a score and no matrix
         return dict(rows.iloc[0]) if len(rows) and rows.iloc[0]["confusion"] is not None else None
 
@@ -121,7 +137,8 @@ def facts(run: Path, *, cache: Path) -> Facts:
     trials = leaderboard.select(read_trials(run))
     finish = read_finish(run)
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
-    card = kept_card(run, int(trials["trial"].iloc[0])) if len(trials) else None
+    subject = _subject(trials, finish)
+    card = None if subject is None else kept_card(run, subject)
     store = cache / "spectrograms" / str((settings.provenance or {}).get("spectrograms"))
     return Facts(
         run=run,
@@ -136,7 +153,17 @@ def facts(run: Path, *, cache: Path) -> Facts:
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
         worst=worst_tracks(card, corpus, spectrograms=store) if card else None,
+        look=test_look(run),
+        extension=extension(run),
     )
+
+
+def _subject(trials: pd.DataFrame, finish: pd.DataFrame) -> int | None:
+    """See `Facts.subject`."""
+    if len(finish):
+        return int(finish.loc[finish["rank"] == 1, "trial"].iloc[0])
+    scored = trials[trials["val_f1"].notna()]
+    return int(scored["trial"].iloc[0]) if len(scored) else None
 
 
 def page(facts: Facts) -> str:

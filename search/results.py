@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> 
 
 
 _READ = b"test_part_read"
-"""Key of the test tracks' metadata under which stands when the test part was read, in ISO 8601."""
+"""Key of the test tracks' metadata: when the test part was read, in ISO 8601."""
+_KNOWN = b"search_then"
+"""Key of the test tracks' metadata: what was known of the search then, as JSON."""
 _COPY = "put a copy of it back"
 """The way out where a table is damaged that nothing else could tell again."""
 _TRIAL = b"trial"
@@ -148,6 +151,24 @@ TEST_TRACKS = _schema(
     ("probabilities", pa.list_(_real)),
 )
 """A row per model and track of the test part; probabilities in the order of the genres."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestLook:
+    """The one look at a run's test part, and what was known of the search at that moment."""
+
+    __test__ = False  # no test of pytest's
+
+    at: datetime
+    trials: int
+    """That the search had, whatever became of them."""
+    scored: int
+    """Those of them with a validation score: the winner was the best of so many."""
+    configurations: tuple[Mapping[str, Any], ...]
+    """The trials whose models read the test part, the winner first, by the columns that FINISH shares with TRIALS.
+
+    Empty in a run that a version finished which did not keep this.
+    """
 
 
 class ResultsWriter:
@@ -266,11 +287,27 @@ def as_indices(said: pd.DataFrame, genres: Sequence[str]) -> tuple[NDArray[np.in
 
 def when_test_was_read(run: Path) -> datetime | None:
     """When the test part of a run was read; None where it was not."""
-    file = run / "results" / "test_tracks.parquet"
-    if not file.exists():
+    metadata = _test_metadata(run)
+    return datetime.fromisoformat(metadata[_READ].decode()) if metadata else None
+
+
+def test_look(run: Path) -> TestLook | None:
+    """The look at a run's test part; None where it was not read.
+
+    For a run that an earlier version finished, the trials are those that had begun by then.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    if not (metadata := _test_metadata(run)):
         return None
-    with _damage_explained(run, _COPY):
-        return datetime.fromisoformat(pq.read_metadata(file).metadata[_READ].decode())
+    at = datetime.fromisoformat(metadata[_READ].decode())
+    if _KNOWN in metadata:
+        known = json.loads(metadata[_KNOWN])
+        return TestLook(at=at, **known | {"configurations": tuple(known["configurations"])})
+    trials = read_trials(run)
+    then = trials[trials["started"] <= at]
+    return TestLook(at=at, trials=len(then), scored=int(then["val_f1"].notna().sum()), configurations=())
 
 
 def write_finish(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -279,10 +316,30 @@ def write_finish(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_test_tracks(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write what was read of the test part: from now on it has been read."""
-    table = pa.Table.from_pylist(list(rows), schema=TEST_TRACKS)
-    read = {_READ: datetime.now(UTC).isoformat(timespec="seconds")}
-    _write([table], run / "results" / "test_tracks.parquet", read)
+    """Write what was read of the test part, and what is known of the search now: the test part has been read."""
+    table, trials = pa.Table.from_pylist(list(rows), schema=TEST_TRACKS), read_trials(run)
+    numbers = list(dict.fromkeys(row["trial"] for row in rows))
+    shared = [name for name in FINISH.names if name in TRIALS.names and name not in ("seed", "seconds")]
+    found = trials.set_index("trial", drop=False).loc[numbers, shared].astype(object)
+    known = {
+        "trials": len(trials),
+        "scored": int(trials["val_f1"].notna().sum()),
+        "configurations": found.to_dict("records"),
+    }
+    metadata = {
+        _READ: datetime.now(UTC).isoformat(timespec="seconds"),
+        _KNOWN: json.dumps(known, default=np.generic.item),
+    }
+    _write([table], run / "results" / "test_tracks.parquet", metadata)
+
+
+def _test_metadata(run: Path) -> dict[bytes, bytes] | None:
+    """Of the table that is written when the test part is read."""
+    file = run / "results" / "test_tracks.parquet"
+    if not file.exists():
+        return None
+    with _damage_explained(run, _COPY):
+        return dict(pq.read_metadata(file).metadata)
 
 
 def _read_whole(run: Path, name: str, schema: pa.Schema) -> pd.DataFrame:

@@ -15,7 +15,15 @@ from genre_core.intervals import CONFIDENCE, RESAMPLES, bootstrap
 from genre_core.metrics import SCORES
 from search.config import BUILTIN, load
 from search.honesty import doubt_of_groups, doubts
-from search.results import as_indices, read_finish, read_test_tracks, read_trials, when_test_was_read
+from search.identity import EXTENDED, read_provenance
+from search.results import (
+    as_indices,
+    read_finish,
+    read_test_tracks,
+    read_trials,
+    test_look,
+    when_test_was_read,
+)
 
 _WORDS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
 """Of the scores, as titles, in the order they are shown in."""
@@ -55,6 +63,8 @@ def configurations(finish: pd.DataFrame, said: pd.DataFrame, genres: Sequence[st
 def verdict(run: Path) -> list[Any]:
     """Everything to be shown of a run that is finished."""
     finish, said, corpus = read_finish(run), read_test_tracks(run), load_corpus(run / "corpus.parquet")
+    look = test_look(run)
+    assert look, "a finished run has read its test part"
     found = configurations(finish, said, corpus.genres)
     winner = found.iloc[0]
     return [
@@ -66,10 +76,24 @@ def verdict(run: Path) -> list[Any]:
             style="bold",
         ),
         _scores(winner),
-        _gap(winner, scored=int(read_trials(run)["val_f1"].notna().sum())),
+        _gap(winner, scored=look.scored),
         _genres(finish[finish["rank"] == 1], corpus),
         *_warnings(found, corpus, generated=load(run / "config.yaml", {}).data == BUILTIN),
+        *[Text(f"warning: {line}", style="yellow") for line in [extension(run)] if line],
     ]
+
+
+def extension(run: Path) -> str | None:
+    """What to know of a search that was extended after its test part had been read; None of any other."""
+    look = test_look(run)
+    if look is None or not read_provenance(run).get(EXTENDED):
+        return None
+    added = len(read_trials(run)) - look.trials
+    return (
+        f"the search was extended after its test part had been read, on {look.at:%Y-%m-%d %H:%M} UTC, by "
+        f"{added} {'trial' if added == 1 else 'trials'}: the test scores are of configurations chosen among the "
+        f"first {look.trials} trials; a later one has no test score, and to choose by both would not be honest"
+    )
 
 
 def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
@@ -128,8 +152,8 @@ def _spread(row: "pd.Series[Any]", name: str) -> list[str]:
 def _gap(winner: "pd.Series[Any]", scored: int) -> Text:
     gap = winner.test_f1 - winner.val_f1
     return Text(
-        f"validation F1 {winner.val_f1:.3f}, the best of {scored} trials; test F1 {winner.test_f1:.3f}, "
-        f"{abs(gap):.3f} {'higher' if gap > 0 else 'lower'}"
+        f"trial {winner.trial}: validation F1 {winner.val_f1:.3f}, the best of {scored} trials; "
+        f"test F1 {winner.test_f1:.3f}, {abs(gap):.3f} {'higher' if gap > 0 else 'lower'}"
     )
 
 
