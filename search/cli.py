@@ -19,6 +19,7 @@ from search.terminal import (
     INTERRUPTED,
     USER_MISTAKE,
     Cache,
+    MovedData,
     RunFolder,
     cache_folder,
     complain,
@@ -185,6 +186,7 @@ def resume(
         bool,
         typer.Option("--after-finish", help="Add trials even though the test part was read; recorded."),
     ] = False,
+    data: MovedData = None,
     cache: Cache = None,
 ) -> None:
     """Go on with a search that was cut off, or extend one.
@@ -211,7 +213,7 @@ def resume(
     texts = {"address": address, "storage": storage}
     loaded = settings.load(run / "config.yaml", _given(values, texts))
     title = f"Search {run.resolve().name} goes on: up to {loaded.trials} trials"
-    _drive("resume", title, loaded, run, cache, after_finish=after_finish)
+    _drive("resume", title, loaded, run, cache, after_finish=after_finish, data=data)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from search.terminal import (
     FAILED,
     INTERRUPTED,
     Cache,
+    MovedData,
     RunFolder,
     cache_folder,
     complain,
@@ -37,6 +38,7 @@ def finish(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Models at a time; without it, as before.")
     ] = None,
+    data: MovedData = None,
     cache: Cache = None,
 ) -> None:
     """The honest winner: trained anew, and only then tested, once.
@@ -66,7 +68,7 @@ def finish(
     config = load(run / "config.yaml", {key: value for key, value in given.items() if value is not None})
     places: dict[str, Any] = {"folder": run.absolute(), "cache": cache_folder(cache)}
     try:
-        finish_run(config, screen=Display(console()), top=top, seeds=seeds, **places)
+        finish_run(config, screen=Display(console()), top=top, seeds=seeds, data=data, **places)
     except FinishFailed as error:
         raise typer.Exit(complain(error, FAILED)) from error
     except KeyboardInterrupt as error:
@@ -87,6 +89,7 @@ def report(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="Without it, report.html in the run's folder."),
     ] = None,
+    data: MovedData = None,
     cache: Cache = None,
 ) -> None:
     """One HTML page with all that a search found, also while it runs.
@@ -100,7 +103,7 @@ def report(
     from search.report import write_report
 
     page = out or run / "report.html"
-    write_report(run, page, cache=cache_folder(cache))
+    write_report(run, page, cache=cache_folder(cache), data=data)
     typer.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
-from genre_core.corpus import Corpus, load_corpus
+from genre_core.corpus import Corpus
 from genre_core.errors import InputError
 from genre_core.intervals import bootstrap
 from genre_core.metrics import confusion_matrix, scores
@@ -62,6 +62,7 @@ def finish(
     screen: Screen,
     top: int | None = None,
     seeds: int | None = None,
+    data: Path | None = None,
 ) -> None:
     """Train the final models that are not there yet; when all are, read the test part. On return all is on disk.
 
@@ -74,6 +75,7 @@ def finish(
         screen: where to tell what is done.
         top: the best so many configurations by validation F1; TOP where it is None.
         seeds: so many seeds for each, from the search's own + 1 on; SEEDS where it is None.
+        data: where the music is now, a folder or a manifest; None where it has not moved.
 
     Raises:
         InputError: there is nothing to finish, or it was finished otherwise than is asked for now.
@@ -81,13 +83,14 @@ def finish(
     """
     require_run(folder)
     if read_finish(folder).empty:
-        tracks = load_corpus(folder / "corpus.parquet")
-        models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, screen)
-        with driving(folder), launch.copied(config, folder, screen, resumed=True):
-            if when_test_was_read(folder) is None:
-                _read_test_part(config, models, tracks, folder, cache, screen)
-            if read_finish(folder).empty:
-                write_finish(folder, _scored(folder, tracks.genres))
+        with driving(folder):
+            config, tracks = launch.its_music(config, folder, data, cache=cache, screen=screen)
+            models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, screen)
+            with launch.copied(config, folder, screen, resumed=True):
+                if when_test_was_read(folder) is None:
+                    _read_test_part(config, models, tracks, folder, cache, screen)
+                if read_finish(folder).empty:
+                    write_finish(folder, _scored(folder, tracks.genres))
     _require_as_recorded(folder, top, seeds)
 
 

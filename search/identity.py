@@ -62,9 +62,17 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 def record(folder: Path, facts: Provenance) -> None:
     """Set these keys of a run's provenance; everything else in its config.yaml stays as it is."""
     settings = _settings(folder)
-    settings["provenance"] = {**(settings.get("provenance") or {}), **facts}
+    _write(folder, settings | {"provenance": {**(settings.get("provenance") or {}), **facts}})
+
+
+def set_data(folder: Path, data: str) -> None:
+    """Set where a run's music is; everything else in its config.yaml stays as it is."""
+    _write(folder, _settings(folder) | {"data": data})
+
+
+def _write(folder: Path, settings: Mapping[str, Any]) -> None:
     with whole_file(folder / "config.yaml") as partial:
-        partial.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
 
 
 def _identified(folder: Path, provenance: Provenance) -> Identity:

@@ -26,7 +26,7 @@ from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, to_yaml
 from search.driver import driving
-from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity
+from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
 from search.journals import JOURNAL, make_own, own_study
 from search.mending import mend
 from search.models import ModelShelf
@@ -98,7 +98,13 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
 
 
 def resume(
-    config: SearchConfig, *, folder: Path, cache: Path, screen: Screen, after_finish: bool = False
+    config: SearchConfig,
+    *,
+    folder: Path,
+    cache: Path,
+    screen: Screen,
+    after_finish: bool = False,
+    data: Path | None = None,
 ) -> bool:
     """Go on with a search, as `run`: what has ended stays, what was running goes on from its last checkpoint.
 
@@ -108,6 +114,7 @@ def resume(
         cache: see `run`.
         screen: see `run`.
         after_finish: run trials also where the test part has been read, which config.yaml then says.
+        data: where the music is now, a folder or a manifest; None where it has not moved.
 
     Raises:
         InputError: see `run`; or the test part has been read and trials would follow.
@@ -127,7 +134,7 @@ def resume(
         told = tracking.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
-        tracks = load_corpus(folder / "corpus.parquet")
+        config, tracks = its_music(config, folder, data, cache=cache, screen=screen)
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)
         with screen.searching(), placed(config, _bytes(prepared)) as place:
@@ -270,6 +277,31 @@ def _after_finish(config: SearchConfig, folder: Path, *, trials: int, allowed: b
     extension = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "trials": trials}
     extensions = [*provenance.get(EXTENDED, []), extension]
     return config.model_copy(update={"provenance": provenance | {EXTENDED: extensions}})
+
+
+def its_music(
+    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: prepare.Screen
+) -> tuple[SearchConfig, Corpus]:
+    """A run's corpus; where its music has moved, at its new place, which the run's folder then names.
+
+    Args:
+        config: the run's own.
+        folder: the run's.
+        data: where the music is now, a folder or a manifest; None where it has not moved.
+        cache: see `run`.
+        screen: see `run`.
+
+    Raises:
+        InputError: the music there is not what the search began with.
+    """
+    tracks = load_corpus(folder / "corpus.parquet")
+    if data is None:
+        return config, tracks
+    config = config.model_copy(update={"data": str(data.expanduser().resolve())})
+    tracks = prepare.relocate(tracks, config, cache=cache, screen=screen)
+    write_corpus(tracks, folder / "corpus.parquet")
+    set_data(folder, config.data)
+    return config, tracks
 
 
 def _restore_study(config: SearchConfig, folder: Path, screen: Screen) -> None:

@@ -15,6 +15,7 @@ from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.families import MIN_IMAGE_SIDE
 from genre_core.mel import FrontEnd
+from genre_core.relocation import relocated
 from genre_core.segments import SegmentArrays
 from genre_core.spectrograms import SpectrogramStore
 from genre_core.splits import require_genres, split_corpus
@@ -119,7 +120,25 @@ def store_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Sc
     if not spectrograms.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, screen)
         _require_unchanged(tracks, config, cache, screen)
-    return _store(tracks, front_end, cache, screen)
+    store = _store(tracks, front_end, cache, screen)
+    if lost := [track.track_id for track in tracks.usable if track.content not in store.places]:
+        raise InputError(
+            f"every track needs its spectrogram, but {len(lost)} of {len(tracks.usable)} files in {config.data} can "
+            f"no longer be read, {lost[0]!r} among them; put them back, or give --data PATH where they are now"
+        )
+    return store
+
+
+def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, screen: Screen) -> Corpus:
+    """A search's corpus at the paths where `config.data` has it now.
+
+    Raises:
+        InputError: tracks are missing there, or files do not decode to what they did when the search began.
+    """
+    with screen.progress("Looking for audio files") as report:
+        moved = relocated(tracks, _source(config, cache, screen), cache=cache, progress=report)
+    _require_unchanged(moved, config, cache, screen)
+    return moved
 
 
 def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen: Screen) -> None:
@@ -131,8 +150,9 @@ def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen
     content = {track.track_id: track.content for track in now.usable}
     if changed := [t.track_id for t in tracks.usable if content.get(t.track_id) != t.content]:
         raise InputError(
-            f"the audio must be what the search began with, but {len(changed)} files have changed or gone, "
-            f"{changed[0]!r} among them; put them back, or begin a new search"
+            f"the audio must be what the search began with, but {len(changed)} of {len(tracks.usable)} files in "
+            f"{config.data} have changed or are gone, {changed[0]!r} among them; if the music has moved, give "
+            "--data PATH, otherwise put the files back or start a new search"
         )
 
 

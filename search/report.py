@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from genre_core.audit import reason_counts
 from genre_core.corpus import SPLITS, Corpus, load_corpus
+from genre_core.relocation import relocated_by_name
 from genre_core.whole_file import whole_file
 from search import charts, config, leaderboard
 from search.charts import Figure
@@ -112,28 +113,31 @@ class Facts:
         return int(self.trials["stopped"].notna().sum())
 
 
-def write_report(run: Path, out: Path, *, cache: Path) -> None:
+def write_report(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> None:
     """Make the page of a run, whether or not it has ended; nothing of the run is changed.
 
     Args:
         run: the run's folder.
         out: the HTML file, replaced whole.
         cache: where spectrograms are kept.
+        data: where the music is now, a folder or a manifest; None where it has not moved.
 
     Raises:
         InputError: the folder holds no run, or a file of it is damaged.
     """
-    text = page(facts(run, cache=cache))
+    text = page(facts(run, cache=cache, data=data))
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out, durable=False) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def facts(run: Path, *, cache: Path) -> Facts:
+def facts(run: Path, *, cache: Path, data: Path | None = None) -> Facts:
     """Read a run."""
     require_run(run)
     settings = config.load(run / "config.yaml", {})
     corpus = load_corpus(run / "corpus.parquet")
+    if data:
+        corpus = relocated_by_name(corpus, data)
     trials = leaderboard.select(read_trials(run))
     finish = read_finish(run)
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]

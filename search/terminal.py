@@ -13,6 +13,10 @@ USER_MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes."""
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME.")]
+MovedData = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="PATH", help="Where the music is now, if it has moved."),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(

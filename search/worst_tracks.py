@@ -127,9 +127,9 @@ def _sound(track: Track) -> str | None:
 
 
 def _samples(track: Track, sample_rate: int) -> Samples | None:
-    """None where the audio was moved since the search, or is on another machine."""
+    """None where the audio was moved or changed since the search, or is on another machine."""
     try:
-        return audio.read(track.path, sample_rate)
+        return audio.read(track.path, sample_rate, content=track.content)
     except BadAudio:
         return None
 

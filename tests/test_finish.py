@@ -62,7 +62,7 @@ def _finish(
     *,
     screen: type[Display] = Display,
     change: dict[str, Any] | None = None,
-    **asked: int,
+    **asked: Any,
 ) -> str:
     """Finishes a run, and gives what was said meanwhile."""
     said = StringIO()

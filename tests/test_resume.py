@@ -149,12 +149,15 @@ def test_audio_that_has_changed_is_refused_and_not_needed_where_its_mels_are(
 ) -> None:
     away = (ended.parent / "music").rename(ended.parent / "away")
     go_on(trials=3)
-    other = Display(Console(file=StringIO()))
-    with pytest.raises(InputError, match="files have changed or gone, 'blues/blues"):
-        launch.resume(
-            load(over / "config.yaml", {"trials": 4}), folder=over, cache=tmp_path / "new", screen=other
-        )
-    away.rename(ended.parent / "music")
+    changes: Any = {"folder": over, "cache": tmp_path / "new", "screen": Display(Console(file=StringIO()))}
+    with pytest.raises(InputError, match=rf"files in {ended.parent / 'music'} .*--data"):
+        launch.resume(load(over / "config.yaml", {"trials": 4}), **changes)
+    try:
+        assert launch.resume(load(over / "config.yaml", {"trials": 4}), data=away, **changes)
+        assert load(over / "config.yaml", {}).data == str(away)
+        assert len(read_trials(over)) == 4
+    finally:
+        away.rename(ended.parent / "music")
 
 
 def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(
