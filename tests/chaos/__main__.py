@@ -41,6 +41,11 @@ def drivers(search: Search, seed: int) -> Outcome:
     return endure("driver", search, seed=seed, driver_kills=DRIVER_KILLS)
 
 
+def renamed(search: Search, seed: int) -> Outcome:
+    """The driver is killed, and the run's folder gets another name before it is resumed."""
+    return endure("renamed", search, seed=seed, driver_kills=DRIVER_KILLS // 2, renamed=True)
+
+
 def workers(search: Search, seed: int) -> Outcome:
     """A worker is killed every five to ten seconds."""
     return endure("workers", search, seed=seed, workers_die=WORKERS_DIE)
@@ -68,7 +73,7 @@ def all_three(search: Search, seed: int) -> Outcome:
         )
 
 
-SCENARIOS = {"driver": drivers, "workers": workers, "nodes": nodes, "all": all_three}
+SCENARIOS = {"driver": drivers, "renamed": renamed, "workers": workers, "nodes": nodes, "all": all_three}
 
 
 def main() -> int:

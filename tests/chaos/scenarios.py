@@ -53,6 +53,7 @@ def endure(
     *,
     seed: int,
     driver_kills: int = 0,
+    renamed: bool = False,
     workers_die: Rhythm | None = None,
     nodes_go: Rhythm | None = None,
     machines: Machines | None = None,
@@ -64,17 +65,18 @@ def endure(
         search: what is to endure.
         seed: of the moments and of the victims.
         driver_kills: how often its driver is killed, to be started again at once.
+        renamed: whether its folder then gets another name each time.
         workers_die: how often one of its workers is killed.
         nodes_go: how often a node goes, and another comes.
         machines: the cluster that it runs on, where it does.
     """
     began = time.monotonic()
-    watch, chance = Watch(search.run), random.Random(seed)
+    watch, chance = Watch(search), random.Random(seed)
     plagues = list(_plagues(search, watch, seed, workers_die, nodes_go, machines))
     with _running(search, watch):
         driver = search.start()
         with _striking(plagues):
-            faults = _kill_drivers(search, driver, driver_kills, watch, chance)
+            faults = _kill_drivers(search, driver, driver_kills, watch, chance, renamed=renamed)
             _to_its_end(search, watch)
     faults += [fault for plague in plagues for fault in plague.faults]
     later = [(fault.at, watch.first_after(fault.at)) for fault in faults]
@@ -134,7 +136,7 @@ def _striking(plagues: Sequence[Plague]) -> Iterator[None]:
 
 
 def _kill_drivers(
-    search: Search, driver: Driver, times: int, watch: Watch, chance: random.Random
+    search: Search, driver: Driver, times: int, watch: Watch, chance: random.Random, *, renamed: bool
 ) -> list[Fault]:
     """Kill the driver at a random moment and start another, so often or until the search is over."""
     faults = []
@@ -149,6 +151,8 @@ def _kill_drivers(
             break
         faults.append(Fault(kind=DRIVER, at=time.time()))
         driver.kill()
+        if renamed:
+            search.rename()
         driver = search.start()
     return faults
 

@@ -32,11 +32,19 @@ class Search:
     """Changes to SETTINGS."""
     drivers: list[Driver] = field(default_factory=list)
     """All that were started, the last one last."""
+    name: str = "chaos"
+    """Of the run's folder."""
 
     @property
     def run(self) -> Path:
         """The run's folder."""
-        return self.folder / "chaos"
+        return self.folder / self.name
+
+    def rename(self) -> None:
+        """Give the run's folder another name, if it is there; no driver may be at work."""
+        before, self.name = self.run, f"renamed {len(self.drivers)}"
+        if before.exists():
+            before.rename(self.run)
 
     @property
     def keep_models(self) -> int:
@@ -70,10 +78,10 @@ class Search:
 class Watch(threading.Thread):
     """Notes when epochs are written, for as long as it is not stopped."""
 
-    def __init__(self, run: Path) -> None:
-        """Args: the run's folder, which need not be there yet."""
+    def __init__(self, search: Search) -> None:
+        """Args: whose run is watched, which need not be there yet and may be renamed."""
         super().__init__(daemon=True)
-        self._folder = run / "results" / "epochs"
+        self._search = search
         self._enough = threading.Event()
         self._written: dict[str, float] = {}
         self._moments: list[float] = []
@@ -81,7 +89,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look at each trial's file of epochs, which is replaced with every epoch."""
         while not self._enough.wait(POLL_SECONDS):
-            for file in self._folder.glob("trial-*.parquet"):
+            for file in (self._search.run / "results" / "epochs").glob("trial-*.parquet"):
                 self._look(file)
 
     def first_after(self, moment: float) -> float | None:

@@ -28,10 +28,10 @@ def search(music: Path, cache: Path, tmp_path: Path) -> MakeSearch:
     return make
 
 
-def test_a_killed_search_goes_on_and_its_workers_may_die(search: MakeSearch) -> None:
+def test_a_killed_search_goes_on_under_another_name_and_its_workers_may_die(search: MakeSearch) -> None:
     tiny = search()
     dying = Rhythm(every=(1.0, 3.0), at_most=2)
-    outcome = endure("driver and workers", tiny, seed=1, driver_kills=1, workers_die=dying)
+    outcome = endure("driver and workers", tiny, seed=1, driver_kills=1, renamed=True, workers_die=dying)
     found = check(tiny.run, trials=tiny.trials, keep_models=tiny.keep_models)
     assert outcome.times(DRIVER) >= 1
     assert outcome.times(WORKER) >= 1
@@ -74,6 +74,7 @@ def _resumed(over: Search, folder: Path, change: Callable[[Path], object]) -> tu
 def test_a_search_that_is_over_stays_as_it_is(over: Search, tmp_path: Path) -> None:
     again, said = _resumed(over, tmp_path, lambda run: None)
     assert "is at its end; to go on, give --trials more than 3" in said
+    assert "two runs" in said, "it is a copy"
     assert _contents(again.run) == _contents(over.run)
 
 
@@ -92,6 +93,7 @@ def test_a_search_that_was_killed_after_its_last_trial_is_put_in_order(over: Sea
 
 
 def _contents(run: Path) -> dict[Path, bytes]:
-    """Of all files but the journal, in which Optuna notes that it was opened."""
-    files = (path for path in run.rglob("*") if path.is_file() and path.name != "study.journal")
+    """Of all files but the journal, in which Optuna notes that it was opened, and what says which run it is."""
+    others = ("study.journal", "config.yaml", ".driver")
+    files = (path for path in run.rglob("*") if path.is_file() and path.name not in others)
     return {path.relative_to(run): path.read_bytes() for path in files}
