@@ -38,9 +38,13 @@ def mend(
     """
     for partial in (run / "results").rglob(f".*{PARTIAL}"):
         partial.unlink()
-    for path in list(_strangers(run, {trial.number for trial in study.trials})):
+    own = {trial.number for trial in study.trials}
+    for path in list(_strangers(run, own)):
         unclaimed.take(path)
-    ended = {row["trial"]: row for row in _table(run) if row["state"] != RUNNING}
+    table = _table(run, unclaimed)
+    if any(row["trial"] not in own for row in table):
+        unclaimed.take(run / "results" / "trials.parquet")
+    ended = {row["trial"]: row for row in table if row["state"] != RUNNING}
     begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]
     rows = [_mend(run, config, study, writer, trial, unclaimed) for trial in begun]
     for trial, row in zip(begun, rows, strict=True):
@@ -84,11 +88,15 @@ def _mend(
     }
 
 
-def _table(run: Path) -> list[Row]:
-    """The rows that the driver left: of a trial that has ended, the last word, where they are there."""
+def _table(run: Path, unclaimed: Unclaimed) -> list[Row]:
+    """The rows that the driver left: of a trial that has ended, the last word, where they exist."""
+    file = run / "results" / "trials.parquet"
     try:
-        rows: list[Row] = pq.read_table(run / "results" / "trials.parquet", schema=TRIALS).to_pylist()
+        rows: list[Row] = pq.read_table(file, schema=TRIALS).to_pylist()
+    except FileNotFoundError:
+        return []
     except (OSError, pa.ArrowException):
+        unclaimed.take(file)
         return []
     return rows
 

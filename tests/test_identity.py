@@ -20,7 +20,7 @@ from search.config import load
 from search.identity import read_provenance
 from search.journals import own_trials
 from search.launch import copied
-from search.results import read_epochs, read_trials
+from search.results import read_epochs, read_trials, require_new
 
 CURVES = ((0.2, 0.5, 0.4), (0.3, 0.1), (0.6, 0.7, 0.8), ())
 """COMPLETE, PRUNED, COMPLETE, FAIL."""
@@ -244,6 +244,27 @@ def test_epochs_of_another_trial_of_the_same_number_are_moved_aside(tmp_path: Pa
     [home] = (run / "unclaimed").iterdir()
     assert (home / name).read_bytes() == strange
     assert read_trials(run)["val_f1"].fillna(0).tolist() == [0.5, 0.3, 0.8, 0]
+
+
+def test_rows_of_trials_that_the_study_does_not_know_are_kept_aside(tmp_path: Path) -> None:
+    run, older = make_run(tmp_path / "r", CURVES), make_run(tmp_path / "o", CURVES[:2])
+    table = (run / "results" / "trials.parquet").read_bytes()
+    shutil.copy(older / "study.journal", run / "study.journal")
+    resume(run, trials=2)
+    [home] = (run / "unclaimed").iterdir()
+    assert (home / "results" / "trials.parquet").read_bytes() == table
+    assert read_trials(run)["val_f1"].tolist() == [0.5, 0.3]
+
+
+@pytest.mark.parametrize(
+    "lost", [["config.yaml"], ["config.yaml", "study.journal"], ["config.yaml", "results"]]
+)
+def test_a_new_search_does_not_begin_in_the_folder_of_another(tmp_path: Path, lost: list[str]) -> None:
+    run = make_run(tmp_path / "r", CURVES)
+    for name in lost:
+        shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
+    with pytest.raises(InputError, match=r"--name .* config\.yaml is lost"):
+        require_new(run)
 
 
 def test_a_copy_does_not_write_over_the_storage_of_its_original(tmp_path: Path) -> None:
