@@ -33,10 +33,10 @@ from search.results import (
     FINISH,
     as_indices,
     read_finish,
+    read_test_look,
     read_test_tracks,
     read_trials,
     require_run,
-    test_look,
     when_test_was_read,
     write_finish,
     write_test_tracks,
@@ -266,7 +266,7 @@ def _track_rows(
 
 def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of the final models' table, from what was written of the test part: it need not be read again."""
-    said, look = read_test_tracks(folder), test_look(folder)
+    said, look = read_test_tracks(folder), read_test_look(folder)
     assert look, "the test part has been read"
     then = {
         found["trial"]: dict(found) for found in look.configurations

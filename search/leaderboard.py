@@ -11,7 +11,7 @@ from rich.text import Text
 from genre_core.errors import InputError
 from search.display import STATE_STYLE, STATE_WORD, duration, score
 from search.driver import is_driven
-from search.results import RUNNING, read_epochs, read_finish, read_trials, test_look
+from search.results import RUNNING, read_epochs, read_finish, read_test_look, read_trials
 from search.space import Space
 from search.verdict import extension
 
@@ -148,7 +148,7 @@ def _test_scores(run: Path, best: int) -> list[Text]:
     finals = read_finish(run)
     if finals.empty:
         return []
-    final, look = finals[finals["rank"] == 1], test_look(run)
+    final, look = finals[finals["rank"] == 1], read_test_look(run)
     assert look, "a finished run has read its test part"
     trial = int(final["trial"].iloc[0])
     lines = [

@@ -9,7 +9,7 @@ import yaml
 from genre_core.mel import DYNAMIC_RANGE_DB, FrontEnd
 from genre_core.metrics import SCORES
 from search.config import load
-from search.results import read_finish, read_trials, test_look, when_test_was_read
+from search.results import read_finish, read_test_look, read_trials, when_test_was_read
 from search.verdict import extension
 
 _FRONT_MATTER = {
@@ -169,7 +169,7 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
 def _scores(run: Path, card: Mapping[str, Any]) -> str:
     finals = read_finish(run)
     own = finals[(finals["trial"] == card["trial"]) & (finals["seed"] == card["recipe"]["seed"])]
-    final, look = "trained_on" in card and len(own) > 0, test_look(run)
+    final, look = "trained_on" in card and len(own) > 0, read_test_look(run)
     values = _with_intervals(own.iloc[0].to_dict()) if final else _plain(card["validation"])
     words = {
         "titles": " | ".join(["", *SCORES]).strip(),

@@ -30,10 +30,10 @@ from search.results import (
     TestLook,
     read_epochs,
     read_finish,
+    read_test_look,
     read_test_tracks,
     read_trials,
     require_run,
-    test_look,
 )
 from search.space import Space
 from search.time_spent import TimeSpent, time_spent
@@ -157,7 +157,7 @@ def facts(run: Path, *, cache: Path, data: Path | None = None) -> Facts:
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
         worst=worst_tracks(card, corpus, spectrograms=store) if card else None,
-        look=test_look(run),
+        look=read_test_look(run),
         extension=extension(run),
     )
 

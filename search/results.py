@@ -291,7 +291,7 @@ def when_test_was_read(run: Path) -> datetime | None:
     return datetime.fromisoformat(metadata[_READ].decode()) if metadata else None
 
 
-def test_look(run: Path) -> TestLook | None:
+def read_test_look(run: Path) -> TestLook | None:
     """The look at a run's test part; None where it was not read.
 
     For a run that an earlier version finished, the trials are those that had begun by then.

@@ -19,9 +19,9 @@ from search.identity import EXTENDED, read_provenance
 from search.results import (
     as_indices,
     read_finish,
+    read_test_look,
     read_test_tracks,
     read_trials,
-    test_look,
     when_test_was_read,
 )
 
@@ -63,7 +63,7 @@ def configurations(finish: pd.DataFrame, said: pd.DataFrame, genres: Sequence[st
 def verdict(run: Path) -> list[Any]:
     """Everything to be shown of a run that is finished."""
     finish, said, corpus = read_finish(run), read_test_tracks(run), load_corpus(run / "corpus.parquet")
-    look = test_look(run)
+    look = read_test_look(run)
     assert look, "a finished run has read its test part"
     found = configurations(finish, said, corpus.genres)
     winner = found.iloc[0]
@@ -85,7 +85,7 @@ def verdict(run: Path) -> list[Any]:
 
 def extension(run: Path) -> str | None:
     """What to know of a search that was extended after its test part had been read; None of any other."""
-    look = test_look(run)
+    look = read_test_look(run)
     if look is None or not read_provenance(run).get(EXTENDED):
         return None
     added = len(read_trials(run)) - look.trials

@@ -26,7 +26,7 @@ from search.leaderboard import select, winner
 from search.model_readme import readme
 from search.models import kept_models
 from search.report import facts, page
-from search.results import FINISH, read_finish, read_trials, test_look, write_finish, write_test_tracks
+from search.results import FINISH, read_finish, read_test_look, read_trials, write_finish, write_test_tracks
 from search.verdict import verdict
 
 
@@ -113,7 +113,7 @@ def test_the_command_refuses_in_a_line_with_the_way_out(finished: Path, genre_se
 
 
 def test_what_was_known_when_the_test_part_was_read_stays_known(extended: Path) -> None:
-    look = test_look(extended)
+    look = read_test_look(extended)
     assert look is not None
     assert (look.trials, look.scored) == (TRIALS, TRIALS)
     then = select(read_trials(extended).head(TRIALS)).head(2)
@@ -130,9 +130,9 @@ def test_of_a_run_of_an_earlier_version_the_trials_begun_by_then_are_known(
     old = Path(shutil.copytree(extended, tmp_path / "tiny"))
     file = old / "results" / "test_tracks.parquet"
     table = pq.read_table(file)
-    kept = {key: value for key, value in table.schema.metadata.items() if key != b"search_then"}
-    pq.write_table(table.replace_schema_metadata(kept), file)
-    look = test_look(old)
+    metadata = {b"test_part_read": pq.read_metadata(file).metadata[b"test_part_read"]}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    look = read_test_look(old)
     assert look is not None
     assert (look.trials, look.scored, look.configurations) == (TRIALS, TRIALS, ())
 
