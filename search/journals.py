@@ -67,7 +67,7 @@ def recorded(run: Path) -> dict[int, Row]:
             row = read_epochs_file(file)[1]
         except (OSError, pa.ArrowException):
             continue
-        rows[row["trial"]] = row | {"state": RUNNING}
+        rows[row["trial"]] = dict.fromkeys(TRIALS.names) | row | {"state": RUNNING}
     try:
         table = pq.read_table(run / "results" / "trials.parquet").to_pylist()
     except (OSError, pa.ArrowException):

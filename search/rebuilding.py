@@ -18,7 +18,7 @@ from search.journals import JOURNAL, Row, recorded
 from search.results import epochs_file, read_epochs_file
 from search.sampling import sample
 from search.space import Space
-from search.study import BEST_EPOCH, ERROR, WARM_START, best_epoch
+from search.study import BEST_EPOCH, ERROR, STOPPED, WARM_START, best_epoch
 
 
 def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
@@ -100,6 +100,8 @@ def _value(state: TrialState, scores: Mapping[int, float]) -> float | None:
 def _attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dict[str, Any]:
     if state == TrialState.FAIL:
         return {ERROR: row["error"] or "unknown"}
+    if state == TrialState.PRUNED and row["stopped"]:
+        return {STOPPED: row["stopped"]}
     return {BEST_EPOCH: best_epoch(scores)} if state == TrialState.COMPLETE and scores else {}
 
 

@@ -53,7 +53,9 @@ def make_run(
     *,
     running: bool = False,
 ) -> Path:
-    """A run whose trials have these validation F1 by epoch: COMPLETE with three, PRUNED with two, FAIL without.
+    """A run whose trials have these validation F1 by epoch.
+
+    With three a trial is COMPLETE, with two PRUNED, with one cut off by the time budget, without any FAIL.
 
     Args:
         folder: of the run.
@@ -85,6 +87,8 @@ def make_run(
             study.fail(number, "Diverged: its loss is not finite")
         elif len(scores) == config.training.epochs:
             study.complete(number)
+        elif len(scores) == 1:
+            study.stop(number, "time budget")
         else:
             study.prune(number)
         recorder.changed(number)

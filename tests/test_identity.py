@@ -22,8 +22,8 @@ from search.journals import own_trials
 from search.launch import copied
 from search.results import read_epochs, read_trials, require_new
 
-CURVES = ((0.2, 0.5, 0.4), (0.3, 0.1), (0.6, 0.7, 0.8), ())
-"""COMPLETE, PRUNED, COMPLETE, FAIL."""
+CURVES = ((0.2, 0.5, 0.4), (0.3, 0.1), (0.6, 0.7, 0.8), (), (0.15,))
+"""COMPLETE, PRUNED, COMPLETE, FAIL, cut off by the time budget."""
 
 
 def _id(run: Path) -> Any:
@@ -80,7 +80,7 @@ def test_a_run_at_another_path_is_the_same_run(tmp_path: Path, change: Callable[
     assert len(_studies(there)) == 1
     assert not (there / "unclaimed").exists()
     assert set(read_trials(there)["study"]) == {there.resolve().name}
-    check(there.resolve(), trials=4, keep_models=3)
+    check(there.resolve(), trials=5, keep_models=4)
 
 
 @pytest.mark.parametrize("copy_with", ["copy", "hard links", "symbolic links"])
@@ -94,7 +94,7 @@ def test_a_copy_is_a_run_of_its_own_and_both_are_safe(tmp_path: Path, copy_with:
     assert _id(copy) != identity
     assert "two runs" not in " ".join(resume(copy)), "it is said once"
     _add_a_trial(copy)
-    assert len(own_trials(copy)) == 5
+    assert len(own_trials(copy)) == 6
     assert (_content(run), _id(run)) == (before, identity)
     resume(run)
     assert (_content(run), _id(run)) == (before, identity)
@@ -143,6 +143,7 @@ def test_a_lost_journal_is_rebuilt_from_the_tables(tmp_path: Path, how: str, run
     assert _content(run)["study"] == before["study"]
     assert _content(run) == before
     assert own_trials(run)[3].user_attrs["error"] == "Diverged: its loss is not finite"
+    assert own_trials(run)[4].user_attrs["stopped"] == "time budget"
 
 
 def _resume_into(screen: Quiet, run: Path, config: Any) -> None:
@@ -159,9 +160,9 @@ def test_a_rebuilt_journal_keeps_numbers_whose_trials_are_not_on_record(tmp_path
         (run / "results" / "epochs" / f"trial-{number:05d}.parquet").unlink()
         shutil.rmtree(next((run / "models").glob(f"trial-{number:05d}-*")))
     (run / "study.journal").unlink()
-    resume(run, trials=2)
-    assert [trial.number for trial in own_trials(run)] == [2, 3]
-    assert read_trials(run)["trial"].tolist() == [2, 3]
+    resume(run, trials=3)
+    assert [trial.number for trial in own_trials(run)] == [2, 3, 4]
+    assert read_trials(run)["trial"].tolist() == [2, 3, 4]
 
 
 def test_a_damaged_journal_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_of_two_studies_the_one_that_the_tables_are_of_is_the_run_s(
         settings = yaml.safe_load((run / "config.yaml").read_text())
         (run / "config.yaml").write_text(yaml.safe_dump(settings | {"provenance": {}}))
     there = _renamed(run)
-    assert [trial.number for trial in own_trials(there)] == [0, 1, 2, 3]
+    assert [trial.number for trial in own_trials(there)] == [0, 1, 2, 3, 4]
     said = resume(there)
     assert [line for line in said if "'other name'" in line and "not used" in line]
     assert _content(there) == before
@@ -243,7 +244,7 @@ def test_epochs_of_another_trial_of_the_same_number_are_moved_aside(tmp_path: Pa
     resume(run)
     [home] = (run / "unclaimed").iterdir()
     assert (home / name).read_bytes() == strange
-    assert read_trials(run)["val_f1"].fillna(0).tolist() == [0.5, 0.3, 0.8, 0]
+    assert read_trials(run)["val_f1"].fillna(0).tolist() == [0.5, 0.3, 0.8, 0, 0.15]
 
 
 def test_rows_of_trials_that_the_study_does_not_know_are_kept_aside(tmp_path: Path) -> None:

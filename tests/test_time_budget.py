@@ -23,6 +23,7 @@ from search.sampling import sample
 from search.study import TIME_BUDGET, Study, make_pruner, make_sampler
 from search.time_budget import TimeBudget
 from search.time_spent import time_spent
+from search.unclaimed import Unclaimed
 from search.warm_start import teach
 
 SPACE = {"space.backbone": "resnet18", "space.frozen_blocks": 3}
@@ -105,7 +106,9 @@ def test_a_resumed_search_keeps_them_as_they_are_and_lost_tables_are_made_again(
     study = _open(run)
     assert (study.running, study.ended, study.all_failed()) == ((), 3, None)
     writer = ResultsWriter(run)
-    Recorder(study, writer, name="r", show=lambda row: None).take_up(mend(run, CONFIG, study, writer))
+    Recorder(study, writer, name="r", show=lambda row: None).take_up(
+        mend(run, CONFIG, study, writer, Unclaimed(run))
+    )
     writer.flush()
     columns = ["trial", "state", "stopped", "val_f1", "epochs"]
     after = read_trials(run)[columns]
@@ -130,7 +133,7 @@ def test_tables_of_a_version_without_the_column_are_read_and_mended(run: Path) -
     assert old["stopped"].isna().tolist() == [True] * 3
     assert leaderboard.summary(old).plain.startswith("3 trials: 1 complete, 2 pruned")
     study = _open(run)
-    rows = mend(run, CONFIG, study, ResultsWriter(run))
+    rows = mend(run, CONFIG, study, ResultsWriter(run), Unclaimed(run))
     assert [row["stopped"] for row in rows] == [None] * 3, (
         "of a trial that has ended, the table has the last word"
     )
