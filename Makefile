@@ -24,7 +24,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
 
-# make chaos: the tests that take long, then searches are killed, their workers die, their nodes go
+# make chaos: the tests that take long, then searches are killed, their workers and helpers die, their nodes go
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
 	PYTHONPATH=tests $(BIN)/python tests/chaos --results benchmarks/results/chaos.json

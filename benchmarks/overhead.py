@@ -157,7 +157,13 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
     searcher = StudySearcher(the_study, config, workers=2, begin=recorder.begin)
     searcher.suggest = clock.watch("ours", searcher.suggest)  # type: ignore[method-assign]  # to time it
     scheduler = StudyScheduler(
-        the_study, recorder, retries=0, epoch_limit=3600.0, go_on=searcher.go_on, forget=lambda number: None
+        the_study,
+        recorder,
+        retries=0,
+        epoch_limit=3600.0,
+        go_on=searcher.go_on,
+        forget=lambda number: None,
+        say=print,
     )
     launch._tune(
         config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler, [], TimeBudget(None)

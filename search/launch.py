@@ -23,7 +23,7 @@ from genre_core.mel import front_end
 from genre_core.segments import SegmentArrays
 from genre_core.whole_file import make_folder, whole_file
 from search import cluster, prepare, study, tracking, warm_start
-from search.checkpoints import CheckpointShelf
+from search.checkpoints import CheckpointShelf, start_over
 from search.config import SearchConfig, to_yaml
 from search.driver import driving
 from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
@@ -47,6 +47,8 @@ from search.unclaimed import Unclaimed
 from search.versions import versions
 
 GIB = 1024**3
+HELPER_RETRIES = 10
+"""How often a call is repeated whose helper process died of it, or during it."""
 
 
 class SearchFailed(Exception):
@@ -162,16 +164,20 @@ class Place:
         return "cuda" if self.gpus else "cpu"
 
     def process(self, kind: type[Any], *arguments: Any) -> Any:
-        """An object in a process of its own on this node, for as long as the place is held."""
+        """An object in a process of its own on this node, for as long as the place is held.
+
+        Where the process dies, another one is started with the same arguments, and the call that it was busy with is
+        repeated: what the object has to remember is on the disk, and a repeated call does no harm.
+        """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(num_cpus=0)(kind)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=HELPER_RETRIES)(kind)
         self._processes.append(actor.options(scheduling_strategy=here).remote(*arguments))
         return self._processes[-1]
 
     def leave(self) -> None:
         """End these processes: by itself Ray would keep them until it ends, for what Tune was given holds them."""
         for process in self._processes:
-            process.__ray_terminate__.remote()
+            process.__ray_terminate__.options(max_task_retries=0).remote()
 
 
 def _search(
@@ -187,6 +193,7 @@ def _search(
     """From whatever the study says to the search's end, with those who want to be told of each trial."""
     recorder = _recorder(config, the_study, folder, screen)
     searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
+    start_over(folder / "checkpoints", the_study.running)
     checkpoints = place.process(
         CheckpointShelf, (folder / "checkpoints").absolute(), int(config.checkpoint_budget * GIB)
     )
@@ -197,6 +204,7 @@ def _search(
         epoch_limit=config.epoch_limit,
         go_on=searcher.go_on,
         forget=lambda number: checkpoints.drop.remote(number),
+        say=screen.say,
     )
     trainable = _trainable(
         config,
@@ -212,7 +220,7 @@ def _search(
     interrupted = the_study.ended < config.trials and not budget.over
     _end(recorder, the_study, screen, interrupted=interrupted)
     if not interrupted:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        ray.get(checkpoints.end.remote())
         if error := the_study.all_failed():
             raise SearchFailed(error)
     return not interrupted

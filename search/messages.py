@@ -15,3 +15,8 @@ FAILED = "failed"
 """In a worker's result, instead of an epoch: why the fine-tune came to nothing."""
 TOLD = "told"
 """In a worker's result: whether it comes from a checkpoint, computed before and now told again."""
+UNSAVED = "unsaved"
+"""In a worker's result, where a checkpoint of this worker was not kept: an `Unsaved`, which Ray does not take apart.
+
+It may be about the worker's previous trial.
+"""

@@ -19,7 +19,8 @@ class ModelShelf:
 
     Lives in one process beside the run's folder; workers offer their models to it, wherever they run. Of equal
     trials the earlier one is better, as in the leaderboard, so that what is kept does not depend on the order of
-    the offers. What an interrupted search left in the folder counts as kept.
+    the offers. What an interrupted search, or a process that died, left in the folder counts as kept, and every call
+    may be repeated.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -56,10 +57,17 @@ class ModelShelf:
         _, earlier = self._kept.get(trial, (0.0, None))
         self._kept[trial] = (f1, place)
         if earlier:
-            shutil.rmtree(earlier)
+            _delete(earlier)
         if len(self._kept) > self._keep:
             worst = min(self._kept, key=lambda number: (self._kept[number][0], -number))
-            shutil.rmtree(self._kept.pop(worst)[1])
+            _delete(self._kept.pop(worst)[1])
+
+
+def _delete(place: Path) -> None:
+    """Delete a model's folder; if that is interrupted, what is left of it is known as such."""
+    half = place.with_name(f".{place.name}{PARTIAL}")
+    place.rename(half)
+    shutil.rmtree(half)
 
 
 def kept_models(run: Path, trial: int | None = None) -> list[Path]:

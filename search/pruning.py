@@ -13,8 +13,8 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.checkpoints import is_full
-from search.messages import FAILED, FINISHED, NUMBER
+from search.checkpoints import Unsaved, is_full
+from search.messages import FAILED, FINISHED, NUMBER, UNSAVED
 from search.recording import Recorder
 from search.study import Study
 
@@ -40,6 +40,7 @@ class StudyScheduler(FIFOScheduler):
         epoch_limit: float,
         go_on: Callable[[int], None],
         forget: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> None:
         """Set up.
 
@@ -50,6 +51,7 @@ class StudyScheduler(FIFOScheduler):
             epoch_limit: seconds after which a worker ends itself, for its epoch hangs.
             go_on: told of a trial that has lost its worker and should have another.
             forget: told of a trial that has ended.
+            say: told, once for each cause, of checkpoints that are not kept.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._study = study
@@ -58,6 +60,8 @@ class StudyScheduler(FIFOScheduler):
         self._epoch_limit = epoch_limit
         self._go_on = go_on
         self._forget = forget
+        self._say = say
+        self._unsaved: set[str] = set()
         self._lost: Counter[int] = Counter()
         self._heard: dict[int, float] = {}
 
@@ -69,6 +73,8 @@ class StudyScheduler(FIFOScheduler):
         """Keep the trial or stop it."""
         number = trial.config[NUMBER]
         self._heard[number] = time.monotonic()
+        if UNSAVED in result:
+            self._warn(result[UNSAVED])
         if reason := result.get(FAILED):
             self._study.fail(number, reason)
             return self._ended(number)
@@ -97,6 +103,11 @@ class StudyScheduler(FIFOScheduler):
         too_long = f"an epoch took longer than epoch_limit, {self._epoch_limit:g} s"
         self._study.fail(number, too_long if hung else failure_reason(trial))
         self._ended(number)
+
+    def _warn(self, unsaved: Unsaved) -> None:
+        if unsaved.cause not in self._unsaved:
+            self._unsaved.add(unsaved.cause)
+            self._say(f"{unsaved} (reported once)")
 
     def _ended(self, number: int) -> str:
         del self._heard[number]

@@ -19,7 +19,7 @@ class Arrivals:
 
     def __init__(self, expected: int) -> None:
         """Args: how many workers are to come."""
-        self._expected = expected
+        self._expected = 0 if _is_replacement() else expected
         self._here: set[str] = set()
 
     def arrive(self, worker: str) -> None:
@@ -40,3 +40,10 @@ def wait_for_all(arrivals: Any) -> None:
     until = time.monotonic() + LONGEST_WAIT_SECONDS
     while time.monotonic() < until and not ray.get(arrivals.complete.remote()):
         time.sleep(_POLL_SECONDS)
+
+
+def _is_replacement() -> bool:
+    """Whether this process replaces one that died: it does not know who had arrived, so nobody waits."""
+    if not ray.is_initialized() or (context := ray.get_runtime_context()).get_actor_id() is None:
+        return False
+    return bool(context.was_current_actor_reconstructed)

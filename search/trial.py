@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
 from search import node_weights
 from search.gpu_memory import GpuMemory
 from search.messages import CUT_OFF, FAILED, FINISHED, NUMBER, RECIPE, TOLD
+from search.sending import CheckpointSender
 from search.start import wait_for_all
 from search.versions import versions
 
@@ -99,6 +99,7 @@ class GenreTrial(tune.Trainable):
         self._weights_files = weights_files  # the WeightsFiles, in a process of its own
         self._shelf = shelf  # the ModelShelf, also in one
         self._checkpoints = checkpoints  # the CheckpointShelf, also in one
+        self._sender = CheckpointSender(checkpoints)
         self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
         ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
         self._device = torch.device(working_set.device)
@@ -106,9 +107,6 @@ class GenreTrial(tune.Trainable):
         self._cache = NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
         self._gpu = gpu_memory(cache) if working_set.gpu_shared else None
-        self._sender = ThreadPoolExecutor(1)
-        self._copied: Future[None] | None = None  # when what is sent has been copied
-        self._sent: Any | None = None  # a checkpoint on its way
         self._empty = True
         self._begin(config)
 
@@ -126,12 +124,12 @@ class GenreTrial(tune.Trainable):
             wait_for_all(self._arrivals)
             self._arrivals = None
         with ended_if_it_hangs(self._set.epoch_limit):
-            self._wait_for_copy()
+            self._sender.wait_for_copy()
             row = self._told_again() if self._cut_off else None
             row = row or self._next_epoch()
             if FAILED in row or row[FINISHED]:
                 self._let_go()
-        return row
+        return row | self._sender.news()
 
     def _next_epoch(self) -> dict[str, Any]:
         """What the driver is told of an epoch, or of why there is none."""
@@ -144,7 +142,9 @@ class GenreTrial(tune.Trainable):
         self._seconds += time.perf_counter() - started
         row = self._row(fine_tune, result)
         if self._set.checkpoints and not fine_tune.finished:
-            self._save(fine_tune, row)
+            self._sender.send(
+                self._number, fine_tune.epochs_done, lambda: on_host(fine_tune.state_dict()), row
+            )
         return row
 
     def _row(self, fine_tune: FineTune, result: EpochResult) -> dict[str, Any]:
@@ -177,23 +177,6 @@ class GenreTrial(tune.Trainable):
         self._seconds = row["total_seconds"]
         return row | {TOLD: True}
 
-    def _save(self, fine_tune: FineTune, row: dict[str, Any]) -> None:
-        """Have a checkpoint sent while the driver looks at the epoch; the one before has arrived when this returns."""
-        if self._sent is not None:
-            ray.get(self._sent)
-        self._copied = self._sender.submit(self._send, self._number, fine_tune, row)
-
-    def _send(self, number: int, fine_tune: FineTune, row: dict[str, Any]) -> None:
-        """Copy what is trained, and send the copy on its way."""
-        arrays = on_host(fine_tune.state_dict())
-        self._sent = self._checkpoints.put.remote(number, fine_tune.epochs_done, arrays, row)
-
-    def _wait_for_copy(self) -> None:
-        """Return when the trained tensors may change again."""
-        copied, self._copied = self._copied, None
-        if copied:
-            copied.result()
-
     def cleanup(self) -> None:
         """Let go of the network when the process ends."""
         self._let_go()
@@ -210,7 +193,7 @@ class GenreTrial(tune.Trainable):
 
     def _let_go(self) -> None:
         """Give all memory back that a fine-tune took."""
-        self._wait_for_copy()
+        self._sender.wait_for_copy()
         if self._empty:
             return
         self._fine_tune = None

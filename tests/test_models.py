@@ -88,3 +88,28 @@ def test_a_model_that_was_copied_in_part_is_none(missing: str, tmp_path: Path) -
     assert kept_models(tmp_path, 0) == []
     ModelShelf(tmp_path / "models", keep=2)
     assert list((tmp_path / "models").iterdir()) == [whole]
+
+
+def test_a_deletion_that_is_interrupted_leaves_nothing_to_explain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    shelf = ModelShelf(folder, keep=1)
+    shelf.offer(0, 0.5, TENSORS, _card(1, 0, 0.5))
+
+    def killed(place: Path, **_: object) -> None:
+        if "trial-00000" in place.name:
+            next(place.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("search.models.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.offer(1, 0.6, TENSORS, _card(1, 1, 0.6))
+    better = folder / "trial-00001-epoch-001"
+    assert kept_models(tmp_path) == [better]
+    assert [path for path in folder.glob("trial-*") if path != better] == [], (
+        "half a model has no model's name"
+    )
+    ModelShelf(folder, keep=1).offer(1, 0.6, TENSORS, _card(1, 1, 0.6))
+    assert list(folder.iterdir()) == [better]

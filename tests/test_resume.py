@@ -10,7 +10,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -22,7 +21,6 @@ from workers import HangingTrial
 
 from genre_core.errors import InputError
 from search import launch
-from search.checkpoints import CheckpointShelf
 from search.config import SearchConfig, load
 from search.display import Display
 from search.driver import driving, is_driven
@@ -111,6 +109,13 @@ def test_a_search_that_is_over_is_extended(over: Path, go_on: Drive) -> None:
     ]
 
 
+def test_a_search_that_is_over_is_copied_to_a_storage(over: Path, go_on: Drive, tmp_path: Path) -> None:
+    assert "is at its end" in go_on(storage=(tmp_path / "copies").as_uri())
+    copy = tmp_path / "copies" / "r"
+    files = {p.relative_to(over) for p in over.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    assert {p.relative_to(copy) for p in copy.rglob("*") if p.is_file()} == files
+
+
 @pytest.mark.usefixtures("over")
 def test_damaged_tables_are_made_again_from_the_study(run: Path, go_on: Drive) -> None:
     epochs, trials = read_epochs(run), read_trials(run)
@@ -173,7 +178,8 @@ def test_a_run_is_brought_back_from_its_copy(
     begin: Drive, genre_search: Command, run: Path, tmp_path: Path
 ) -> None:
     copies = (tmp_path / "copies").as_uri()
-    begin(storage=copies)
+    said = begin(storage=copies, training__epochs=3, checkpoint_budget=1e-6)
+    assert said.count("checkpoint_budget") == 1, "one line says that there is no room for checkpoints"
     before = read_trials(run)
     shutil.rmtree(run)
     back = genre_search("resume", run, "--trials", 3, "--storage", copies)
@@ -216,32 +222,3 @@ def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
     again = read_epochs(tmp_path / "r")
     columns = ["trial", "epoch", "val_f1"]
     assert again.merge(ended[columns], on=columns).shape[0] == len(ended), "nothing that was there is lost"
-
-
-ARRAYS = {"progress": np.array([2.0, 0.5, 1.0]), "trained.head.bias": np.arange(5, dtype=np.float32)}
-
-
-def test_only_the_last_checkpoint_of_a_running_trial_is_kept(tmp_path: Path) -> None:
-    shelf = CheckpointShelf(tmp_path, 10_000)
-    for epoch in (1, 2):
-        assert shelf.put(7, epoch, ARRAYS, {"epoch": epoch})
-    assert [path.name for path in tmp_path.iterdir()] == ["trial-00007-epoch-002.safetensors"]
-    (tmp_path / ".tmp123").touch()
-    kept = CheckpointShelf(tmp_path, 10_000).last(7)
-    assert not (tmp_path / ".tmp123").exists()
-    assert kept is not None
-    assert kept[1] == {"epoch": 2}
-    assert all(np.array_equal(kept[0][name], array) for name, array in ARRAYS.items())
-    shelf.drop(7)
-    assert not shelf.put(7, 3, ARRAYS, {}), "what comes late from its worker is not taken"
-    assert not list(tmp_path.iterdir())
-
-
-def test_checkpoints_keep_to_their_budget_and_a_damaged_one_is_none(tmp_path: Path) -> None:
-    shelf = CheckpointShelf(tmp_path, 200)
-    assert shelf.put(1, 1, ARRAYS, {})
-    assert not shelf.put(2, 1, ARRAYS, {})
-    assert shelf.put(1, 2, ARRAYS, {}), "it takes the place of the trial's own"
-    os.truncate(next(iter(tmp_path.iterdir())), 50)
-    assert shelf.last(1) is None
-    assert shelf.last(9) is None

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from invariants import check
 from processes import below, title
 from ray import tune
 from ray.tune.experiment import Trial
@@ -156,6 +157,40 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
 
 def test_in_a_ray_that_goes_on_a_search_leaves_no_process(search: Search, weights: Path) -> None:
     search(weights=str(weights), trials=1, training__epochs=1)
+    _require_no_process()
+
+
+class Killing(Display):
+    """A display that kills one of the search's helper processes after each of the first epochs."""
+
+    def __init__(self, *helpers: str) -> None:
+        super().__init__(Console(file=StringIO()))
+        self.left = list(helpers)
+
+    def trial(self, row: dict[str, Any]) -> None:
+        super().trial(row)
+        if row["epochs"] and self.left:
+            helper, until = f"ray::{self.left.pop(0)}", time.monotonic() + 100
+            while not (found := [p for p in below(os.getpid()) if title(p).startswith(helper)]):
+                assert time.monotonic() < until, f"{helper} was not started again"
+                time.sleep(0.05)
+            found[0].kill()
+            found[0].wait()
+
+
+def test_helpers_that_die_between_epochs_are_replaced_and_cost_nothing(
+    tiny: Callable[..., SearchConfig], weights: Path, cache: Path, tmp_path: Path
+) -> None:
+    run, config = tmp_path / "r", tiny(weights=str(weights), workers=2, keep_models=2)
+    screen = Killing(*("ModelShelf", "CheckpointShelf", "WeightsFiles", "Arrivals") * 2)
+    launch.run(config, folder=run, cache=cache, screen=screen)
+    assert not screen.left
+    found = check(run, trials=config.trials, keep_models=2)
+    assert (found.failed, found.restarted, found.epochs_repeated) == (0, 0, 0)
+    _require_no_process()
+
+
+def _require_no_process() -> None:
     until = time.monotonic() + 100
     while left := _rays_workers() - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}:
         assert time.monotonic() < until, left

@@ -97,8 +97,13 @@ DURABLE: dict[str, tuple[Write, tuple[str, ...]]] = {
 }
 CACHED: dict[str, Write] = {
     "a file of a node's cache": lambda run: _cached(run),
-    "a running trial's checkpoint": lambda run: CheckpointShelf(run, 10_000).put(0, 1, TENSORS, {}),
+    "a running trial's checkpoint": lambda run: _checkpoint(run),
 }
+
+
+def _checkpoint(folder: Path) -> None:
+    folder.mkdir()
+    CheckpointShelf(folder, 10_000).put(0, 1, TENSORS, {})
 
 
 def _cached(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The long form: 80 trials whose driver is killed, whose workers die, whose nodes go, and all three at once.
+"""The long form: 80 trials whose driver, workers or helpers are killed, whose nodes go, and several at once.
 
 PYTHONPATH=tests python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
 """
@@ -32,6 +32,7 @@ SETTINGS = {
 DRIVER_KILLS = 20
 WORKERS_DIE = Rhythm(every=(5.0, 10.0))
 """A worker takes up to ten seconds to start: struck more often, hardly one of two would ever get so far."""
+HELPERS_DIE = Rhythm(every=(2.0, 6.0))
 NODES_GO = Rhythm(every=(15.0, 25.0))
 NODES = 2
 
@@ -49,6 +50,11 @@ def renamed(search: Search, seed: int) -> Outcome:
 def workers(search: Search, seed: int) -> Outcome:
     """A worker is killed every five to ten seconds."""
     return endure("workers", search, seed=seed, workers_die=WORKERS_DIE)
+
+
+def helpers(search: Search, seed: int) -> Outcome:
+    """A helper process is killed every two to six seconds, also while workers die."""
+    return endure("helpers", search, seed=seed, helpers_die=HELPERS_DIE, workers_die=WORKERS_DIE)
 
 
 def nodes(search: Search, seed: int) -> Outcome:
@@ -73,7 +79,14 @@ def all_three(search: Search, seed: int) -> Outcome:
         )
 
 
-SCENARIOS = {"driver": drivers, "renamed": renamed, "workers": workers, "nodes": nodes, "all": all_three}
+SCENARIOS = {
+    "driver": drivers,
+    "renamed": renamed,
+    "workers": workers,
+    "helpers": helpers,
+    "nodes": nodes,
+    "all": all_three,
+}
 
 
 def main() -> int:

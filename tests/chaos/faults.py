@@ -1,4 +1,4 @@
-"""What goes wrong during a search: its workers die, its nodes go. Each in a thread, at random moments of a seed."""
+"""What goes wrong in a search: workers or helpers die, nodes go. Each in a thread, at random moments of a seed."""
 
 import os
 import random
@@ -13,11 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
-from processes import runs_trials
 
 STORE_BYTES = 256 * 1024**2
 """Ray's object store on each node."""
-KINDS = DRIVER, WORKER, NODE = "driver killed", "worker killed", "node replaced"
+KINDS = DRIVER, WORKER, HELPER, NODE = "driver killed", "worker killed", "helper killed", "node replaced"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +89,13 @@ class Plague(threading.Thread):
         return self._chance.uniform(*self._rhythm.every)
 
 
-def kill_a_worker(processes: Iterator[psutil.Process], chance: random.Random) -> bool:
-    """Kill one of the workers that run trials among these processes; whether there was one."""
-    workers = sorted((process for process in processes if runs_trials(process)), key=lambda found: found.pid)
-    if not workers:
+def kill_one(processes: Iterator[psutil.Process], chance: random.Random) -> bool:
+    """Kill one of these processes; whether there was one."""
+    victims = sorted(processes, key=lambda found: found.pid)
+    if not victims:
         return False
     try:
-        chance.choice(workers).kill()
+        chance.choice(victims).kill()
     except psutil.NoSuchProcess:
         return False
     return True

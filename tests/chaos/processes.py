@@ -12,6 +12,8 @@ import psutil
 
 TRIAL = ("ray::GenreTrial", "ray::_Inner")
 """How the title of a worker that runs trials begins: between two steps, and in one."""
+HELPERS = ("ray::ModelShelf", "ray::CheckpointShelf", "ray::WeightsFiles", "ray::Arrivals")
+"""How the title of a search's helper process begins."""
 RAY_GONE_SECONDS = 30.0
 """After which what a killed driver's Ray left is ended."""
 
@@ -89,6 +91,11 @@ def below(parent: int) -> Iterator[psutil.Process]:
 def runs_trials(process: psutil.Process) -> bool:
     """Whether it is a worker that runs trials."""
     return title(process).startswith(TRIAL)
+
+
+def helps(process: psutil.Process) -> bool:
+    """Whether it is a helper that a search's workers send to or ask."""
+    return title(process).startswith(HELPERS)
 
 
 def _is_ray(process: psutil.Process) -> bool:

@@ -4,15 +4,15 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from faults import DRIVER, KINDS, NODE, WORKER, Fault, Machines, Plague, Rhythm, kill_a_worker
+from faults import DRIVER, HELPER, KINDS, NODE, WORKER, Fault, Machines, Plague, Rhythm, kill_one
 from invariants import Findings, examine
-from processes import Driver, below, in_session
+from processes import Driver, below, helps, in_session, runs_trials
 from searches import Search, Watch
 
 START_SECONDS = 10.0
@@ -55,6 +55,7 @@ def endure(
     driver_kills: int = 0,
     renamed: bool = False,
     workers_die: Rhythm | None = None,
+    helpers_die: Rhythm | None = None,
     nodes_go: Rhythm | None = None,
     machines: Machines | None = None,
 ) -> Outcome:
@@ -67,12 +68,13 @@ def endure(
         driver_kills: how often its driver is killed, to be started again at once.
         renamed: whether its folder then gets another name each time.
         workers_die: how often one of its workers is killed.
+        helpers_die: how often one of the processes that serve its workers is killed.
         nodes_go: how often a node goes, and another comes.
         machines: the cluster that it runs on, where it does.
     """
     began = time.monotonic()
     watch, chance = Watch(search), random.Random(seed)
-    plagues = list(_plagues(search, watch, seed, workers_die, nodes_go, machines))
+    plagues = list(_plagues(search, watch, seed, workers_die, helpers_die, nodes_go, machines))
     with _running(search, watch):
         driver = search.start()
         with _striking(plagues):
@@ -95,17 +97,22 @@ def _plagues(
     watch: Watch,
     seed: int,
     workers_die: Rhythm | None,
+    helpers_die: Rhythm | None,
     nodes_go: Rhythm | None,
     machines: Machines | None,
 ) -> Iterator[Plague]:
-    def kill(chance: random.Random) -> bool:
-        return kill_a_worker(_processes(search, on_cluster=machines is not None), chance)
+    def killing(which: Callable[[psutil.Process], bool]) -> Callable[[random.Random], bool]:
+        return lambda chance: kill_one(
+            filter(which, _processes(search, on_cluster=machines is not None)), chance
+        )
 
     def searching() -> bool:
         return watch.last > 0
 
     if workers_die:
-        yield Plague(kill, kind=WORKER, rhythm=workers_die, seed=seed, ready=searching)
+        yield Plague(killing(runs_trials), kind=WORKER, rhythm=workers_die, seed=seed, ready=searching)
+    if helpers_die:
+        yield Plague(killing(helps), kind=HELPER, rhythm=helpers_die, seed=seed + 2, ready=searching)
     if nodes_go and machines:
         yield Plague(machines.replace_one, kind=NODE, rhythm=nodes_go, seed=seed + 1, ready=searching)
 
