@@ -38,7 +38,13 @@ def tracks(folder: Path, subset: str) -> tuple[tuple[Track, ...], list[str]]:
         place = f"fma_{subset}/{number // 1000:03}/{number:06}.mp3"
         if (path := folder / place).is_file():
             listed.append(
-                Track(track_id=place, path=path, genre=genre, group=f"artist {artist}", split=SIDES[split])
+                Track(
+                    track_id=place,
+                    path=path,
+                    genre=genre,
+                    group=f"artist {artist}" if artist else place,
+                    split=SIDES[split],
+                )
             )
     if not listed:
         raise InputError(

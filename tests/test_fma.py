@@ -72,6 +72,13 @@ def test_a_subset_holds_those_before_it_and_leaves_out_what_cannot_be_used(
     assert [track.split for track in found] == ["train", "validation", "test"][: len(numbers)]
 
 
+def test_tracks_without_an_artist_are_groups_of_their_own(tmp_path: Path) -> None:
+    bare = [row if number < 3 else [row[0], "", *row[2:]] for number, row in enumerate(TABLE)]
+    found, _ = tracks(laid(tmp_path, bare), "large")
+    assert len(found) > 1
+    assert [track.group for track in found] == [track.track_id for track in found]
+
+
 def test_tracks_that_are_not_there_are_left_out_and_told(tmp_path: Path) -> None:
     (laid(tmp_path) / "fma_medium/001/001005.mp3").unlink()
     found, notes = tracks(tmp_path, "medium")
