@@ -66,6 +66,7 @@ def _epoch(run: Path) -> None:
 
 def _finish(run: Path, write: Callable[[Path, list[Row]], None]) -> None:
     _tables(run)
+    (run / "config.yaml").touch()
     write(run, [])
 
 
