@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from genre_core.audit import ALL_CORES
 from genre_core.corpus import Track
 from genre_core.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.segments import SegmentArrays
+from genre_core.whole_file import sync_file, sync_folder
 
 FORMAT_VERSION = 1
 """Changes when the bytes of a store would: it is part of the name that a store is found by."""
@@ -152,9 +152,10 @@ def _build(
                 first += len(mel)
             if progress:
                 progress(done, len(tracks))
-        file.flush()
-        os.fsync(file.fileno())
     (partial / _INDEX).write_text(json.dumps(places))
+    for name in (_MELS, _INDEX):  # a store that is there is taken for whole, also after a power cut
+        sync_file(partial / name)
+    sync_folder(partial)
     final = wanted.with_name(_name(list(places), front_end))
     if final.exists():
         shutil.rmtree(partial)

@@ -27,7 +27,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _sync(partial)
+            sync_file(partial)
         partial.replace(path)
         if durable:
             sync_folder(path.parent)
@@ -48,7 +48,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield partial
         for folder, _, files in os.walk(partial):
             for file in files:
-                _sync(Path(folder, file))
+                sync_file(Path(folder, file))
             sync_folder(Path(folder))
         partial.replace(path)
         sync_folder(path.parent)
@@ -67,13 +67,13 @@ def make_folder(path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Return when the names of the files in a folder are on the disk."""
     try:
-        _sync(folder)
+        sync_file(folder)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
     """Return when a file's content, or a folder's, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

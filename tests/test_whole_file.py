@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from genre_core.corpus import Corpus, Track, write_corpus
+from genre_core.mel import front_end
 from genre_core.node_cache import NodeCache
+from genre_core.spectrograms import open_or_build
 from genre_core.whole_file import make_folder, sync_folder, whole_file, whole_folder
 from search.checkpoints import CheckpointShelf
 from search.models import write_model
@@ -65,7 +67,7 @@ def _epoch(run: Path) -> None:
 
 
 def _finish(run: Path, write: Callable[[Path, list[Row]], None]) -> None:
-    _tables(run)
+    _tables(run).flush()
     (run / "config.yaml").touch()
     write(run, [])
 
@@ -132,6 +134,17 @@ def test_a_model_survives_a_power_cut_with_all_its_files(disk: Disk, tmp_path: P
     assert len(files) == 2
     assert disk.synced[-1] == tmp_path.stat().st_ino, "its name comes last"
     assert {*files, (tmp_path / "model").stat().st_ino} <= set(disk.synced[:-1])
+
+
+def test_a_store_of_spectrograms_survives_a_power_cut_whole(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genre_core.spectrograms._mels", lambda *_: [np.zeros((2, 64), np.float16)])
+    track = Track(track_id="a", path=Path("a.wav"), genre="jazz", group="a", content="c")
+    store = open_or_build([track], front_end("mel64"), cache=tmp_path)
+    files = list(store.folder.iterdir())
+    assert len(files) == 2
+    assert all(path.stat().st_ino in disk.synced for path in (*files, store.folder))
 
 
 def test_a_trials_row_waits_for_no_disk_until_the_search_ends(disk: Disk, tmp_path: Path) -> None:
