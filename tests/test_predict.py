@@ -159,9 +159,13 @@ def test_any_format_that_keeps_the_samples_is_heard_alike(model: Model, songs: P
         (lambda path: path.mkdir(), "unreadable: a folder, not a file"),
         (lambda path: None, "unreadable: No such file"),
         (lambda path: soundfile.write(path, np.zeros(RATE), RATE), "silent: nothing above -80 dBFS"),
+        (
+            lambda path: soundfile.write(path, np.outer(np.sin(np.arange(RATE)), [1, -1]), RATE),
+            "silent: .*cancel",
+        ),
         (lambda path: soundfile.write(path, np.zeros(0), RATE), "empty"),
     ],
-    ids=["text", "a folder", "nothing", "silence", "no samples"],
+    ids=["text", "a folder", "nothing", "silence", "opposite phase", "no samples"],
 )
 def test_what_cannot_be_heard_has_its_reason(
     make: Callable[[Path], object], reason: str, model: Model, tmp_path: Path
@@ -238,7 +242,7 @@ def test_folders_and_lists_are_heard_in_order_and_a_bad_file_is_a_line(
     assert [row["path"] for row in rows] == [str(songs / name) for name in names]
     bad = {Path(row["path"]).name: row["error"] for row in rows if "error" in row}
     assert bad == {
-        "text.wav": "unreadable: Format not recognised.",
+        "text.wav": "unreadable: text and not audio, which begins with 'not audio'",
         "nowhere.mp3": "unreadable: No such file or directory",
         "empty": "empty: a folder without audio",
     }
