@@ -142,7 +142,8 @@ def _decode(path: Path) -> Finding:
 def _judged(track: Track, finding: Finding, minimum_seconds: float) -> Track:
     reason = finding.reason
     if finding.seconds is not None and finding.seconds < minimum_seconds:
-        reason = f"shorter than a segment: {finding.seconds:.6g} s < {minimum_seconds:.6g} s"
+        doubts = "".join(f"; {warning}" for warning in finding.warnings)  # it may have been cut short
+        reason = f"shorter than a segment: {finding.seconds:.6g} s < {minimum_seconds:.6g} s{doubts}"
     return replace(
         track,
         seconds=finding.seconds,

@@ -29,6 +29,10 @@ _NOT_KNOWN = 2**62
 """Frames: libsndfile's count where a header leaves it open is larger."""
 NO_MPEG_FRAMES = 7
 """libsndfile's code for "not a regular file", which is also what it says of an .mp3 without MPEG frames."""
+_MPEG_WORDS = {
+    "Unspecified internal error.": "the MPEG decoder does not pass it; repair the file or leave it out"
+}
+"""libsndfile's words for what libmpg123 refuses, and better ones."""
 _OPUS_RATE = 48_000
 """Hz, of the positions in Opus pages."""
 

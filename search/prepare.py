@@ -86,7 +86,7 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
     store = _store(tracks, front_end, cache, screen)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
-    _tell_excluded(tracks, screen)
+    tell_files(tracks, screen)
     if config.training.augment_at == "input":
         screen.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
     return _prepared(config, tracks, store, weights, screen)
@@ -243,8 +243,8 @@ def tell_genres(tracks: Corpus, screen: Teller) -> None:
         screen.say(f"warning: {doubt}")
 
 
-def _tell_excluded(tracks: Corpus, screen: Screen) -> None:
-    """Name the first few files that are left out, and count the rest; corpus.parquet names all."""
+def tell_files(tracks: Corpus, screen: Screen) -> None:
+    """Name the first few files that are left out, count the rest, which corpus.parquet names, and the doubtful."""
     for track in tracks.excluded[:NAMED]:
         screen.say(f"left out {track.track_id!r}: {track.excluded_reason}")
     if len(tracks.excluded) > NAMED:

@@ -190,6 +190,15 @@ def test_warnings_are_of_files_that_are_used_and_are_remembered(tmp_path: Path) 
     assert warned(audited(tmp_path / "music", tmp_path / "cache")) == warned(first)
 
 
+def test_a_file_that_is_too_short_since_it_was_cut_says_so(tmp_path: Path) -> None:
+    path = tone(tmp_path / "jazz/1.wav", 200)
+    path.write_bytes(path.read_bytes()[:RATE])
+    (reason,) = reasons(audited(tmp_path, minimum=0.9)).values()
+    assert reason == (
+        "shorter than a segment: 0.49725 s < 0.9 s; 0.50 s are heard, but its header says 1.00 s"
+    )
+
+
 def test_a_good_corpus_has_no_summary_of_warnings(tmp_path: Path) -> None:
     tone(tmp_path / "jazz/1.wav", 200)
     assert warned_summary(audited(tmp_path)) == ""

@@ -189,6 +189,16 @@ def test_a_run_begins_with_the_genres_and_the_missing_groups() -> None:
     assert screen.said[1].startswith("warning: every track is a group of its own")
 
 
+def test_a_run_counts_the_files_with_warnings_and_names_the_command_that_lists_them() -> None:
+    tracks = list(flat(jazz=3).tracks)
+    tracks[0] = replace(tracks[0], warnings=("clipped", "quiet"))
+    tracks[1] = replace(tracks[1], warnings=("clipped",), excluded_reason="shorter than a segment")
+    screen = Lines()
+    prepare.tell_files(Corpus(tuple(tracks)), screen)
+    assert screen.said[0].startswith(f"left out {tracks[1].track_id!r}")
+    assert screen.said[1:] == ["1 of 2 usable files have warnings; see them with: genre-search data check"]
+
+
 def test_the_genres_are_listed_before_anything_is_computed(
     tiny: Callable[..., SearchConfig], cache: Path
 ) -> None:
