@@ -209,7 +209,8 @@ def _av_file() -> ModuleType | None:
     """The decoder of the extra `av`, where that is installed."""
     try:
         return importlib.import_module("genre_core.av_file")
-    except ModuleNotFoundError as error:
-        if error.name != "av":
-            raise
-        return None
+    except ImportError as error:
+        if error.name == "av":
+            return None
+        said = f"PyAV is installed and cannot be loaded ({error}); install it again: {INSTALL_AV}"
+        raise BadAudio(Reason.UNREADABLE, said) from error

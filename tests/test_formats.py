@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -89,6 +90,18 @@ def test_without_pyav_the_format_and_the_extra_are_named(
         inspect(path)
     words = {"m4a": "M4A", "mp4": "MP4", "mov": "MP4", "aac": "AAC", "wma": "WMA", "webm": "WebM"}
     assert words.get(path.suffix[1:], "") in str(caught.value)
+
+
+def test_a_pyav_that_cannot_be_loaded_is_no_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encoded(tmp_path, "aac.m4a")
+    monkeypatch.setitem(sys.modules, "av", ModuleType("av"))
+    for name in [name for name in sys.modules if name.startswith("av.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "genre_core.av_file", raising=False)
+    with pytest.raises(BadAudio, match=r"^unreadable: PyAV is installed and cannot be loaded"):
+        inspect(path)
 
 
 def test_installing_pyav_is_noticed_although_the_audit_remembers(

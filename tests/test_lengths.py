@@ -1,10 +1,12 @@
 """All the sound in a file is heard, or a warning says how much of it was not and where."""
 
+import os
 import re
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +262,15 @@ def test_standard_error_has_what_others_write_and_not_the_decoder(tmp_path: Path
     path.write_bytes(data[:frame] + bytes(400) + data[frame + 400 :])
     done = subprocess.run([sys.executable, "-c", QUIET, path], capture_output=True, text=True, check=True)
     assert done.stderr.split("\n") == ["from elsewhere", "as well", "after it", ""]
+
+
+def test_standard_error_is_restored_when_many_decode_at_once(tmp_path: Path) -> None:
+    path = constant_rate(tmp_path)
+    before = os.fstat(2)
+    with ThreadPoolExecutor(8) as pool:
+        contents = set(pool.map(lambda _: inspect(path).content, range(24)))
+    assert len(contents) == 1
+    assert (os.fstat(2).st_dev, os.fstat(2).st_ino) == (before.st_dev, before.st_ino)
 
 
 def test_a_process_without_standard_error_decodes(tmp_path: Path) -> None:
