@@ -234,7 +234,7 @@ MISTAKES: list[tuple[dict[str, str], str]] = [
     ({"mirrors": "text"}, "--mirrors must list archives under gtzan, but .*text does not"),
     ({"mirrors": "odd"}, "--mirrors .*odd: an archive's md5 must be 32 hexadecimal digits"),
     ({"mirrors": "typo"}, "--mirrors .*typo: an archive has no sha512; see .*data_sets.yaml"),
-    ({"folder": "text"}, "text.* cannot be written: (Not a directory|File exists); mend that"),
+    ({"folder": "text"}, "DIR must be a folder, but got the file .*text; put it into one"),
 ]
 
 
