@@ -122,6 +122,9 @@ def run(
         str | None, typer.Option(metavar="GIB", help="Disk on a node for what its trials share; 0 for none.")
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Of the sampler and of every trial.")] = None,
+    repeat_seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Seeds to try each configuration of a finite space with.")
+    ] = None,
     storage: Storage = None,
     warm_start: Annotated[
         list[str] | None,
@@ -156,6 +159,7 @@ def run(
         "trials_per_gpu": trials_per_gpu,
         "feature_cache": feature_cache,
         "seed": seed,
+        "repeat_seeds": repeat_seeds,
     }
     overrides = dict(settings.parse_override(text) for text in set_ or []) | _given(values, texts)
     if warm_start:
@@ -180,6 +184,9 @@ def resume(
     ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as before.")
+    ] = None,
+    repeat_seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Seeds to try each configuration of a finite space with.")
     ] = None,
     storage: Storage = None,
     after_finish: Annotated[
@@ -209,7 +216,12 @@ def resume(
 
         fetch(storage, run.name, run)
     require_run(run)
-    values = {"trials": trials, "time_budget": time_budget, "workers": workers}
+    values = {
+        "trials": trials,
+        "time_budget": time_budget,
+        "workers": workers,
+        "repeat_seeds": repeat_seeds,
+    }
     texts = {"address": address, "storage": storage}
     loaded = settings.load(run / "config.yaml", _given(values, texts))
     title = f"Search {run.resolve().name} goes on: up to {loaded.trials} trials"

@@ -16,6 +16,7 @@ from genre_core.errors import InputError
 from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from genre_core.synthetic import SyntheticCorpus
+from search.grid import endless
 from search.space import Settings, Space, choices, ends
 
 NAMED_WEIGHTS = ("imagenet", "random")
@@ -126,6 +127,8 @@ class SearchConfig(Settings):
     """90s, 30m, 2h or 1.5d after which the search ends in order; in seconds."""
     seed: int = Field(default=0, ge=0)
     """Of the sampler, and of every trial: trials differ by their settings, not by their luck."""
+    repeat_seeds: int = Field(default=1, ge=1)
+    """Seeds, from `seed` on, with which each configuration of a finite space is tried, when all were with the last."""
     keep_models: int = Field(default=3, ge=0)
     """The best so many trials' models are kept."""
     address: Name | None = None
@@ -375,6 +378,11 @@ def _check_space(config: SearchConfig) -> None:
     if isinstance(config.weights, dict):
         for backbone in config.weights:
             block_names(backbone)
+    if config.repeat_seeds > 1 and (name := endless(config.space)):
+        raise InputError(
+            f"--repeat-seeds must be 1 where there is no end of configurations to try, but got {config.repeat_seeds} "
+            f"with a range for space.{name}; list its values, or give the range a step"
+        )
     sampled = [name for name in Space.model_fields if name != "backbone"]
     extremes = {name: ends(name, getattr(config.space, name)) for name in sampled}
     for backbone in config.backbones:

@@ -68,6 +68,11 @@ class Display:
         with Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True):
             yield
 
+    def expect(self, trials: int) -> None:
+        """Say that the search space has no more than so many trials, fewer than were asked for."""
+        self.say(f"the search space is finite: {trials} trials instead of {self._trials} are all there are")
+        self._trials = trials
+
     def take_up(self, rows: "Sequence[Row]") -> None:
         """Count the trials of a search that goes on, without a line for each."""
         running = sum(row["state"] == "RUNNING" for row in rows)

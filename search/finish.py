@@ -74,7 +74,7 @@ def finish(
         cache: where its spectrograms are.
         screen: where to tell what is done.
         top: the best so many configurations by validation F1; TOP where it is None.
-        seeds: so many seeds for each, from the search's own + 1 on; SEEDS where it is None.
+        seeds: so many seeds for each, from the search's last + 1 on; SEEDS where it is None.
         data: where the music is now, a folder or a manifest; None where it has not moved.
 
     Raises:
@@ -114,12 +114,15 @@ def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Sc
 
 
 def _best(folder: Path) -> list[FinalModel]:
-    """The search's configurations that have a score, as the leaderboard ranks them; one drawn twice is one."""
+    """The search's configurations that have a score, as the leaderboard ranks them; one tried twice is one.
+
+    Their seed is the last that the search tried any with.
+    """
     trials = leaderboard.select(read_trials(folder))
     best: dict[Recipe, FinalModel] = {}
     for row in trials[trials["val_f1"].notna()].to_dict("records"):
         settings = {field.name: row[field.name] for field in fields(Recipe)}
-        recipe = Recipe(**settings | {"epochs": row["max_epochs"]})
+        recipe = Recipe(**settings | {"epochs": row["max_epochs"], "seed": int(trials["seed"].max())})
         best.setdefault(recipe, FinalModel(trial=row["trial"], epochs=row["best_epoch"], recipe=recipe))
     return list(best.values())
 

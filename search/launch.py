@@ -35,6 +35,7 @@ from search.prepare import Prepared
 from search.pruning import StudyScheduler
 from search.rebuilding import rebuild
 from search.recording import Recorder, Row
+from search.repeats import goal, used_up, without_repeats
 from search.results import ResultsWriter, require_new, require_run, when_test_was_read
 from search.sampling import StudySearcher
 from search.scratch import scratch
@@ -60,6 +61,9 @@ class Screen(prepare.Screen, Protocol):
 
     def trial(self, row: Row) -> None:
         """A trial's row in the results has changed."""
+
+    def expect(self, trials: int) -> None:
+        """The search space has fewer configurations than trials were asked for: it comes to so many trials."""
 
     def take_up(self, rows: Sequence[Row]) -> None:
         """The search goes on from these rows."""
@@ -126,11 +130,12 @@ def resume(
         config = _identified(config, folder, screen)
         _restore_study(config, folder, screen)
         the_study = _open_study(config, folder)
-        if the_study.ended >= config.trials:
+        if the_study.ended >= (wanted := goal(config, the_study)):
             with copied(config, folder, screen, resumed=True):  # it may have died at its very end
                 _recorder(config, the_study, folder, screen).end(None)
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            screen.say(f"{folder} is at its end; to go on, give --trials more than {config.trials}")
+            more = f"to go on, give --trials more than {config.trials}"
+            screen.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
             return True
         config = _after_finish(config, folder, trials=the_study.ended, allowed=after_finish)
         told = tracking.callbacks(config.mlflow, folder.name)
@@ -192,6 +197,8 @@ def _search(
 ) -> bool:
     """From whatever the study says to the search's end, with those who want to be told of each trial."""
     recorder = _recorder(config, the_study, folder, screen)
+    if (wanted := goal(config, the_study)) < config.trials:
+        screen.expect(wanted)
     searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
     start_over(folder / "checkpoints", the_study.running)
     checkpoints = place.process(
@@ -213,13 +220,15 @@ def _search(
         cache=cache,
         shelf=place.process(ModelShelf, (folder / "models").absolute(), config.keep_models),
         checkpoints=checkpoints,
-        arrivals=place.process(Arrivals, min(place.workers, config.trials - the_study.ended)),
+        arrivals=place.process(Arrivals, min(place.workers, wanted - the_study.ended)),
     )
     budget = TimeBudget(config.time_budget)
     _tune(config, trainable, place, searcher, scheduler, told, budget)
-    interrupted = the_study.ended < config.trials and not budget.over
+    interrupted = the_study.ended < goal(config, the_study) and not budget.over
     _end(recorder, the_study, screen, interrupted=interrupted)
     if not interrupted:
+        if goal(config, the_study) <= the_study.ended < config.trials:
+            screen.say(used_up(config))
         ray.get(checkpoints.end.remote())
         if error := the_study.all_failed():
             raise SearchFailed(error)
@@ -339,7 +348,10 @@ def _open_study(config: SearchConfig, folder: Path) -> Study:
 
 
 def _sampler(config: SearchConfig, *, asked: int) -> BaseSampler:
-    return study.make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
+    sampler = study.make_sampler(
+        config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked
+    )
+    return without_repeats(sampler, config, asked=asked)
 
 
 def _pruner(config: SearchConfig) -> BasePruner:

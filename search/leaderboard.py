@@ -165,6 +165,7 @@ def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
     """The command that runs one trial again, to the same numbers on the same machine."""
     fixed = {f"space.{name}": row[name] for name in Space.model_fields}
     fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null", "warm_start": "[]"}
+    fixed["seed"] = row["seed"]
     settings = " ".join(f"--set {shlex.quote(f'{key}={_plain(value)}')}" for key, value in fixed.items())
     return f"genre-search run --config {shlex.quote(str(run / 'config.yaml'))} {settings}"
 

@@ -12,8 +12,9 @@ from genre_core.families import block_names
 from genre_core.recipe import Recipe
 from search.config import SearchConfig
 from search.messages import CUT_OFF, NUMBER, RECIPE
+from search.repeats import goal
 from search.space import DepthRange, FloatRange, IntRange
-from search.study import Study
+from search.study import REPEAT, Study
 
 
 class StudySearcher(Searcher):
@@ -44,7 +45,7 @@ class StudySearcher(Searcher):
             return None
         if cut_off := bool(self._again):
             trial = self._study.trial(self._again.popleft())
-        elif self._study.asked < self._config.trials:
+        elif self._study.asked < goal(self._config, self._study):
             trial = self._study.ask()
         else:
             return None if self._live else Searcher.FINISHED
@@ -80,7 +81,7 @@ def sample(trial: BaseTrial, config: SearchConfig) -> Recipe:
         weights=config.weights_of(backbone),
         frozen_blocks=draw_depth(trial, backbone, space.frozen_blocks),
         precision="float32" if config.precision == "auto" else config.precision,
-        seed=config.seed,
+        seed=config.seed + trial.user_attrs.get(REPEAT, 0),
         **config.training.model_dump(),
         **values,
     )
