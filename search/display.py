@@ -69,8 +69,8 @@ class Display:
             yield
 
     def expect(self, trials: int) -> None:
-        """Say that the search space has no more than so many trials, fewer than were asked for."""
-        self.say(f"the search space is finite: {trials} trials instead of {self._trials} are all there are")
+        """Say that the search space has room for so many trials only, fewer than were asked for."""
+        self.say(f"the search space has room for {trials} trials, fewer than the {self._trials} asked for")
         self._trials = trials
 
     def take_up(self, rows: "Sequence[Row]") -> None:

@@ -213,16 +213,17 @@ def _search(
         forget=lambda number: checkpoints.drop.remote(number),
         say=screen.say,
     )
+    shelf = place.process(ModelShelf, (folder / "models").absolute(), config.keep_models)
     trainable = _trainable(
         config,
         prepared,
         place,
         cache=cache,
-        shelf=place.process(ModelShelf, (folder / "models").absolute(), config.keep_models),
+        shelf=shelf,
         checkpoints=checkpoints,
         arrivals=place.process(Arrivals, min(place.workers, wanted - the_study.ended)),
     )
-    budget = TimeBudget(config.time_budget)
+    budget = TimeBudget(config.time_budget, ended=lambda: shelf.close.remote())
     _tune(config, trainable, place, searcher, scheduler, told, budget)
     interrupted = the_study.ended < goal(config, the_study) and not budget.over
     _end(recorder, the_study, screen, interrupted=interrupted)

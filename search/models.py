@@ -28,6 +28,7 @@ class ModelShelf:
         self._folder = folder
         self._keep = keep
         self._kept: dict[int, tuple[float, Path]] = {}
+        self._closed = False
         make_folder(folder)
         for left in folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
@@ -38,10 +39,16 @@ class ModelShelf:
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether this trial's model would be among the best with this validation F1."""
+        if self._closed:
+            return False
         better = sum(
             (kept, -number) > (f1, -trial) for number, (kept, _) in self._kept.items() if number != trial
         )
         return better < self._keep
+
+    def close(self) -> None:
+        """Take no more: the search has ended, and the driver would not hear of a later epoch's scores."""
+        self._closed = True
 
     def offer(
         self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]

@@ -13,9 +13,16 @@ class TimeBudget(Stopper):
     Ray's own reads the time of day, and does not say afterwards whether it or the user ended the search.
     """
 
-    def __init__(self, seconds: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: how long, None for no end, and what the time is, s."""
+    def __init__(
+        self,
+        seconds: float | None,
+        *,
+        ended: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args: how long, None for no end; who is called once when the time is over; and what the time is, s."""
         self._seconds = seconds
+        self._ended = ended
         self._clock = clock
         self._began: float | None = None
         self.over = False
@@ -28,5 +35,10 @@ class TimeBudget(Stopper):
         """Whether the time is over."""
         now = self._clock()
         self._began = now if self._began is None else self._began
-        self.over = self._seconds is not None and now - self._began >= self._seconds
+        if not self.over and self._is_over(now - self._began):
+            self.over = True
+            self._ended()
         return self.over
+
+    def _is_over(self, passed: float) -> bool:
+        return self._seconds is not None and passed >= self._seconds

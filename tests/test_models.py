@@ -49,6 +49,18 @@ def test_a_worse_model_is_not_wanted(keep: int, tmp_path: Path) -> None:
     assert len(_kept(tmp_path)) == keep
 
 
+def test_when_the_search_is_over_no_later_model_takes_the_place_of_one_whose_scores_are_known(
+    tmp_path: Path,
+) -> None:
+    shelf = ModelShelf(tmp_path, keep=2)
+    shelf.offer(0, 0.5, TENSORS, _card(1))
+    assert shelf.wants(0, 0.6)
+    shelf.close()
+    assert not shelf.wants(0, 0.6)
+    shelf.offer(0, 0.6, TENSORS, _card(2))
+    assert _kept(tmp_path) == ["trial-00000-epoch-001"]
+
+
 @given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=12), keep=st.integers(0, 4))
 def test_what_is_kept_are_the_best_scores(
     scores: list[float], keep: int, tmp_path_factory: pytest.TempPathFactory

@@ -166,9 +166,10 @@ def test_a_warm_start_leaves_out_what_never_scored(run: Path, tmp_path: Path) ->
 
 
 def test_the_time_is_over_when_the_budget_is_spent_and_never_without_one() -> None:
-    now = iter([100.0, 100.0 + 7.9, 100.0 + 8.0])
-    budget = TimeBudget(8.0, clock=lambda: next(now))
-    assert [(budget.stop_all(), budget.over) for _ in range(3)] == [(False, False)] * 2 + [(True, True)]
+    now, called = iter([100.0, 100.0 + 7.9, 100.0 + 8.0, 100.0 + 8.1]), []
+    budget = TimeBudget(8.0, ended=lambda: called.append(1), clock=lambda: next(now))
+    asked = [(budget.stop_all(), budget.over, len(called)) for _ in range(4)]
+    assert asked == [(False, False, 0)] * 2 + [(True, True, 1)] * 2
     endless = TimeBudget(None, clock=iter([0.0, 1e12]).__next__)
     assert [endless.stop_all() for _ in range(2)] == [False] * 2
 
@@ -182,9 +183,8 @@ def test_a_search_with_only_such_trials_ends_in_order_and_its_model_is_used(
     class WithEpochs(TimeBudget):
         """Over when two epochs are on record, however fast the machine is."""
 
-        def stop_all(self) -> bool:
-            self.over = len(read_epochs(folder)) >= 2
-            return self.over
+        def _is_over(self, passed: float) -> bool:
+            return len(read_epochs(folder)) >= 2
 
     monkeypatch.setattr(launch, "TimeBudget", WithEpochs)
     config = tiny(time_budget="1s", pruner="none", training__epochs=500, training__patience=500, trials=4)
