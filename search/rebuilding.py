@@ -18,7 +18,7 @@ from search.journals import JOURNAL, Row, recorded
 from search.results import epochs_file, read_epochs_file
 from search.sampling import sample
 from search.space import Space
-from search.study import BEST_EPOCH, ERROR, STOPPED, WARM_START, best_epoch
+from search.study import BEST_EPOCH, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
 
 
 def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
@@ -63,7 +63,7 @@ def _trial(run: Path, config: SearchConfig, row: Row) -> FrozenTrial:
             datetime_complete=_local(row["finished"] or row["started"]) if state.is_finished() else None,
             params=drawn.params,
             distributions=drawn.distributions,
-            user_attrs=_attributes(state, scores, row),
+            user_attrs=_attributes(state, scores, row) | _repeat(config, row),
             system_attrs={},
             intermediate_values=scores,
         )
@@ -103,6 +103,12 @@ def _attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dic
     if state == TrialState.PRUNED and row["stopped"]:
         return {STOPPED: row["stopped"]}
     return {BEST_EPOCH: best_epoch(scores)} if state == TrialState.COMPLETE and scores else {}
+
+
+def _repeat(config: SearchConfig, row: Row) -> dict[str, Any]:
+    """How many seeds the trial's configuration was tried with before."""
+    repeat = int(row["seed"] or config.seed) - config.seed
+    return {REPEAT: repeat} if repeat > 0 else {}
 
 
 def _local(moment: datetime) -> datetime:

@@ -37,6 +37,9 @@ class Quiet:
     def trial(self, row: Any) -> None:
         """Nothing is shown."""
 
+    def expect(self, trials: int) -> None:
+        """Nothing is shown."""
+
     def take_up(self, rows: Any) -> None:
         """Nothing is shown."""
 

@@ -19,7 +19,8 @@ from search.config import SearchConfig, load, to_yaml
 from search.display import Display
 from search.finish import _best
 from search.grid import endless, grid
-from search.recording import new_row
+from search.rebuilding import rebuild
+from search.recording import Recorder, new_row
 from search.repeats import goal, without_repeats
 from search.results import ResultsWriter, read_trials
 from search.sampling import StudySearcher, sample
@@ -280,6 +281,23 @@ def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_
     assert {model.recipe.seed for model in best} == {1}
     row = leaderboard.select(read_trials(tmp_path)).iloc[0]
     assert "seed=1" in leaderboard.repeat_command(tmp_path, row)
+
+
+def test_a_study_that_is_rebuilt_from_its_tables_knows_the_seeds(tmp_path: Path) -> None:
+    config, size = _space("one list", repeat_seeds=2, seed=3)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    study, writer = _study(tmp_path, config), ResultsWriter(tmp_path)
+    recorder = Recorder(study, writer, name="s", show=lambda row: None)
+    for number in range(size + 1):
+        recorder.begin(number, sample(study.ask(), config))
+        study.fail(number, "diverged")
+        recorder.changed(number)
+    writer.flush()
+    (tmp_path / "study.journal").unlink()
+    assert rebuild(tmp_path, config, name="s") == size + 1
+    again = _study(tmp_path, config, asked=size + 1)
+    assert [sample(trial, config).seed for trial in again.trials] == [3] * size + [4]
+    assert goal(config, again) == 2 * size
 
 
 @pytest.mark.usefixtures("small_ray")
