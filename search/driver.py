@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from genre_core.errors import InputError
 from genre_core.whole_file import whole_file
 
-_LOCK, _HOLDER = ".driver", ".driver.json"
+LOCK, _HOLDER = ".driver", ".driver.json"
 """The lock, which stays in the folder for good, and who holds it, which is written after it was taken."""
 _CLOCK_STEP_SECONDS = 1.0
 """psutil derives a process's start from the clock, which may be adjusted meanwhile."""
@@ -48,7 +48,7 @@ def driving(run: Path) -> Iterator[None]:
     Raises:
         InputError: another process drives it.
     """
-    lock = FileLock(run / _LOCK, timeout=0)
+    lock = FileLock(run / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -78,7 +78,7 @@ def _ourselves(run: Path) -> _Holder:
         pid=pid,
         started=psutil.Process(pid).create_time(),
         host=os.uname().nodename,
-        lock=(run / _LOCK).stat().st_ino,
+        lock=(run / LOCK).stat().st_ino,
     )
 
 
@@ -86,6 +86,6 @@ def _holder(run: Path) -> _Holder | None:
     """Who took this folder's lock last and has not given it back."""
     try:
         holder = _Holder(**json.loads((run / _HOLDER).read_text(encoding="utf-8")))
-        return holder if holder.lock == (run / _LOCK).stat().st_ino else None
+        return holder if holder.lock == (run / LOCK).stat().st_ino else None
     except (FileNotFoundError, ValueError, TypeError):  # never driven, or copied by halves
         return None

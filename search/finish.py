@@ -136,6 +136,7 @@ def _read_test_part(
     screen: Screen,
 ) -> None:
     """Train what is missing; when all models are on disk, have them predict the test part, and write that down."""
+    launch.require_room(config)
     store = prepare.store_again(config, tracks, cache=cache, screen=screen)
 
     def segments(*parts: str) -> SegmentArrays:

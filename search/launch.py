@@ -25,7 +25,7 @@ from genre_core.whole_file import make_folder, whole_file
 from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf, start_over
 from search.config import SearchConfig, to_yaml
-from search.driver import driving
+from search.driver import LOCK, driving
 from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
 from search.journals import JOURNAL, make_own, own_study
 from search.mending import mend
@@ -40,7 +40,7 @@ from search.results import ResultsWriter, require_new, require_run, when_test_wa
 from search.sampling import StudySearcher
 from search.scratch import scratch
 from search.start import Arrivals
-from search.storage import Mirror
+from search.storage import Mirror, require_usable
 from search.study import Study
 from search.time_budget import TimeBudget
 from search.trial import GenreTrial, WorkingSet
@@ -75,6 +75,9 @@ class Screen(prepare.Screen, Protocol):
 def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
     """Run a whole search into a new folder; on return every result is on disk.
 
+    What is cheap is checked first: the settings, the data's path, the cluster and the storage, before weights are
+    downloaded and audio is decoded. A start that is refused leaves no folder.
+
     Returns:
         Whether it came to its own end: all trials, or the time budget, but not an interruption.
 
@@ -83,21 +86,24 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         SearchFailed: no trial came to anything.
     """
     require_new(folder)
-    _sampler(config, asked=0), _pruner(config)  # mistakes are told before anything is spent
-    told = tracking.callbacks(config.mlflow, folder.name)
-    earlier = warm_start.read_earlier(config)
-    prepared = prepare.prepare(config, cache=cache, screen=screen)
-    warm_start.require_same_data(config, earlier, prepared.corpus)
-    with screen.searching(), placed(config, _bytes(prepared)) as place:
-        if config.precision == "auto":
-            config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
-        make_folder(folder)
-        with driving(folder):
+    with _new_folder(folder):
+        _sampler(config, asked=0), _pruner(config)
+        earlier = warm_start.read_earlier(config)
+        found = prepare.listed(config)
+        require_room(config)
+        if config.storage is not None:
+            require_usable(config.storage, folder.name)
+        told = tracking.callbacks(config.mlflow, folder.name)
+        prepared = prepare.prepare(config, found, cache=cache, screen=screen)
+        warm_start.require_same_data(config, earlier, prepared.corpus)
+        with screen.searching(), placed(config, _bytes(prepared)) as place, driving(folder):
+            if config.precision == "auto":
+                config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
             require_new(folder)
-            write_corpus(prepared.corpus, folder / "corpus.parquet")
             config = config.model_copy(update={"provenance": new_identity(folder).provenance})
-            _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=False):
+                write_corpus(prepared.corpus, folder / "corpus.parquet")
+                _write_config(config, prepared, folder)
                 the_study = _open_study(config, folder)
                 _teach(the_study, config, earlier, prepared, screen)
                 return _search(config, prepared, the_study, folder, cache, screen, place, told)
@@ -360,18 +366,48 @@ def _pruner(config: SearchConfig) -> BasePruner:
 
 
 @contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """The folder of a new run; it and its parents are removed again where the start fails before its settings exist."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise InputError(
+            f"--runs must be where a folder can be made, but {folder} cannot: {error.strerror}; name another place"
+        ) from error
+    try:
+        yield
+    except BaseException:
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+        for path in made:
+            if not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+def require_room(config: SearchConfig) -> None:
+    """Raise InputError, soon, where trials could not run as the settings ask."""
+    cluster.require_room(config.address, _needs(config))
+
+
+def _needs(config: SearchConfig) -> cluster.Needs:
+    return cluster.Needs(
+        cpus_per_trial=config.cpus_per_trial,
+        trials_per_gpu=config.trials_per_gpu,
+        workers=config.workers,
+        growing=config.address is not None,
+    )
+
+
+@contextmanager
 def placed(config: SearchConfig, data_bytes: int) -> Iterator[Place]:
     """A cluster with room for trials and for so much data, for as long as the context lasts."""
     with (
         scratch() as temporary,
         cluster.connected(config.address, data_bytes=data_bytes, folder=temporary),
     ):
-        workers, gpus = cluster.room(
-            cpus_per_trial=config.cpus_per_trial,
-            trials_per_gpu=config.trials_per_gpu,
-            workers=config.workers,
-            growing=config.address is not None,
-        )
+        workers, gpus = cluster.room(_needs(config))
         place = Place(workers=workers, gpus=gpus, scratch=temporary)
         try:
             yield place

@@ -22,7 +22,7 @@ from genre_core.splits import require_genres, split_corpus
 from genre_core.starting_points import weights_identity
 from genre_core.weights import check_weights
 from search import genre_list
-from search.config import BUILTIN, SearchConfig
+from search.config import BUILTIN, NAMED_WEIGHTS, SearchConfig
 
 NAMED = 10
 """Bad files that are named on the screen."""
@@ -58,14 +58,33 @@ class Prepared:
     """Backbone -> what tells its weights from others."""
 
 
-def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
+def listed(config: SearchConfig) -> Corpus | None:
+    """The user's music as it is listed, before any file is opened; None for the built-in corpus.
+
+    Raises:
+        InputError: the data's path or what is cut out of each track is not what a search can use.
+    """
+    _segment_frames(config, mel.front_end(config.front_end, level=config.level))
+    if config.data == BUILTIN:
+        return None
+    found = corpus.read_corpus(Path(config.data))
+    require_genres(found)
+    return found
+
+
+def prepare(config: SearchConfig, found: Corpus | None = None, *, cache: Path, screen: Screen) -> Prepared:
     """Make ready all that trials share; what is in the cache already is found again.
+
+    Args:
+        config: the search's.
+        found: what `listed` gave; None reads the music.
+        cache: for spectrograms, audits and the built-in corpus.
+        screen: where to report.
 
     Raises:
         InputError: the data, the split or the weights are not what a search can use.
     """
     front_end = mel.front_end(config.front_end, level=config.level)
-    _segment_frames(config, front_end)
     split = partial(
         split_corpus,
         validation=config.split.validation,
@@ -74,10 +93,10 @@ def prepare(config: SearchConfig, *, cache: Path, screen: Screen) -> Prepared:
         draw_validation=config.split.draw_validation,
     )
     weights = _weights(config, screen)
-    found = corpus.read_corpus(_source(config, cache, screen))
+    if found is None:
+        found = corpus.read_corpus(_source(config, cache, screen))
     for note in found.notes:
         screen.say(note)
-    require_genres(found)
     with screen.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.max_bad_share)
@@ -201,7 +220,8 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
 
 def _weights(config: SearchConfig, screen: Screen) -> dict[str, str]:
     """Fetch and check every backbone's weights; what tells them from others."""
-    for backbone in config.backbones:
+    # a file's typo is found before other networks' weights are downloaded
+    for backbone in sorted(config.backbones, key=lambda name: config.weights_of(name) in NAMED_WEIGHTS):
         weights = config.weights_of(backbone)
         checked = check_weights(backbone, weights)
         if checked.changes:

@@ -5,40 +5,44 @@ trials are shorter than a worker's start, that happens again and again, and the 
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
 
 LONGEST_WAIT_SECONDS = 30.0
-"""After which a trial begins without the workers that are not there: a cluster may be slow to give them."""
+"""After which trials begin without the workers that have not come: a cluster may be slow to give them."""
 _POLL_SECONDS = 0.05
 
 
 class Arrivals:
     """Counts workers that are up; lives in a process of its own."""
 
-    def __init__(self, expected: int) -> None:
-        """Args: how many workers are to come."""
+    def __init__(self, expected: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args: how many workers are to come, and a clock in seconds."""
         self._expected = 0 if _is_replacement() else expected
+        self._clock = clock
         self._here: set[str] = set()
+        self._until: float | None = None
 
     def arrive(self, worker: str) -> None:
         """The worker of this id is up."""
         self._here.add(worker)
 
     def complete(self) -> bool:
-        """Whether all are."""
-        return len(self._here) >= self._expected
+        """Whether nobody need wait: all are up, or the first to ask has waited long enough, once for all."""
+        if self._until is None:
+            self._until = self._clock() + LONGEST_WAIT_SECONDS
+        return len(self._here) >= self._expected or self._clock() >= self._until
 
 
 def wait_for_all(arrivals: Any) -> None:
-    """Return when all workers are up, or after `LONGEST_WAIT_SECONDS`.
+    """Return when all workers are up, or `LONGEST_WAIT_SECONDS` after the first one asked.
 
     Args:
         arrivals: the handle of the `Arrivals` process.
     """
-    until = time.monotonic() + LONGEST_WAIT_SECONDS
-    while time.monotonic() < until and not ray.get(arrivals.complete.remote()):
+    while not ray.get(arrivals.complete.remote()):
         time.sleep(_POLL_SECONDS)
 
 

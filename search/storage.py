@@ -81,11 +81,8 @@ class Mirror:
         self._copied: dict[str, tuple[int, int]] = {}
         self._failing = False
         self._place, there = _ask(address, lambda: _checked(_Place(address, run.name)))
-        if not resumed and _CONFIG in there:
-            raise InputError(
-                f"--name must be a new one, but --storage {self._shown} holds a search {run.name} already; "
-                "choose another, or bring that one back and resume it"
-            )
+        if not resumed:
+            _require_new(there, address, run.name)
         if resumed and _CONFIG in there and self._run_id_there() not in (None, run_id):
             raise InputError(
                 f"--storage must hold no other run of this name, but {self._shown} holds another {run.name}; "
@@ -251,6 +248,41 @@ class _Place:
     def delete_folder(self, name: str) -> None:
         """Delete a folder, or what pyarrow lets stand for it in an object store."""
         self._system.delete_dir(f"{self._base}/{name}")
+
+    def exists(self) -> bool:
+        """Whether the folder itself exists; object stores have none to leave behind."""
+        info = self._system.get_file_info(self._base)
+        return self._system.type_name in _OBJECT_STORES or info.type != pyarrow.fs.FileType.NotFound
+
+    def delete_whole(self) -> None:
+        """Delete the folder itself."""
+        self._system.delete_dir(self._base)
+
+
+def require_usable(address: str, name: str) -> None:
+    """Check, before anything is spent, that the copy of a new search can be kept there; nothing of the check stays.
+
+    Raises:
+        InputError: see Mirror.
+    """
+
+    def probe() -> set[str]:
+        place = _Place(address, name)
+        existed = place.exists()
+        _, there = _checked(place)
+        if not existed:
+            place.delete_whole()
+        return there
+
+    _require_new(_ask(address, probe), address, name)
+
+
+def _require_new(there: set[str], address: str, name: str) -> None:
+    if _CONFIG in there:
+        raise InputError(
+            f"--name must be a new one, but --storage {_masked(address)} holds a search {name} already; "
+            "choose another, or bring that one back and resume it"
+        )
 
 
 def fetch(address: str, name: str, folder: Path) -> None:

@@ -5,18 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import optuna
 import psutil
 import pytest
+import ray
 import soundfile
 from conftest import Command
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
 from tiny import TINY
 
+from genre_core.errors import InputError
+from search import launch, prepare
+from search.config import SearchConfig
+from search.display import Display
 from search.results import read_epochs, read_trials
 
 
@@ -89,6 +98,64 @@ def test_an_address_where_nothing_answers_is_refused_at_once(
     assert f"`auto` or the HOST:PORT of a running Ray cluster, but got {address}: " in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+REFUSED_AT_ONCE = [
+    ({"data": "/nowhere"}, "/nowhere is neither"),
+    ({"segment_seconds": 0.01}, "segment_seconds must"),
+    ({"sampler": "tea"}, "tea"),
+    ({"warm_start": ["/nowhere"]}, "/nowhere"),
+    ({"address": "127.0.0.1:9"}, "--address must be .* got 127.0.0.1:9"),
+    ({"cpus_per_trial": 10_000}, "--cpus-per-trial must be at most .* got 10000"),
+    ({"trials_per_gpu": 7, "cpus_per_trial": 10_000}, "--(trials-per-gpu|cpus-per-trial) must be"),
+    ({"storage": "nowhere://bucket"}, "--storage must be .* got nowhere://bucket"),
+    ({"storage": "file:///dev/null/x"}, "--storage must be .* got file:///dev/null/x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), REFUSED_AT_ONCE, ids=lambda case: "-".join(case) if isinstance(case, dict) else ""
+)
+def test_what_is_cheap_is_checked_before_anything_is_spent_and_leaves_no_folder(
+    changes: dict[str, Any],
+    words: str,
+    tiny: Callable[..., SearchConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spent(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("weights were fetched or audio was decoded")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for costly in ("check_weights", "audit"):
+        monkeypatch.setattr(prepare, costly, spent)
+    folder = tmp_path / "runs" / "refused"
+    with pytest.raises(InputError, match=words):
+        launch.run(
+            tiny(**changes), folder=folder, cache=tmp_path / "cache", screen=Display(Console(file=StringIO()))
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_storage_that_can_be_used_is_left_as_it_was_by_a_start_that_is_refused_later(
+    tiny: Callable[..., SearchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    (tmp_path / "copy").mkdir()
+    config = tiny(weights=str(tmp_path / "nowhere.pth"), storage=(tmp_path / "copy").as_uri())
+    screen = Display(Console(file=StringIO()))
+    with pytest.raises(InputError, match=r"nowhere\.pth"):
+        launch.run(config, folder=tmp_path / "runs" / "refused", cache=tmp_path / "cache", screen=screen)
+    assert [path.name for path in tmp_path.rglob("*")] == ["copy"]
+
+
+def test_a_folder_that_was_there_stays(tiny: Callable[..., SearchConfig], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    screen = Display(Console(file=StringIO()))
+    with pytest.raises(InputError, match="neither"):
+        launch.run(tiny(data="/nowhere"), folder=tmp_path / "mine", cache=tmp_path / "cache", screen=screen)
+    assert (tmp_path / "mine" / "notes.txt").exists()
 
 
 def test_a_reader_that_goes_away_is_no_error(genre_search: Command, tmp_path: Path) -> None:

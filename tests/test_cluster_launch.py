@@ -87,7 +87,9 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     weights = tmp_path / "weights" / "resnet18.pth"
     weights.parent.mkdir()
     torch.save(torchvision.models.resnet18().state_dict(), weights)
-    (laptop.home / "music" / "tiny.yaml").write_text(to_yaml(tiny(trials=3, workers=2, weights=str(weights))))
+    (laptop.home / "music" / "tiny.yaml").write_text(
+        to_yaml(tiny(trials=3, workers=2, trials_per_gpu=0, weights=str(weights)))
+    )
     for worker in ("one", "two"):
         assert lan[worker].run(f"mount -t tmpfs none {weights.parent}").returncode == 0
 
@@ -153,7 +155,7 @@ def test_workers_come_when_trials_ask_for_them_and_none_is_there_before(
     (head.home / "ray_bootstrap_config.yaml").write_text(
         yaml.safe_dump(yaml.safe_load(DEFAULTS.read_text()) | cluster | renamed | GROWING)
     )
-    (head.home / "tiny.yaml").write_text(to_yaml(tiny(trials=3, workers=2)))
+    (head.home / "tiny.yaml").write_text(to_yaml(tiny(trials=3, workers=2, trials_per_gpu=0)))
     fake = (
         f"RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_enable_autoscaler_v2=1 "
         f"RAY_CLOUD_INSTANCE_ID={FAKE_HEAD} RAY_OVERRIDE_NODE_ID_FOR_TESTING={FAKE_HEAD}"
