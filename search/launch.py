@@ -90,9 +90,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         _sampler(config, asked=0), _pruner(config)
         earlier = warm_start.read_earlier(config)
         found = prepare.listed(config)
-        require_room(config)
-        if config.storage is not None:
-            require_usable(config.storage, folder.name)
+        _require_reachable(config, folder, resumed=False)
         told = tracking.callbacks(config.mlflow, folder.name)
         prepared = prepare.prepare(config, found, cache=cache, screen=screen)
         warm_start.require_same_data(config, earlier, prepared.corpus)
@@ -144,6 +142,7 @@ def resume(
             screen.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
             return True
         config = _after_finish(config, folder, trials=the_study.ended, allowed=after_finish)
+        _require_reachable(config, folder, resumed=True)
         told = tracking.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
@@ -389,6 +388,13 @@ def _new_folder(folder: Path) -> Iterator[None]:
 def require_room(config: SearchConfig) -> None:
     """Raise InputError, soon, where trials could not run as the settings ask."""
     cluster.require_room(config.address, _needs(config))
+
+
+def _require_reachable(config: SearchConfig, folder: Path, *, resumed: bool) -> None:
+    """Raise InputError, soon, where the cluster or the storage would refuse the search later."""
+    require_room(config)
+    if config.storage is not None:
+        require_usable(config.storage, folder.name, resumed=resumed)
 
 
 def _needs(config: SearchConfig) -> cluster.Needs:

@@ -259,8 +259,13 @@ class _Place:
         self._system.delete_dir(self._base)
 
 
-def require_usable(address: str, name: str) -> None:
-    """Check, before anything is spent, that the copy of a new search can be kept there; nothing of the check stays.
+def require_usable(address: str, name: str, *, resumed: bool) -> None:
+    """Check, before anything is spent, that the copy of a search can be kept there; nothing of the check stays.
+
+    Args:
+        address: see Mirror.
+        name: of the run.
+        resumed: whether a copy that is there already is this run's.
 
     Raises:
         InputError: see Mirror.
@@ -274,7 +279,9 @@ def require_usable(address: str, name: str) -> None:
             place.delete_whole()
         return there
 
-    _require_new(_ask(address, probe), address, name)
+    there = _ask(address, probe)
+    if not resumed:
+        _require_new(there, address, name)
 
 
 def _require_new(there: set[str], address: str, name: str) -> None:

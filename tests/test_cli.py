@@ -190,12 +190,14 @@ def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
         "--trials",
         "5000",
     ]
+    temporary = tmp_path / ("long" * 20)  # longer than what Ray's sockets leave of a path
+    temporary.mkdir()
     process = subprocess.Popen(
         [*command, "--runs", str(tmp_path), "--name", "cut", *settings],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"GENRE_SEARCH_CACHE": str(cache)},
+        env=os.environ | {"GENRE_SEARCH_CACHE": str(cache), "TMPDIR": str(temporary)},
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -213,6 +215,7 @@ def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive
+    assert not list(temporary.iterdir())
     trials = read_trials(tmp_path / "cut")
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED", "RUNNING"}, "what was running is to be gone on with"
     assert "genre-search resume " in said
