@@ -165,9 +165,8 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
         forget=lambda number: None,
         say=print,
     )
-    launch._tune(
-        config, tune.with_parameters(Nothing, epochs=epochs), place, searcher, scheduler, [], TimeBudget(None)
-    )
+    trainable = tune.with_parameters(Nothing, epochs=epochs)
+    launch._tune(config, trainable, place, searcher, scheduler, [], TimeBudget(None), print)
     rows = []
     for mark in MARKS:
         if mark > len(ended):

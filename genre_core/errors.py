@@ -5,4 +5,9 @@ class InputError(Exception):
     """A mistake in what the user gave: a setting, a path, a file, a data set. Its text is one line."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
+        super().__init__(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks; spaces within a line stay, for a name may have two."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -14,10 +14,11 @@ from typer.exceptions import TyperException
 from genre_core.errors import InputError
 from genre_core.families import BLOCKS
 from search import cli_data, cli_model
+from search.commands import command
 from search.terminal import (
     FAILED,
-    INTERRUPTED,
     USER_MISTAKE,
+    App,
     Cache,
     MovedData,
     RunFolder,
@@ -25,7 +26,10 @@ from search.terminal import (
     complain,
     console,
     disk_full,
+    echo,
+    interruptible,
     show,
+    use_plain_characters,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ class _Commands(TyperGroup):
         return sorted(self.commands, key=_IN_ORDER_OF_USE.index)
 
 
-app = typer.Typer(
+app = App(
     cls=_Commands,
     help="""Finds the best way to fine-tune an ImageNet CNN on mel spectrograms for music genre classification.
 
@@ -64,7 +68,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cluster_app = typer.Typer(help="Look at a cluster file before it is launched.", no_args_is_help=True)
+cluster_app = App(help="Look at a cluster file before it is launched.", no_args_is_help=True)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(cli_model.app)
@@ -161,7 +165,7 @@ def run(
         "seed": seed,
         "repeat_seeds": repeat_seeds,
     }
-    overrides = dict(settings.parse_override(text) for text in set_ or []) | _given(values, texts)
+    overrides = _overrides(set_ or []) | _given(values, texts)
     if warm_start:
         overrides["warm_start"] = warm_start
     folder = runs / (name or _default_name(config))
@@ -273,11 +277,11 @@ def results(
     trials = comparison.read_together(runs)
     selected = leaderboard.select(trials, state=state, backbone=backbone, sort=sort)
     if csv:
-        typer.echo(selected.to_csv(index=False), nl=False)
+        echo(selected.to_csv(index=False), nl=False)
         return
     for name in comparison.names(runs) if costs else []:
         if several:
-            typer.echo(name)
+            echo(name)
         show(leaderboard.costs(selected[selected["study"] == name]))
     if costs:
         return
@@ -322,10 +326,10 @@ def check_cluster(
     from search.cluster_file import check as problems_in
 
     for problem in (problems := problems_in(file)):
-        typer.echo(problem)
+        echo(problem)
     if problems:
         raise typer.Exit(FAILED)
-    typer.echo(f"{file}: no problem")
+    echo(f"{file}: no problem")
 
 
 @app.command()
@@ -335,16 +339,17 @@ def version() -> None:
 
     from search.versions import versions
 
-    typer.echo(f"python {sys.version.split()[0]}")
+    echo(f"python {sys.version.split()[0]}")
     for package, installed in versions().items():
-        typer.echo(f"{package} {installed}")
+        echo(f"{package} {installed}")
     for gpu in range(torch.cuda.device_count()):
-        typer.echo(f"cuda:{gpu} {torch.cuda.get_device_name(gpu)}")
-    typer.echo(f"cpu, {torch.get_num_threads()} threads")
+        echo(f"cuda:{gpu} {torch.cuda.get_device_name(gpu)}")
+    echo(f"cpu, {torch.get_num_threads()} threads")
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    use_plain_characters()
     try:
         code = app(standalone_mode=False)
     except InputError as error:
@@ -364,33 +369,66 @@ def main() -> None:
 def _drive(
     how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None, **options: Any
 ) -> None:
-    """`run` or `resume` a search with these options of its own, and show what it came to."""
-    from search import launch, leaderboard
+    """`run` or `resume` a search with options of its own, and show what it came to; an interrupt says what is next."""
+
+    def what_next() -> str:
+        if (folder / "config.yaml").exists():
+            return f"go on with it: {command('resume', folder)}"
+        return "nothing was started, and nothing is left of it"
+
+    with interruptible(what_next):
+        complete = _driven(how, title, config, folder, cache, **options)
+        _show_result(folder, complete=complete)
+        if not complete:
+            raise KeyboardInterrupt
+
+
+def _driven(
+    how: str, title: str, config: "SearchConfig", folder: Path, cache: Path | None, **options: Any
+) -> bool:
+    """Whether the search came to its end."""
+    from search import launch
     from search.checkpoints import is_full
     from search.display import Display
-    from search.results import read_trials
 
     display = Display(console(), trials=config.trials, time_budget=config.time_budget)
     display.say(title)
     drive = {"run": launch.run, "resume": launch.resume}[how]
     try:
         places = {"folder": folder.absolute(), "cache": cache_folder(cache)}
-        complete = drive(config, screen=display, **places, **options)
+        return drive(config, screen=display, **places, **options)
     except launch.SearchFailed as error:
         raise typer.Exit(complain(f"every trial failed; the first because: {error}", FAILED)) from error
     except OSError as error:
         if not (is_full(error) and (folder / "config.yaml").exists()):
             raise
-        raise disk_full(f"genre-search resume {folder}") from error
+        raise disk_full(command("resume", folder)) from error
+
+
+def _show_result(folder: Path, *, complete: bool) -> None:
+    from search import leaderboard
+    from search.results import read_trials
+
     trials = read_trials(folder)
     show(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
     if not complete:
-        typer.echo(f"interrupted; go on with it: genre-search resume {folder}")
-        raise typer.Exit(INTERRUPTED)
+        return
     if trials["val_f1"].notna().any():
-        typer.echo(f"genre-search best {folder}    genre-search report {folder}")
+        echo(f"{command('best', folder)}    {command('report', folder)}")
     else:
-        typer.echo(f"no epoch was finished; give it more time: genre-search resume {folder} --time-budget 2h")
+        echo(f"no epoch was finished; give it more time: {command('resume', folder)} --time-budget 2h")
+
+
+def _overrides(texts: list[str]) -> dict[str, Any]:
+    """What `--set` sets, each setting once."""
+    from search.config import parse_override
+
+    given: dict[str, Any] = {}
+    for key, value in map(parse_override, texts):
+        if key in given:
+            raise InputError(f"--set must set {key} once, but got {given[key]!r} and {value!r}; keep one")
+        given[key] = value
+    return given
 
 
 def _given(values: dict[str, str | None], texts: dict[str, str | None]) -> dict[str, Any]:
@@ -408,6 +446,6 @@ def _default_name(config: Path | None) -> str:
 def _explain(message: str) -> int:
     """Of the command line's parser: the help, where nothing was asked, or a mistake."""
     if message.startswith("Usage:"):
-        typer.echo(message)
+        echo(message)
         return 0
     return complain(message, USER_MISTAKE)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.terminal import FAILED, INTERRUPTED, Cache, cache_folder, console, show
+from search.commands import command
+from search.terminal import FAILED, INTERRUPTED, App, Cache, cache_folder, console, echo, show
 
 if TYPE_CHECKING:
     from genre_core.corpus import Corpus
     from search.config import Split
 
-app = typer.Typer(help="Look at a corpus, make one, or get a published one.", no_args_is_help=True)
+app = App(help="Look at a corpus, make one, or get a published one.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -50,7 +51,7 @@ def check(
     minimum = settings.segment_seconds if segment_seconds is None else segment_seconds
     found = read_corpus(source)
     for note in found.notes:
-        typer.echo(note)
+        echo(note)
     with Display(console()).progress("Checking audio files") as report:
         corpus = audit(found, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
     _show_bad_files(corpus)
@@ -59,11 +60,11 @@ def check(
         show(genre_list.table(parted))
     doubts = genre_list.suspicions(corpus)
     for doubt in doubts:
-        typer.echo(f"warning: {doubt}")
+        echo(f"warning: {doubt}")
     if refusal:
-        typer.echo(f"run would refuse this: {refusal}")
+        echo(f"run would refuse this: {refusal}")
     warnings = len(doubts) + len(warned(corpus))
-    typer.echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
+    echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
     if corpus.excluded or refusal:
         raise typer.Exit(FAILED)
 
@@ -73,16 +74,14 @@ def _show_bad_files(corpus: "Corpus") -> None:
     from genre_core.audit import copies_across, warned
 
     for track in corpus.excluded:
-        typer.echo(f"{track.track_id!r}: {track.excluded_reason}")
+        echo(f"{track.track_id!r}: {track.excluded_reason}")
     for track, warning in warned(corpus):
-        typer.echo(f"{track.track_id!r}: warning: {warning}")
+        echo(f"{track.track_id!r}: warning: {warning}")
     across = copies_across(corpus)
     for original, copy in across:
-        typer.echo(
-            f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}"
-        )
+        echo(f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}")
     if across:
-        typer.echo(
+        echo(
             f"{len(across)} exact copies cross the split: left out here and by run, a leak wherever they are not"
         )
 
@@ -153,16 +152,16 @@ def get(
     try:
         tracks, notes = data_sets.get(name, folder, split=split, mirrors=mirrors, progress=display.progress)
     except KeyboardInterrupt as interrupt:
-        typer.echo("interrupted; the same command goes on from here")
+        echo("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from interrupt
     for note in notes:
-        typer.echo(note)
+        echo(note)
     sides = Counter(track.split for track in tracks)
     config = "gtzan" if name == "gtzan" else "fma_small"
-    typer.echo(
+    echo(
         f"{name}: {len(tracks)} tracks in {len({track.genre for track in tracks})} genres, "
-        f"{', '.join(f'{sides[side]} {side}' for side in SPLITS)}; next: genre-search data check {folder}    "
-        f"genre-search run --config configs/{config}.yaml --data {folder}"
+        f"{', '.join(f'{sides[side]} {side}' for side in SPLITS)}; next: {command('data', 'check', folder)}    "
+        f"{command('run', '--config', f'configs/{config}.yaml', '--data', folder)}"
     )
 
 
@@ -194,4 +193,4 @@ def make(
     )
     with Display(console()).progress("Generating music") as report:
         manifest = synthetic.write(spec, folder, report)
-    typer.echo(f"{manifest.parent}; search it with: genre-search run --data {manifest.parent}")
+    echo(f"{manifest.parent}; search it with: {command('run', '--data', manifest.parent)}")

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from search.commands import command
 from search.terminal import (
     FAILED,
-    INTERRUPTED,
+    App,
     Cache,
     MovedData,
     RunFolder,
@@ -16,10 +17,12 @@ from search.terminal import (
     complain,
     console,
     disk_full,
+    echo,
+    interruptible,
     show,
 )
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -55,6 +58,21 @@ def finish(
     from search.results import require_run
 
     require_run(run)
+    with interruptible(lambda: f"go on with it: {command('finish', run)}"):
+        _finish(
+            run,
+            top=top,
+            seeds=seeds,
+            data=data,
+            cache=cache_folder(cache),
+            given={"address": address, "workers": workers},
+        )
+    echo(f"{command('report', run)}    {command('export', run)}")
+
+
+def _finish(
+    run: Path, *, top: int | None, seeds: int | None, data: Path | None, cache: Path, given: dict[str, Any]
+) -> None:
     from safetensors import SafetensorError
 
     from search.checkpoints import is_full
@@ -64,22 +82,24 @@ def finish(
     from search.finish import finish as finish_run
     from search.verdict import verdict
 
-    given = {"address": address, "workers": workers}
     config = load(run / "config.yaml", {key: value for key, value in given.items() if value is not None})
-    places: dict[str, Any] = {"folder": run.absolute(), "cache": cache_folder(cache)}
     try:
-        finish_run(config, screen=Display(console()), top=top, seeds=seeds, data=data, **places)
+        finish_run(
+            config,
+            screen=Display(console()),
+            top=top,
+            seeds=seeds,
+            data=data,
+            folder=run.absolute(),
+            cache=cache,
+        )
     except FinishFailed as error:
         raise typer.Exit(complain(error, FAILED)) from error
-    except KeyboardInterrupt as error:
-        typer.echo(f"interrupted; go on with it: genre-search finish {run}")
-        raise typer.Exit(INTERRUPTED) from error
     except (OSError, SafetensorError) as error:
         if not is_full(error):
             raise
-        raise disk_full(f"genre-search finish {run}") from error
+        raise disk_full(command("finish", run)) from error
     show(*verdict(run))
-    typer.echo(f"genre-search report {run}    genre-search export {run}")
 
 
 @app.command()
@@ -104,7 +124,7 @@ def report(
 
     page = out or run / "report.html"
     write_report(run, page, cache=cache_folder(cache), data=data)
-    typer.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
+    echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
 
 
 @app.command()
@@ -132,10 +152,10 @@ def export(
 
     place = folder or run / "export"
     exported = export_run(run, place, trial=trial, onnx=onnx)
-    typer.echo(f"{place}: {exported.model}")
+    echo(f"{place}: {exported.model}")
     if exported.difference is not None:
-        typer.echo(f"model.onnx: probabilities differ from PyTorch's by {exported.difference:.1e} at most")
-    typer.echo(f"genre-search predict {place} FILE...")
+        echo(f"model.onnx: probabilities differ from PyTorch's by {exported.difference:.1e} at most")
+    echo(f"{command('predict', place)} FILE...")
 
 
 @app.command()
@@ -169,10 +189,10 @@ def predict(
 
     loaded, failed = Model.load(model_folder(model)), False
     if not json_lines:
-        typer.echo(titles(loaded.genres))
+        echo(titles(loaded.genres))
     for path, found in heard(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time):
         failed |= isinstance(found, BadAudio)
         rows = as_rows(loaded.genres, path, found, loaded.segment_seconds)
-        typer.echo(as_json(path, found) if json_lines else rows)
+        echo(as_json(path, found) if json_lines else rows)
     if failed:
         raise typer.Exit(FAILED)

@@ -19,6 +19,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import AuthenticationError, RayError, RpcError
 
 from genre_core.errors import InputError
+from search.interruption import termination_as_interrupt
 from search.scratch import socket_folder
 
 OBJECT_STORE_BYTES = 2 * 1024**3
@@ -256,22 +257,6 @@ def _standard_error_muted() -> Iterator[None]:
 def _signals_kept() -> Iterator[None]:
     """Take SIGTERM's handler back from ray.init, which puts its own there."""
     earlier = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@contextmanager
-def termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does for as long as the context lasts."""
-
-    def interrupt(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for what a script starts with &
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
-    earlier = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

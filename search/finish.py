@@ -23,6 +23,7 @@ from genre_core.model_folder import WEIGHTS, is_whole, read_card
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays
 from search import final_trial, launch, leaderboard, prepare
+from search.commands import command
 from search.config import SearchConfig
 from search.driver import driving
 from search.final_trial import TRAINED_ON, FinalModel
@@ -102,7 +103,7 @@ def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Sc
         )
     if not (best := _best(folder)):
         raise InputError(
-            f"RUN must have a trial with a score, but {folder} has none; see genre-search results {folder}"
+            f"RUN must have a trial with a score, but {folder} has none; see {command('results', folder)}"
         )
     if len(best) < top:
         screen.say(f"--top {top} is more than there are; configurations with a score, all taken: {len(best)}")

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from search.checkpoints import CheckpointShelf, start_over
 from search.config import SearchConfig, to_yaml
 from search.driver import LOCK, driving
 from search.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
+from search.interruption import announce_interrupts, interrupt_handler_kept
 from search.journals import JOURNAL, make_own, own_study
 from search.mending import mend
 from search.models import ModelShelf
@@ -229,7 +230,7 @@ def _search(
         arrivals=place.process(Arrivals, min(place.workers, wanted - the_study.ended)),
     )
     budget = TimeBudget(config.time_budget, ended=lambda: shelf.close.remote())
-    _tune(config, trainable, place, searcher, scheduler, told, budget)
+    _tune(config, trainable, place, searcher, scheduler, told, budget, screen.say)
     interrupted = the_study.ended < goal(config, the_study) and not budget.over
     _end(recorder, the_study, screen, interrupted=interrupted)
     if not interrupted:
@@ -512,6 +513,18 @@ def weights_files(config: SearchConfig, place: Place) -> Any:
     return place.process(WeightsFiles) if config.weights_are_files else None
 
 
+class _AnnouncesInterrupts(tune.Callback):
+    """Has Ctrl-C announced, which Tune has taken for itself when it sets callbacks up."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Args: where to announce it."""
+        self._say = say
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """The search begins."""
+        announce_interrupts(self._say)
+
+
 def _tune(
     config: SearchConfig,
     trainable: type[tune.Trainable],
@@ -520,24 +533,26 @@ def _tune(
     scheduler: StudyScheduler,
     callbacks: list[tune.Callback],
     budget: TimeBudget,
+    say: Callable[[str], None],
 ) -> None:
     """Ray Tune's loop: from the first trial to the last, the end of the time, or Ctrl-C."""
     try:
-        tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks to be restored by
-            trainable,
-            name="tune",
-            resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
-            search_alg=searcher,
-            scheduler=scheduler,
-            callbacks=callbacks,
-            num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
-            stop=budget,
-            reuse_actors=True,
-            storage_path=str(place.scratch / "tune"),
-            trial_dirname_creator=lambda trial: trial.trial_id,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
+        with interrupt_handler_kept():
+            tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks to be restored by
+                trainable,
+                name="tune",
+                resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
+                search_alg=searcher,
+                scheduler=scheduler,
+                callbacks=[*callbacks, _AnnouncesInterrupts(say)],
+                num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
+                stop=budget,
+                reuse_actors=True,
+                storage_path=str(place.scratch / "tune"),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
     except TuneError as error:
         if isinstance(error.__context__, OSError):  # of ours, such as a full disk; Tune keeps its text only
             raise error.__context__ from error

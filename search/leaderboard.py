@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genre_core.errors import InputError
+from search.commands import command
 from search.display import STATE_STYLE, STATE_WORD, duration, score
 from search.driver import is_driven
 from search.results import RUNNING, read_epochs, read_finish, read_test_look, read_trials
@@ -89,7 +90,7 @@ def undriven(run: Path, trials: pd.DataFrame) -> list[Text]:
     if not running or is_driven(run):
         return []
     said = "1 trial is" if running == 1 else f"{running} trials are"
-    text = f"{said} RUNNING, but no process here drives {run}; go on with: genre-search resume {run}"
+    text = f"{said} RUNNING, but no process here drives {run}; go on with: {command('resume', run)}"
     return [Text(text, style="yellow")]
 
 
@@ -131,7 +132,7 @@ def winner(run: Path) -> list[Any]:
     scored = scored[scored["val_f1"].notna()]
     if scored.empty:
         raise InputError(
-            f"RUN must have a trial with a score, but {run} has none yet; see genre-search results {run}"
+            f"RUN must have a trial with a score, but {run} has none yet; see {command('results', run)}"
         )
     row = scored.iloc[0]
     epochs = read_epochs(run)
@@ -167,7 +168,7 @@ def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
     fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null", "warm_start": "[]"}
     fixed["seed"] = row["seed"]
     settings = " ".join(f"--set {shlex.quote(f'{key}={_plain(value)}')}" for key, value in fixed.items())
-    return f"genre-search run --config {shlex.quote(str(run / 'config.yaml'))} {settings}"
+    return f"{command('run', '--config', run / 'config.yaml')} {settings}"
 
 
 def _plain(value: Any) -> str:

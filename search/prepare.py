@@ -22,6 +22,7 @@ from genre_core.splits import require_genres, split_corpus
 from genre_core.starting_points import weights_identity
 from genre_core.weights import check_weights
 from search import genre_list
+from search.commands import command
 from search.config import BUILTIN, NAMED_WEIGHTS, SearchConfig
 
 NAMED = 10
@@ -99,7 +100,7 @@ def prepare(config: SearchConfig, found: Corpus | None = None, *, cache: Path, s
         screen.say(note)
     with screen.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
-    _refuse_bad_share(tracks, config.max_bad_share)
+    _refuse_bad_share(tracks, config.data, config.max_bad_share)
     tell_genres(tracks, screen)
     tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
     store = _store(tracks, front_end, cache, screen)
@@ -246,13 +247,13 @@ def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
     return folder
 
 
-def _refuse_bad_share(tracks: Corpus, limit: float) -> None:
+def _refuse_bad_share(tracks: Corpus, source: str, limit: float) -> None:
     bad = sum(count for kind, count in reason_counts(tracks).items() if kind != corpus.HIDDEN)
     share = bad / len(tracks.tracks)
     if share > limit:
         raise InputError(
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
-            f"{excluded_summary(tracks)}; see them with: genre-search data check"
+            f"{excluded_summary(tracks)}; see them with: {command('data', 'check', Path(source))}"
         )
 
 

@@ -21,6 +21,7 @@ from genre_core.relocation import relocated_by_name
 from genre_core.whole_file import whole_file
 from search import charts, config, leaderboard
 from search.charts import Figure
+from search.commands import command
 from search.config import SearchConfig
 from search.display import STATE_WORD, duration
 from search.driver import is_driven
@@ -74,6 +75,10 @@ class Facts:
     """At the test part; None before `finish`."""
     extension: str | None
     """What to know of a search that was extended after `finish`."""
+
+    def command(self, name: str) -> str:
+        """A command to give next for this run."""
+        return command(name, self.run)
 
     @property
     def backbones(self) -> list[str]:

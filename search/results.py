@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from genre_core.errors import InputError
 from genre_core.metrics import SCORES
 from genre_core.whole_file import make_folder, whole_file
+from search.commands import command
 
 SCHEMA_VERSION = "4"
 RUNNING = "RUNNING"
@@ -358,8 +359,9 @@ def _damage_explained(run: Path, way_out: str = "mend them with: genre-search re
         yield
     except pa.ArrowInvalid as error:
         what = str(error).splitlines()[0]
+        way_out = way_out.replace("genre-search resume RUN", command("resume", run))
         raise InputError(
-            f"the tables of {run} must be whole, but one is damaged: {what}; {way_out.replace('RUN', str(run))}"
+            f"the tables of {run} must be whole, but one is damaged: {what}; {way_out}"
         ) from error
 
 
@@ -385,7 +387,7 @@ def require_new(run: Path) -> None:
     if (run / "config.yaml").exists():
         raise InputError(
             f"--name must be a new one, but {run} holds a search already; "
-            f"choose another, or go on with that one: genre-search resume {run}"
+            f"choose another, or go on with that one: {command('resume', run)}"
         )
     if left := [name for name in ("study.journal", "results") if (run / name).exists()]:
         raise InputError(

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import shlex
 import shutil
 import threading
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import yaml
 
 from genre_core.errors import InputError
 from genre_core.whole_file import PARTIAL, whole_folder
+from search.commands import command
 from search.identity import RUN_ID
 
 INTERVAL_SECONDS = 30.0
@@ -144,7 +144,7 @@ class Mirror:
 
     @property
     def _way_out(self) -> str:
-        return f"when it works again, copy them with: genre-search resume {shlex.quote(str(self._run))}"
+        return f"when it works again, copy them with: {command('resume', self._run)}"
 
     def _sync(self) -> None:
         before = _names(self._run)

@@ -1,16 +1,31 @@
 """What commands share: their common arguments, exit codes, and how they print."""
 
+import codecs
+import io
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
+from typer.models import CommandFunctionType
+
+from genre_core.errors import InputError, one_line
+from search.interruption import termination_as_interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USER_MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes."""
+
+_PLAIN_CHARACTERS = "genre_search_plain"
+_SIMILAR = {"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "±": "+-", "·": "-"}
+_SIMILAR |= {"…": "...", "→": "->", "█": "#"} | dict.fromkeys("▁▂▃▄▅▆▇", ".")
+"""What is written where an encoding lacks a character; others become Python's escapes."""
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search, runs/NAME.")]
 MovedData = Annotated[
@@ -34,6 +49,52 @@ def cache_folder(given: Path | None) -> Path:
     return given or user_cache_path("genre-search")
 
 
+class App(typer.Typer):
+    """Commands that refuse an option given twice, of which the parser would silently take the last."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """See typer.Typer."""
+        return super().command(name, cls=cls or _Command, **options)
+
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as ever, after the names of options have been counted."""
+        if args and not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for option, times in Counter(given).items():
+                if isinstance(option, TyperOption) and times > 1 and not (option.multiple or option.is_flag):
+                    raise InputError(
+                        f"{option.opts[-1]} must be given once, but is given {times} times; keep the one that is meant"
+                    )
+        return super().parse_args(ctx, args)
+
+
+def use_plain_characters() -> None:
+    """Where the screen or file that is written to cannot show a character, something similar is written."""
+    codecs.register_error(_PLAIN_CHARACTERS, _in_plain_characters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=_PLAIN_CHARACTERS)
+    if (
+        isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.errors == "backslashreplace"
+    ):  # Python's own choice
+        sys.stderr.reconfigure(errors=_PLAIN_CHARACTERS)
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    similar = (_SIMILAR.get(one) or _escape(one) for one in error.object[error.start : error.end])
+    return "".join(similar), error.end
+
+
+def _escape(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode()
+
+
 def console() -> "Console":
     """The screen, or the file or pipe in its place."""
     from rich.console import Console
@@ -48,6 +109,22 @@ def show(*parts: Any) -> None:
         console().print(part, soft_wrap=True)
 
 
+def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text in the encoding that was asked for: by itself typer takes ASCII for a mistake and writes UTF-8."""
+    typer.echo(text, file=sys.stderr if err else sys.stdout, nl=nl)
+
+
+@contextmanager
+def interruptible(what_next: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM, at any time, ends the command with what to do next."""
+    try:
+        with termination_as_interrupt():
+            yield
+    except KeyboardInterrupt as error:
+        echo(f"interrupted; {what_next()}")
+        raise typer.Exit(INTERRUPTED) from error
+
+
 def disk_full(go_on: str) -> typer.Exit:
     """The end of a command on a full disk: one line that names the command to go on with."""
     return typer.Exit(complain(f"the disk is full; make room, then go on with: {go_on}", USER_MISTAKE))
@@ -55,5 +132,5 @@ def disk_full(go_on: str) -> typer.Exit:
 
 def complain(error: object, code: int) -> int:
     """An error as one line on standard error; gives back the exit code."""
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    echo(f"error: {one_line(str(error))}", err=True)
     return code

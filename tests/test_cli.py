@@ -1,5 +1,6 @@
 """The command line: mistakes are one line and exit code 2, Ctrl-C keeps what there is."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,8 +25,10 @@ from tiny import TINY
 
 from genre_core.errors import InputError
 from search import launch, prepare
+from search.commands import command
 from search.config import SearchConfig
 from search.display import Display
+from search.interruption import STOPPING
 from search.results import read_epochs, read_trials
 
 
@@ -173,37 +176,68 @@ def _children(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-@pytest.mark.parametrize(
-    "signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
-def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
-    signal_number: signal.Signals, music: Path, cache: Path, tmp_path: Path
-) -> None:
-    settings = [
-        f"--set={key}={value}" for key, value in TINY.items() if key not in ("trials", "space.learning_rate")
-    ]
-    command = [
-        str(Path(sys.executable).parent / "genre-search"),
-        "run",
-        "--data",
-        str(music),
-        "--trials",
-        "5000",
-    ]
-    temporary = tmp_path / ("long" * 20)  # longer than what Ray's sockets leave of a path
-    temporary.mkdir()
-    process = subprocess.Popen(
-        [*command, "--runs", str(tmp_path), "--name", "cut", *settings],
+def _started(music: Path, cache: Path, folder: Path, temporary: Path) -> "subprocess.Popen[str]":
+    """A search of very many trials into this folder."""
+    settings = TINY | {"trials": 5000, "space.learning_rate": 0.01}
+    return subprocess.Popen(
+        [
+            *(Path(sys.executable).parent / "genre-search", "run", "--data", music),
+            *("--runs", folder.parent, "--name", folder.name),
+            *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"GENRE_SEARCH_CACHE": str(cache), "TMPDIR": str(temporary)},
         start_new_session=True,
     )
+
+
+def _until(process: "subprocess.Popen[str]", word: str) -> None:
+    """Read what the process says until a line has the word."""
     assert process.stdout is not None
-    for line in process.stdout:
-        if "COMPLETE" in line:
-            break
+    assert any(word in line for line in process.stdout)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_says_that_nothing_was_started(
+    signal_number: signal.Signals, music: Path, cache: Path, tmp_path: Path
+) -> None:
+    process = _started(music, cache, tmp_path / "runs" / "cut", tmp_path)
+    _until(process, "Search cut")
+    process.send_signal(signal_number)
+    said, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors) == (130, "")
+    assert "nothing was started" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_second_interrupt_ends_at_once_and_says_how_to_go_on(
+    music: Path, cache: Path, tmp_path: Path
+) -> None:
+    process = _started(music, cache, tmp_path / "cut", tmp_path)
+    _until(process, "COMPLETE")
+    process.send_signal(signal.SIGINT)
+    _until(process, STOPPING)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert command("resume", tmp_path / "cut") in said
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
+    signal_number: signal.Signals, music: Path, cache: Path, tmp_path: Path
+) -> None:
+    temporary = tmp_path / ("long" * 20)  # longer than what Ray's sockets leave of a path
+    temporary.mkdir()
+    process = _started(music, cache, tmp_path / "cut", temporary)
+    _until(process, "COMPLETE")
     started = _children(process)
     assert started
     time.sleep(0.5)  # into the next trial; any moment will do
@@ -218,7 +252,8 @@ def test_an_interrupted_search_keeps_its_results_and_leaves_no_process(
     assert not list(temporary.iterdir())
     trials = read_trials(tmp_path / "cut")
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED", "RUNNING"}, "what was running is to be gone on with"
-    assert "genre-search resume " in said
+    assert STOPPING in said
+    assert command("resume", tmp_path / "cut") in said
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "cut" / "study.journal")))
     study = optuna.load_study(study_name="cut", storage=storage)
     assert [trial.state.name for trial in study.trials] == trials["state"].tolist()

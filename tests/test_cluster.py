@@ -1,6 +1,5 @@
 """The Ray to run on: how many trials it has room for, and that it can be told to stop."""
 
-import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,15 +171,3 @@ def test_workers_that_do_not_come_are_waited_for_once() -> None:
     assert arrivals.complete()
     arrivals.arrive("in the place of one that died")
     assert arrivals.complete()
-
-
-@pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.default_int_handler])
-def test_a_polite_kill_interrupts_also_where_a_shell_has_had_interrupts_ignored(interrupt: Any) -> None:
-    terminated = signal.getsignal(signal.SIGTERM)
-    earlier = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt), cluster.termination_as_interrupt():
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGINT, earlier)
-    assert signal.getsignal(signal.SIGTERM) == terminated
