@@ -12,7 +12,7 @@ from corpora import corpus_of, flat
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from genre_core.corpus import SPLITS, Corpus
+from genre_core.corpus import SPLITS, Corpus, read_corpus
 from genre_core.errors import InputError
 from genre_core.splits import split_corpus
 from genre_core.styles import GENRES
@@ -208,6 +208,21 @@ def test_the_genres_are_listed_before_anything_is_computed(
     assert listed[0].count(" 6/3") == 10
     assert screen.said.index(listed[0]) < screen.said.index("Computing spectrograms")
     assert any("fewer than 10 tracks" in line for line in screen.said)
+
+
+def test_a_run_draws_validation_where_its_setting_says_so(
+    tiny: Callable[..., SearchConfig], music: Path, tmp_path: Path, cache: Path
+) -> None:
+    tracks = read_corpus(music).tracks
+    held = {max(track.group for track in tracks if track.genre == genre) for genre in GENRES}
+    rows = [f"{t.path},{t.genre},{t.group},{'test' if t.group in held else 'train'}" for t in tracks]
+    (tmp_path / "m.csv").write_text("\n".join(["path,genre,group,split", *rows]))
+    data = str(tmp_path / "m.csv")
+    with pytest.raises(InputError, match=r"split\.draw_validation=true"):
+        prepare.prepare(tiny(data=data), cache=cache, screen=Lines())
+    ready = prepare.prepare(tiny(data=data, split__draw_validation=True), cache=cache, screen=Lines())
+    assert [len(ready.corpus.part(part)) for part in SPLITS] == [20, 20, 20]
+    assert {track.group for track in ready.corpus.part("test")} == held
 
 
 def test_one_genre_is_refused_before_a_file_is_decoded(
