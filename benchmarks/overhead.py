@@ -161,6 +161,7 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
         recorder,
         retries=0,
         epoch_limit=3600.0,
+        workers=2,
         go_on=searcher.go_on,
         forget=lambda number: None,
         say=print,

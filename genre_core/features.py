@@ -27,6 +27,8 @@ MEMORY_SHARE = 0.5
 TRIALS_SERVED = 2
 """Trials that a set of features is taken to serve when its worth is judged: this one and one that comes later."""
 
+HEADER_BYTES = 128
+"""Of a features file, before its rows."""
 GPU_SHARE = 0.4
 """Most of a GPU's free memory that one set of features may take."""
 
@@ -76,12 +78,16 @@ class Features:
         return self._network.from_rows(rows)
 
     def _kept(self) -> Tensor | None:
-        """Rows of all segments at the cut; None where keeping them does not pay."""
+        """Rows of all segments at the cut; None where keeping them does not pay, or the cache cannot be used."""
         names = self._names()
-        with self._cache.making(f"pass-{names[0]}"):  # all cuts of one network: one pass serves them
-            rows = self._find(names[-1])
-            if rows is None and self._compute(names):
+        try:
+            with self._cache.making(f"pass-{names[0]}"):  # all cuts of one network: one pass serves them
                 rows = self._find(names[-1])
+                if rows is None and self._compute(names):
+                    rows = self._find(names[-1])
+        except OSError as error:  # such as a full disk: nothing is shared then
+            self._cache.unusable(error)
+            return None
         return None if rows is None else _resident(rows, self._network.device)
 
     def _names(self) -> list[str]:
@@ -115,10 +121,7 @@ class Features:
         measured = [self._measure(chunk, start) for chunk in islice(chunks, 2)]
         second = measured[-1]
         with ExitStack() as stack:
-            files = {
-                cut: stack.enter_context(self._new_file(names[cut - 1], second[cut]))
-                for cut in self._worth_keeping(names, start, second)
-            }
+            files = self._new_files(names, start, second, stack)
             if not files:
                 return False
             for cut, file in files.items():
@@ -152,33 +155,39 @@ class Features:
             costs[cut] = _Passed(compute=seconds, copy=_now(device) - began, rows=array)
         return costs
 
-    def _worth_keeping(self, names: list[str], start: int, costs: "dict[int, _Passed]") -> list[int]:
-        """The cuts to keep: the one that is wanted, then those on the way while there is room to spare."""
+    def _new_files(
+        self, names: list[str], start: int, costs: "dict[int, _Passed]", stack: ExitStack
+    ) -> dict[int, BinaryIO]:
+        """A file for each cut to keep: the one that is wanted, then those on the way while there is room to spare."""
         wanted = len(names)
         memory = MEMORY_SHARE * psutil.virtual_memory().available
-        chosen: list[int] = []
-        total = 0
+        files: dict[int, BinaryIO] = {}
         for cut in range(wanted, start, -1):
             size = len(self._segments) * costs[cut].rows[0].nbytes
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
             worth = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
-            worth = worth and total + size <= memory and self._find(names[cut - 1]) is None
-            room = self._cache.make_room if cut == wanted else self._cache.has_room
-            if worth and room(total + size):
-                chosen.append(cut)
-                total += size
-            elif cut == wanted:
+            if worth and size <= memory and self._find(names[cut - 1]) is None:
+                new = self._new_file(names[cut - 1], costs[cut], drop=cut == wanted)
+                if (file := stack.enter_context(new)) is not None:
+                    files[cut] = file
+                    memory -= size
+            if wanted not in files:
                 break
-        return chosen
+        return files
 
     @contextmanager
-    def _new_file(self, name: str, cost: "_Passed") -> Iterator[BinaryIO]:
-        """A file in the cache, to be filled with all segments' rows in order."""
+    def _new_file(self, name: str, cost: "_Passed", *, drop: bool) -> Iterator[BinaryIO | None]:
+        """A file in the cache, to be filled with all segments' rows in order; None where it has no room for it."""
         shape = (len(self._segments), *cost.rows.shape[1:])
         header = {"descr": cost.rows.dtype.str, "fortran_order": False, "shape": shape}
-        with self._cache.new(name) as partial, partial.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            yield file
+        size = HEADER_BYTES + len(self._segments) * cost.rows[0].nbytes
+        with self._cache.new(name, size, drop=drop) as partial:
+            if partial is None:
+                yield None
+                return
+            with partial.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                yield file
 
 
 @dataclass(frozen=True, kw_only=True)

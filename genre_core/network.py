@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genre_core.backbones import Blocks, StateDict
 from genre_core.node_cache import NodeCache
 from genre_core.starting_points import blocks_without_weights, starting_point
+from genre_core.weights import Weights
 
 CHUNK = {"cpu": 16, "cuda": 256}
 """Segments that go through the frozen blocks at a time, by device: as few as keep it busy."""
@@ -161,7 +162,7 @@ class Network(nn.Module):
 def build(
     backbone: str,
     *,
-    weights: str,
+    weights: Weights,
     n_genres: int,
     frozen_blocks: int,
     image: ToImage,
@@ -174,7 +175,7 @@ def build(
 
     Args:
         backbone: a name in `families.BLOCKS`.
-        weights: `imagenet`, `random`, or the path of a state dict.
+        weights: `imagenet`, `random`, the path of a file, or a file's content.
         n_genres: outputs of the new head.
         frozen_blocks: leading blocks to freeze.
         image: the front of the network, with the training segments' statistics.

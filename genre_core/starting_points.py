@@ -9,16 +9,18 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from genre_core.backbones import Blocks, StateDict, blocks_and_head, torchvision_model
 from genre_core.node_cache import NodeCache
-from genre_core.weights import load_weights
+from genre_core.weights import Weights, imagenet_file, load_weights
 
 FORMAT_VERSION = 1
 """Changes when the tensors of a starting point would: it is part of the name that one is found by."""
+HEADER_BYTES = 64 * 1024
+"""More than a file takes before its tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class StartingPoint:
     """Block -> hash of its tensors."""
 
 
-def starting_point(backbone: str, *, weights: str, seed: int, node_cache: NodeCache) -> StartingPoint:
+def starting_point(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> StartingPoint:
     """The backbone with these weights; layers that they lack are random from the seed.
 
     Raises:
@@ -41,16 +43,39 @@ def starting_point(backbone: str, *, weights: str, seed: int, node_cache: NodeCa
         return _make(backbone, weights, seed)
     key = [FORMAT_VERSION, torch.__version__, backbone, weights_identity(backbone, weights), seed]
     name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
-    with node_cache.making(name):
-        if path := node_cache.find(name):
-            with safe_open(path, framework="pt") as file:
-                state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # no mapping
-                return StartingPoint(state=state, digests=file.metadata())
-        made = _make(backbone, weights, seed)
-        if node_cache.make_room(sum(tensor.nbytes for tensor in made.state.values())):
-            with node_cache.new(name) as partial:
+    try:
+        with node_cache.making(name):
+            if found := _found(node_cache.find(name)):
+                return found
+            made = _make(backbone, weights, seed)
+            _keep(made, name, node_cache)
+            return made
+    except OSError as error:  # such as a full disk: nothing is shared then
+        node_cache.unusable(error)
+        return _make(backbone, weights, seed)
+
+
+def _found(path: Path | None) -> StartingPoint | None:
+    """What a file of the cache holds; None where it is damaged, or has been dropped in this moment."""
+    if path is None:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # no mapping
+            return StartingPoint(state=state, digests=file.metadata())
+    except (FileNotFoundError, SafetensorError):  # cut short when the power failed
+        return None
+
+
+def _keep(made: StartingPoint, name: str, node_cache: NodeCache) -> None:
+    """Store a starting point for others, if the cache can have it."""
+    size = HEADER_BYTES + sum(tensor.nbytes for tensor in made.state.values())
+    try:
+        with node_cache.new(name, size) as partial:
+            if partial is not None:
                 save_file(dict(made.state), partial, metadata=dict(made.digests))
-        return made
+    except (OSError, SafetensorError) as error:  # the latter carries the system's error as text
+        node_cache.unusable(error)
 
 
 def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:
@@ -68,7 +93,7 @@ def _pickled_blocks(backbone: str) -> tuple[bytes, int]:
     return pickle.dumps(blocks), head.in_features
 
 
-def _make(backbone: str, weights: str, seed: int) -> StartingPoint:
+def _make(backbone: str, weights: Weights, seed: int) -> StartingPoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision_model(backbone)
@@ -87,15 +112,14 @@ def _digest(state: StateDict) -> str:
     return hashed.hexdigest()
 
 
-def weights_identity(backbone: str, weights: str) -> str:
+def weights_identity(backbone: str, weights: Weights) -> str:
     """What tells weights from others: a file's content, or the name under which torchvision publishes them."""
+    if isinstance(weights, bytes):
+        return hashlib.sha256(weights).hexdigest()
     if weights == "random":
         return weights
     if weights == "imagenet":
-        import torchvision  # see torchvision_model
-
-        url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
-        return url.rpartition("/")[2]  # it holds the beginning of the file's hash
+        return imagenet_file(backbone).name  # it holds the beginning of the file's hash
     path = Path(weights)
     if not path.is_file():
         return weights  # the reader of weights says what is wrong with it

@@ -133,6 +133,13 @@ def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) ->
     return {layer for layer in map(_layer, expected) if model.get_submodule(layer) in inside}
 
 
+def weights_path(backbone: str, weights: str) -> Path | None:
+    """Where a backbone's weights are on this machine, if they are; None where they are random."""
+    if weights == "random":
+        return None
+    return imagenet_file(backbone) if weights == "imagenet" else Path(weights)
+
+
 def imagenet_file(backbone: str) -> Path:
     """Where torchvision keeps a backbone's ImageNet weights on this machine, if it has them."""
     import torchvision  # see torchvision_model

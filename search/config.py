@@ -171,11 +171,6 @@ class SearchConfig(Settings):
         return self.weights.get(backbone, "imagenet")
 
     @property
-    def weights_are_files(self) -> bool:
-        """Whether any backbone's weights are at a path."""
-        return any(self.weights_of(backbone) not in NAMED_WEIGHTS for backbone in self.backbones)
-
-    @property
     def backbones(self) -> tuple[str, ...]:
         """All backbones that may be drawn."""
         return choices(self.space.backbone)

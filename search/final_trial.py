@@ -17,6 +17,7 @@ from genre_core.node_cache import NodeCache
 from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, level_statistics
 from genre_core.training import Diverged, track_logits
+from search.node_folder import node_folder
 from search.trial import (
     WorkingSet,
     cut_and_prepared,
@@ -24,7 +25,6 @@ from search.trial import (
     gpu_memory,
     kind_of,
     model_card,
-    node_folder,
     on_host,
 )
 
@@ -62,7 +62,7 @@ def train(model: FinalModel, working_set: WorkingSet, weights_files: Any) -> tup
     began = time.perf_counter()
     process_memory.keep()
     torch.set_num_threads(working_set.threads)
-    cache = node_folder(working_set.cache)
+    cache = node_folder(working_set.cache).path
     tensors = _with_memory(model, working_set, weights_files, cache)
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise Diverged(f"diverged in epoch {model.epochs}, its last")

@@ -204,8 +204,15 @@ def _predictions(
 
 
 def _remote(task: Callable[..., Any], config: SearchConfig, place: Place) -> Any:
-    """A task with a trial's resources, begun again where its worker dies."""
-    return ray.remote(num_cpus=config.cpus_per_trial, num_gpus=place.gpus, max_retries=config.retries)(task)
+    """A task with a trial's resources, begun again, perhaps on another node, where its worker or its node fails."""
+    options: dict[str, Any] = {
+        "num_cpus": config.cpus_per_trial,
+        "num_gpus": place.gpus,
+        "max_retries": config.retries,
+        "retry_exceptions": [OSError, InputError],
+        "scheduling_strategy": "SPREAD",
+    }
+    return ray.remote(**options)(task)
 
 
 def _each(

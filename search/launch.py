@@ -21,6 +21,7 @@ from genre_core.corpus import Corpus, load_corpus, write_corpus
 from genre_core.errors import InputError
 from genre_core.mel import front_end
 from genre_core.segments import SegmentArrays
+from genre_core.weights import weights_path
 from genre_core.whole_file import make_folder, whole_file
 from search import cluster, prepare, study, tracking, warm_start
 from search.checkpoints import CheckpointShelf, start_over
@@ -215,6 +216,7 @@ def _search(
         recorder,
         retries=config.retries,
         epoch_limit=config.epoch_limit,
+        workers=place.workers,
         go_on=searcher.go_on,
         forget=lambda number: checkpoints.drop.remote(number),
         say=screen.say,
@@ -509,8 +511,10 @@ def working_set(
 
 
 def weights_files(config: SearchConfig, place: Place) -> Any:
-    """Who reads weights for nodes that lack them; None where no weights are a file."""
-    return place.process(WeightsFiles) if config.weights_are_files else None
+    """Who reads weights for nodes that lack their file; None where all weights are random."""
+    places = {backbone: weights_path(backbone, config.weights_of(backbone)) for backbone in config.backbones}
+    paths = {backbone: path for backbone, path in places.items() if path}
+    return place.process(WeightsFiles, paths) if paths else None
 
 
 class _AnnouncesInterrupts(tune.Callback):

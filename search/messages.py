@@ -20,3 +20,9 @@ UNSAVED = "unsaved"
 
 It may be about the worker's previous trial.
 """
+NODE_FAILED = "node_failed"
+"""In a worker's result, instead of an epoch: why its node, and not the fine-tune, is at fault."""
+RESTING = "resting"
+"""In a worker's result, instead of an epoch: its node failed, and the worker waits to be given another trial."""
+NOTE = "note"
+"""In a worker's result: a sentence about its node for the user."""

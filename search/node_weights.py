@@ -1,11 +1,14 @@
-"""Weights that are a file on the head reach the nodes that lack it: through Ray, once a node."""
+"""Weights reach the nodes that lack their file, ImageNet's too: from the head, through Ray, once a node."""
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from genre_core.errors import InputError
 from genre_core.node_cache import NodeCache
@@ -14,12 +17,17 @@ from genre_core.node_cache import NodeCache
 class WeightsFiles:
     """Reads files of weights for others; lives in one process on the head."""
 
-    def read(self, path: str) -> NDArray[np.uint8]:
-        """The file's bytes.
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """Args: backbone -> its file on the head, for each backbone whose weights are not random."""
+        self._paths = dict(paths)
+
+    def read(self, backbone: str) -> NDArray[np.uint8]:
+        """The bytes of a backbone's file.
 
         Raises:
             InputError: it cannot be read.
         """
+        path = self._paths[backbone]
         try:
             return np.fromfile(path, np.uint8)
         except OSError as error:
@@ -28,25 +36,39 @@ class WeightsFiles:
             ) from error
 
 
-def on_this_node(weights: str, *, here: str, identity: str, files: Any, cache: NodeCache) -> str:
-    """What this node calls these weights: as the head does, or a copy's path where it has no such file.
+def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | bytes:
+    """The path of this node's copy of a backbone's weights; their content where the node cannot store it.
 
     Args:
-        weights: what the head calls them, see `Recipe.weights`.
-        here: what tells those of this name on this node from others.
-        identity: the same of those on the head.
-        files: the `WeightsFiles` process; None where no weights are a file.
+        backbone: whose weights.
+        name: of the copy, which no other content has.
+        files: the `WeightsFiles` process.
         cache: this node's.
     """
-    if here == identity:
-        return weights
-    name = f"weights-{identity}{Path(weights).suffix}"
-    with cache.making(name):
-        if (copy := cache.find(name)) is None:
-            content: NDArray[np.uint8] = ray.get(files.read.remote(weights))
-            cache.make_room(content.nbytes)
-            with cache.new(name) as partial:
+    content: NDArray[np.uint8] | None = None
+    copy: Path | None = None
+    try:
+        with cache.making(name):
+            if (copy := cache.find(name)) is None:
+                content = ray.get(files.read.remote(backbone))
+                copy = _stored(content, name, cache)
+    except OSError as error:
+        if isinstance(error, RayError):  # not this node's
+            raise
+        cache.unusable(error)
+    if copy is not None:
+        return str(copy)
+    if content is None:
+        content = ray.get(files.read.remote(backbone))
+    return content.tobytes()
+
+
+def _stored(content: NDArray[np.uint8], name: str, cache: NodeCache) -> Path | None:
+    """The path of the content in the cache, beyond its budget if need be; None where the disk has no room."""
+    for room in (cache, NodeCache(cache.folder, budget_bytes=sys.maxsize)):
+        with room.new(name, content.nbytes) as partial:
+            if partial is not None:
                 content.tofile(partial)
-            copy = cache.find(name)
-    assert copy, "it has just been written"
-    return str(copy)
+        if copy := room.find(name):
+            return copy
+    return None

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
+
+from filelock import FileLock, Timeout
 
 from genre_core import corpus, mel, spectrograms, synthetic
 from genre_core.audit import audit, excluded_summary, reason_counts, warned_summary
@@ -20,7 +23,9 @@ from genre_core.segments import SegmentArrays
 from genre_core.spectrograms import SpectrogramStore
 from genre_core.splits import require_genres, split_corpus
 from genre_core.starting_points import weights_identity
+from genre_core.synthetic import SyntheticCorpus
 from genre_core.weights import check_weights
+from genre_core.whole_file import PARTIAL
 from search import genre_list
 from search.commands import command
 from search.config import BUILTIN, NAMED_WEIGHTS, SearchConfig
@@ -242,9 +247,37 @@ def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
     key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "synthetic" / key
     if not (folder / corpus.MANIFESTS[0]).exists():
-        with screen.progress("Generating the built-in corpus") as report:
-            synthetic.write(spec, folder, report)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(folder.with_suffix(".lock"), "the built-in corpus", screen):
+            _generate(spec, folder, screen)
     return folder
+
+
+@contextmanager
+def _one_at_a_time(lock: Path, what: str, screen: Screen) -> Iterator[None]:
+    """Be the only process that makes something, when the one that does so now is done."""
+    only = FileLock(lock)
+    try:
+        only.acquire(timeout=0)
+    except Timeout:
+        screen.say(f"Waiting for another process, which makes {what}")
+        only.acquire()
+    try:
+        yield
+    finally:
+        only.release()
+
+
+def _generate(spec: SyntheticCorpus, folder: Path, screen: Screen) -> None:
+    """Write the built-in corpus, unless it has been written in the meantime; it appears whole or not at all."""
+    if (folder / corpus.MANIFESTS[0]).exists():
+        return
+    partial = folder.with_suffix(PARTIAL)
+    for left in (partial, folder):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with screen.progress("Generating the built-in corpus") as report:
+        synthetic.write(spec, partial, report)
+    partial.replace(folder)
 
 
 def _refuse_bad_share(tracks: Corpus, source: str, limit: float) -> None:

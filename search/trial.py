@@ -4,7 +4,6 @@ import faulthandler
 import gc
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +17,13 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray import tune
+from ray.exceptions import RayError
 from scipy.special import softmax
 
 from genre_core import process_memory
 from genre_core.backbones import StateDict
 from genre_core.corpus import SPLITS, Corpus
+from genre_core.errors import InputError
 from genre_core.mel import FrontEnd
 from genre_core.network import ToImage, allow_tf32, build
 from genre_core.node_cache import NodeCache
@@ -30,9 +31,11 @@ from genre_core.recipe import Recipe
 from genre_core.segments import SegmentArrays, Segments, level_statistics
 from genre_core.starting_points import weights_identity
 from genre_core.training import Diverged, EpochResult, FineTune, epoch_row
+from genre_core.weights import Weights, weights_path
 from search import node_weights
 from search.gpu_memory import GpuMemory
-from search.messages import CUT_OFF, FAILED, FINISHED, NUMBER, RECIPE, TOLD
+from search.messages import CUT_OFF, FAILED, FINISHED, NODE_FAILED, NOTE, NUMBER, RECIPE, RESTING, TOLD
+from search.node_folder import node_folder
 from search.sending import CheckpointSender
 from search.start import wait_for_all
 from search.versions import versions
@@ -41,6 +44,9 @@ GPU_MEMORY_SHARE = 0.9
 """Of a GPU's memory, what trials that share it may take together."""
 CONTEXT_BYTES = 600 * 1024**2
 """What a process takes of a GPU beside its tensors."""
+
+REST_STEP_SECONDS = 1.0
+"""How often a worker whose node has failed asks whether it may have another trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,7 @@ class GenreTrial(tune.Trainable):
     _fine_tune: FineTune | None = None
     _number: int
     _cut_off: bool
+    _resting: bool
     _recipe: Recipe
     _seconds: float
     _peak_memory: int
@@ -103,10 +110,11 @@ class GenreTrial(tune.Trainable):
         self._arrivals: Any | None = arrivals  # of the first trials' workers, also in one
         ray.get(arrivals.arrive.remote(ray.get_runtime_context().get_worker_id()))
         self._device = torch.device(working_set.device)
-        cache = node_folder(working_set.cache)
-        self._cache = NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes)
+        chosen = node_folder(working_set.cache)
+        self._note = chosen.note
+        self._cache = NodeCache(chosen.path / "shared", budget_bytes=working_set.cache_bytes)
         self._data: tuple[Segments, Segments] | None = None
-        self._gpu = gpu_memory(cache) if working_set.gpu_shared else None
+        self._gpu = gpu_memory(chosen.path) if working_set.gpu_shared else None
         self._empty = True
         self._begin(config)
 
@@ -123,13 +131,34 @@ class GenreTrial(tune.Trainable):
         if self._arrivals:
             wait_for_all(self._arrivals)
             self._arrivals = None
+        if self._resting:
+            time.sleep(REST_STEP_SECONDS)
+            return {RESTING: True}
         with ended_if_it_hangs(self._set.epoch_limit):
             self._sender.wait_for_copy()
-            row = self._told_again() if self._cut_off else None
-            row = row or self._next_epoch()
-            if FAILED in row or row[FINISHED]:
+            row = self._told_again_or_next_epoch()
+            if FAILED in row or row.get(FINISHED):
                 self._let_go()
-        return row | self._sender.news()
+        return row | self._sender.news() | self._notes()
+
+    def _told_again_or_next_epoch(self) -> dict[str, Any]:
+        """What the driver is told; where the node cannot do its part, why: the trial then goes elsewhere."""
+        try:
+            row = self._told_again() if self._cut_off else None
+            return row or self._next_epoch()
+        except (OSError, InputError) as error:
+            if isinstance(error, RayError):  # raised in another process, which is not this node's
+                raise
+            self._let_go()
+            self._resting = True
+            return {NODE_FAILED: f"{type(error).__name__}: {error}"}
+
+    def _notes(self) -> dict[str, str]:
+        """What the user should know of this node, each time that there is something new."""
+        trouble = self._cache.trouble()
+        note = f"{trouble}: trials compute what they would share" if trouble else self._note
+        self._note = None
+        return {NOTE: note} if note else {}
 
     def _next_epoch(self) -> dict[str, Any]:
         """What the driver is told of an epoch, or of why there is none."""
@@ -186,6 +215,7 @@ class GenreTrial(tune.Trainable):
         self._let_go()
         self._number = config[NUMBER]
         self._cut_off = config[CUT_OFF]
+        self._resting = False
         self._recipe = Recipe(**config[RECIPE])
         self._seconds = 0.0
         self._peak_memory = 0
@@ -283,13 +313,7 @@ def cut_and_prepared(
     allow_tf32(recipe.precision != "float32")
     network = build(
         recipe.backbone,
-        weights=node_weights.on_this_node(
-            recipe.weights,
-            here=weights_identity(recipe.backbone, recipe.weights),
-            identity=working_set.weights[recipe.backbone],
-            files=weights_files,
-            cache=node_cache,
-        ),
+        weights=_weights(recipe, working_set.weights[recipe.backbone], weights_files, node_cache),
         n_genres=train.n_genres,
         frozen_blocks=recipe.frozen_blocks,
         image=image,
@@ -301,18 +325,18 @@ def cut_and_prepared(
     return FineTune(network, recipe, train=train, validation=validation, node_cache=node_cache)
 
 
+def _weights(recipe: Recipe, identity: str, files: Any, cache: NodeCache) -> Weights:
+    """The recipe's weights on this node: its own file if that is the head's, else what the head sends."""
+    path = weights_path(recipe.backbone, recipe.weights)
+    if path is None or (path.is_file() and weights_identity(recipe.backbone, recipe.weights) == identity):
+        return recipe.weights
+    name = f"weights-{identity.removesuffix(path.suffix)}{path.suffix}"
+    return node_weights.sent(recipe.backbone, name=name, files=files, cache=cache)
+
+
 def kind_of(recipe: Recipe) -> str:
     """What a trial's need of memory depends on, beside the data."""
     return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
-
-
-def node_folder(cache: Path) -> Path:
-    """The driver's cache folder if this node can have one of that path, else one for temporary files."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"genre-search-cache-{os.getuid()}"
-    return cache
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 import multiprocessing
 import os
+import shutil
 import threading
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 from noise import RECIPE, TRAIN, VALIDATION, network, segments
+from small_disks import small_disk
 
 from genre_core.families import BLOCKS
 from genre_core.features import Features, pays
@@ -164,6 +167,41 @@ def test_what_has_no_room_is_computed_at_each_look_up(tmp_path: Path) -> None:
     kind, results = _epochs(recipe, _cache(tmp_path, 2**20))
     assert kind == "computed"
     assert results == _epochs(recipe, _cache(tmp_path))[1]
+
+
+@pytest.mark.parametrize("fills_later", [False, True], ids=["full", "fills while features are written"])
+def test_a_full_disk_costs_sharing_and_nothing_else(
+    fills_later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, frozen_blocks=1)
+    monkeypatch.setattr("genre_core.features.pays", lambda *given, **named: True)
+    if fills_later:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=PLENTY))
+    with small_disk(tmp_path / "disk", 2**19) as disk:
+        node_cache = _cache(disk)
+        kind, results = _epochs(recipe, node_cache)
+        assert kind == "computed"
+        assert str(disk) in str(node_cache.trouble())
+        assert not [path for path in (disk / "shared").iterdir() if path.suffix != ".lock"]
+    monkeypatch.undo()
+    assert results == _epochs(recipe, _cache(tmp_path))[1]
+
+
+def test_a_cache_that_cannot_be_written_costs_sharing_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    node_cache = _cache(tmp_path / "file")
+    kind, results = _epochs(replace(RECIPE, frozen_blocks=1), node_cache)
+    assert kind == "computed"
+    assert "Not a directory" in str(node_cache.trouble())
+    assert results == _epochs(replace(RECIPE, frozen_blocks=1), _cache(tmp_path))[1]
+
+
+def test_a_starting_point_cut_short_is_made_again(tmp_path: Path) -> None:
+    whole = network(RECIPE, _cache(tmp_path)).flat_state()
+    (file,) = (tmp_path / "shared").glob("*.safetensors")
+    os.truncate(file, 1000)
+    again = network(RECIPE, _cache(tmp_path)).flat_state()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_a_file_cut_short_is_computed_again(tmp_path: Path) -> None:

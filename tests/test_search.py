@@ -22,6 +22,7 @@ from workers import SteadyTrial
 
 from genre_core.corpus import load_corpus
 from genre_core.errors import InputError
+from genre_core.weights import imagenet_file
 from search import launch, tracking
 from search.config import SearchConfig
 from search.display import Display
@@ -153,6 +154,21 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
     trials = read_trials(tmp_path / "r")
     assert trials["state"].tolist() == ["FAIL"]
     assert "w.pth cannot be read" in trials["error"].iloc[0]
+
+
+def test_the_drivers_imagenet_weights_reach_workers_that_have_none(
+    search: Search, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # the driver's: Ray's workers were born before
+    file = imagenet_file("resnet18")
+    if (Path.home() / ".cache/torch/hub/checkpoints" / file.name).exists():
+        pytest.skip("needs workers without ImageNet weights of their own")
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    trials = search(weights="imagenet", trials=1, training__epochs=1)
+    assert trials["state"].tolist() == ["COMPLETE"]
+    assert trials["weights"].tolist() == ["imagenet"]
+    assert (cache / "shared" / f"weights-{file.name}").exists()
 
 
 def test_in_a_ray_that_goes_on_a_search_leaves_no_process(search: Search, weights: Path) -> None:

@@ -110,7 +110,8 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _cached(folder: Path) -> None:
-    with NodeCache(folder, budget_bytes=100).new("a") as partial:
+    with NodeCache(folder, budget_bytes=100).new("a", 1) as partial:
+        assert partial is not None
         partial.touch()
 
 
