@@ -402,7 +402,7 @@ def _driven(
     except OSError as error:
         if not (is_full(error) and (folder / "config.yaml").exists()):
             raise
-        raise disk_full(command("resume", folder)) from error
+        raise disk_full(error, command("resume", folder)) from error
 
 
 def _show_result(folder: Path, *, complete: bool) -> None:

@@ -98,7 +98,7 @@ def _finish(
     except (OSError, SafetensorError) as error:
         if not is_full(error):
             raise
-        raise disk_full(command("finish", run)) from error
+        raise disk_full(error, command("finish", run)) from error
     show(*verdict(run))
 
 

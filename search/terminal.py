@@ -125,9 +125,11 @@ def interruptible(what_next: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
 
 
-def disk_full(go_on: str) -> typer.Exit:
-    """The end of a command on a full disk: one line that names the command to go on with."""
-    return typer.Exit(complain(f"the disk is full; make room, then go on with: {go_on}", USER_MISTAKE))
+def disk_full(error: BaseException, go_on: str) -> typer.Exit:
+    """The end of a command on a full disk: one line that names the file that had no room, and how to continue."""
+    file = getattr(getattr(error, "cause", None) or error, "filename", None)
+    disk = f"the disk of {file}" if file else "the disk"
+    return typer.Exit(complain(f"{disk} is full; make room, then go on with: {go_on}", USER_MISTAKE))
 
 
 def complain(error: object, code: int) -> int:

@@ -1,26 +1,44 @@
 """Disks that are small and really fill: memory mounted as a file system, where this process may mount."""
 
+import errno
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import SkipTest
 
-import pytest
+CHUNK_BYTES = 2**16
+"""What a disk is filled by at a time."""
 
 
 @contextmanager
 def small_disk(place: Path, size: int) -> Iterator[Path]:
-    """A disk of so many bytes at a new folder, for as long as the context lasts; a skipped test where none can be."""
+    """A disk of so many bytes at a new folder, for as long as the context lasts.
+
+    Raises:
+        SkipTest: this process may not mount one.
+    """
     place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs the program mount")
+    except FileNotFoundError as error:
+        raise SkipTest("needs the program mount") from error
     if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+        raise SkipTest(f"needs the right to mount a file system: {done.stderr.strip()}")
     try:
         yield place
     finally:
         # lazily: what a worker has mapped goes with the worker
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Write to a file until its disk is full."""
+    try:
+        with file.open("wb", buffering=0) as opened:
+            while opened.write(bytes(CHUNK_BYTES)):
+                pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise

@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import psutil
+from small_disks import fill
 
 STORE_BYTES = 256 * 1024**2
 """Ray's object store on each node."""
-KINDS = DRIVER, WORKER, HELPER, NODE = "driver killed", "worker killed", "helper killed", "node replaced"
+DRIVER, WORKER, HELPER, NODE = "driver killed", "worker killed", "helper killed", "node replaced"
+DISK = "cache disk filled"
+KINDS = DRIVER, WORKER, HELPER, NODE, DISK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,25 @@ def kill_one(processes: Iterator[psutil.Process], chance: random.Random) -> bool
     except psutil.NoSuchProcess:
         return False
     return True
+
+
+class CacheDisk:
+    """A disk of its own under a node's cache: somebody else clears it and fills it, and later makes room again."""
+
+    def __init__(self, place: Path) -> None:
+        """Args: where it is mounted."""
+        self._shared = place / "shared"
+        self._ballast = place / "ballast"
+
+    def fill_or_empty(self, _: random.Random) -> bool:
+        """Fill the disk if it has room, else make room; whether it was filled."""
+        if self._ballast.exists():
+            self._ballast.unlink()
+            return False
+        for file in self._shared.glob("[!.]*"):
+            file.unlink()
+        fill(self._ballast)
+        return True
 
 
 class Machines:

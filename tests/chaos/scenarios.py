@@ -10,7 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from faults import DRIVER, HELPER, KINDS, NODE, WORKER, Fault, Machines, Plague, Rhythm, kill_one
+from faults import (
+    DISK,
+    DRIVER,
+    HELPER,
+    KINDS,
+    NODE,
+    WORKER,
+    CacheDisk,
+    Fault,
+    Machines,
+    Plague,
+    Rhythm,
+    kill_one,
+)
 from invariants import Findings, examine
 from processes import Driver, below, helps, in_session, runs_trials
 from searches import Search, Watch
@@ -58,6 +71,8 @@ def endure(
     helpers_die: Rhythm | None = None,
     nodes_go: Rhythm | None = None,
     machines: Machines | None = None,
+    disk_fills: Rhythm | None = None,
+    disk: CacheDisk | None = None,
 ) -> Outcome:
     """Run a search to its end while things go wrong; it is to end well, whatever its folder then says.
 
@@ -71,10 +86,16 @@ def endure(
         helpers_die: how often one of the processes that serve its workers is killed.
         nodes_go: how often a node goes, and another comes.
         machines: the cluster that it runs on, where it does.
+        disk_fills: how often the disk of its cache is filled, or emptied again.
+        disk: that disk.
     """
     began = time.monotonic()
     watch, chance = Watch(search), random.Random(seed)
     plagues = list(_plagues(search, watch, seed, workers_die, helpers_die, nodes_go, machines))
+    if disk_fills and disk:
+        plagues.append(
+            Plague(disk.fill_or_empty, kind=DISK, rhythm=disk_fills, seed=seed, ready=lambda: watch.last > 0)
+        )
     with _running(search, watch):
         driver = search.start()
         with _striking(plagues):
