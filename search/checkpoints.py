@@ -141,6 +141,10 @@ def start_over(folder: Path, running: Collection[int]) -> None:
             path.unlink()
 
 
+class RunFolderFull(OSError):
+    """The disk of the run's folder is full, which ends a search; a full disk of a worker does not."""
+
+
 def is_full(error: BaseException) -> bool:
     """Whether this is the system's word for a disk that is full."""
     if isinstance(error, SafetensorError):  # which carries the system's error as text only

@@ -1,6 +1,8 @@
 """The best models of a search: each a folder with model.safetensors and model.json."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from genre_core.model_folder import CARD, WEIGHTS, is_whole, read_card
 from genre_core.whole_file import PARTIAL, make_folder, whole_folder
+from search.checkpoints import RunFolderFull, is_full
 
 
 class ModelShelf:
@@ -53,11 +57,20 @@ class ModelShelf:
     def offer(
         self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
     ) -> None:
-        """Keep this model in place of the trial's earlier one, and drop the worst if there are too many."""
+        """Keep this model in place of the trial's earlier one, and drop the worst if there are too many.
+
+        Raises:
+            RunFolderFull: there is no room for it.
+        """
         place = self._folder / f"trial-{trial:05d}-epoch-{card['epoch']:03d}"
         if place.exists() or not self.wants(trial, f1):  # an epoch that is repeated makes the same model
             return
-        write_model(place, tensors, card)
+        try:
+            write_model(place, tensors, card)
+        except (OSError, SafetensorError) as error:
+            if not is_full(error):
+                raise
+            raise RunFolderFull(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
         self._put(trial, f1, place)
 
     def _put(self, trial: int, f1: float, place: Path) -> None:

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.checkpoints import Unsaved, is_full
+from search.checkpoints import RunFolderFull, Unsaved
 from search.messages import FAILED, FINISHED, NODE_FAILED, NOTE, NUMBER, RESTING, UNSAVED
 from search.node_failures import NodeFailures, Verdict
 from search.recording import Recorder
@@ -103,16 +103,24 @@ class StudyScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: "TuneController", trial: Trial) -> None:
-        """The worker died, and the trial goes on elsewhere; or it raised, or died too often: the trial fails."""
+        """The worker died, and the trial goes on elsewhere; or it raised, or died too often: the trial fails.
+
+        Raises:
+            RunFolderFull: nothing can be stored any more, and the search ends.
+        """
         if self._nodes.rests(trial.trial_id):  # its trial is somebody else's
             self._nodes.gone(trial.trial_id)
             return
         number, error = trial.config[NUMBER], _error(trial)
-        if is_full(getattr(error, "cause", None) or error):
-            raise error
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, RunFolderFull):
+            raise cause
+        lost = _worker_died(error) or isinstance(
+            cause, OSError
+        )  # such as a file that it could not read or write
         if not _preempted(error):
             self._lost[number] += 1
-        if _worker_died(error) and self._lost[number] <= self._retries:
+        if lost and self._lost[number] <= self._retries:
             self._nodes.ended(trial.trial_id)
             self._go_on(number)
             return

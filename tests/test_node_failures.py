@@ -6,11 +6,16 @@ from typing import Any, cast
 
 import pytest
 from noise import RECIPE
+from ray import cloudpickle
+from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
+from safetensors import SafetensorError
 
 from genre_core.errors import InputError
+from search.checkpoints import RunFolderFull, is_full
 from search.messages import NODE_FAILED, NOTE, NUMBER, RESTING
+from search.models import ModelShelf
 from search.node_failures import IDLE_SECONDS, LONGEST_REST_SECONDS, REST_SECONDS, NodeFailures, Verdict
 from search.pruning import StudyScheduler
 from search.recording import Recorder
@@ -104,6 +109,7 @@ class Told:
     """A scheduler over a study of two trials on two workers, and what it told others."""
 
     def __init__(self, folder: Path, *, workers: int, retries: int) -> None:
+        folder.mkdir(exist_ok=True)
         sampler, pruner = make_sampler("random", {}, seed=0), make_pruner("none", {}, epochs=2)
         self.study = Study(folder / "study.journal", name="s", sampler=sampler, pruner=pruner)
         recorder = Recorder(self.study, ResultsWriter(folder), name="s", show=lambda row: None)
@@ -162,6 +168,50 @@ def test_a_note_of_a_node_is_said_once(tmp_path: Path) -> None:
     assert told.said.count("two: the disk of /cache is full") == 1
 
 
+FULL = (28, "No space left on device")
+
+
+def _raised(folder: Path, cause: Exception) -> Trial:
+    """A trial on Ray whose worker raised this."""
+    error = RayTaskError("step", "a traceback", cause).as_instanceof_cause()  # type: ignore[no-untyped-call]
+    (folder / "error.pkl").write_bytes(cloudpickle.dumps(error))  # type: ignore[no-untyped-call]
+    (folder / "error.txt").write_text(f"Traceback\n{type(cause).__name__}: {cause}")
+    trial = _on_ray(0)
+    trial.pickled_error_file = str(folder / "error.pkl")  # type: ignore[misc]  # a property of Ray's
+    trial.error_file = str(folder / "error.txt")  # type: ignore[misc]  # a property of Ray's
+    return trial
+
+
+def test_a_full_disk_ends_the_search_only_if_it_is_the_run_folders(tmp_path: Path) -> None:
+    told = Told(tmp_path, workers=2, retries=1)
+    told.scheduler.on_trial_error(cast(Any, None), _raised(tmp_path, OSError(*FULL)))
+    assert (told.study.state(0), told.again) == ("RUNNING", [0])
+    told.scheduler.on_trial_error(cast(Any, None), _raised(tmp_path, OSError(*FULL)))
+    assert told.study.state(0) == "FAIL"
+    again = Told(tmp_path / "again", workers=2, retries=1)
+    with pytest.raises(RunFolderFull):
+        again.scheduler.on_trial_error(
+            cast(Any, None), _raised(tmp_path, RunFolderFull(*FULL, "runs/r/models"))
+        )
+    assert again.study.state(0) == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(*FULL), SafetensorError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_model_that_has_no_room_says_that_the_run_folder_is_full(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("search.models.write_model", fail)
+    with pytest.raises(RunFolderFull) as caught:
+        ModelShelf(tmp_path / "models", keep=1).offer(0, 0.5, {}, {"epoch": 1})
+    assert is_full(caught.value)
+    assert caught.value.filename == str(tmp_path / "models" / "trial-00000-epoch-001")
+
+
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GenreTrial:
     """A worker without Ray, between two trials."""
@@ -191,8 +241,6 @@ def test_a_worker_whose_node_fails_says_so_and_rests(
 def test_what_another_process_raised_is_not_the_nodes_fault(
     worker: GenreTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ray.exceptions import RayTaskError
-
     cause = OSError(28, "No space left on device")
     full = RayTaskError("put", "a traceback", cause).as_instanceof_cause()  # type: ignore[no-untyped-call]
     assert isinstance(full, OSError)
