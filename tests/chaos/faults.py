@@ -119,7 +119,7 @@ class CacheDisk:
             self._ballast.unlink()
             return False
         for file in self._shared.glob("[!.]*"):
-            file.unlink()
+            file.unlink(missing_ok=True)
         fill(self._ballast)
         return True
 
