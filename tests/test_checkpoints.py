@@ -191,7 +191,7 @@ def test_the_screen_says_once_for_each_cause_what_is_not_kept() -> None:
     said: list[str] = []
     study, ignored = Mock(), Mock()
     scheduler = StudyScheduler(
-        study, ignored, retries=0, epoch_limit=1.0, go_on=ignored, forget=ignored, say=said.append
+        study, ignored, retries=0, epoch_limit=1.0, workers=1, go_on=ignored, forget=ignored, say=said.append
     )
     for trial, cause in ((4, "budget"), (5, "budget"), (5, "MemoryError")):
         unsaved = Unsaved(trial=trial, cause=cause, why=f"{cause} 43 MiB", earlier=2 if trial == 5 else None)

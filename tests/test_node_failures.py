@@ -217,7 +217,8 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GenreTrial:
     """A worker without Ray, between two trials."""
     made = GenreTrial.__new__(GenreTrial)
     made._set = cast(Any, SimpleNamespace(epoch_limit=60.0))
-    made._arrivals, made._copied, made._note = None, None, None
+    made._arrivals, made._note = None, None
+    made._sender = cast(Any, SimpleNamespace(wait_for_copy=lambda: None, news=dict))
     made._cut_off, made._resting, made._empty = False, False, True
     made._cache = cast(Any, SimpleNamespace(trouble=lambda: "/cache cannot be used: No space left on device"))
     monkeypatch.setattr("search.trial.REST_STEP_SECONDS", 0.0)
