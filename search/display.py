@@ -37,7 +37,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)  # a command in it stays in one piece
 
     @contextmanager
     def progress(self, title: str) -> "Iterator[Report]":

@@ -116,3 +116,9 @@ def test_the_time_left_is_never_past_the_budget() -> None:
 )
 def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_command_in_a_line_stays_in_one_piece_on_a_narrow_screen() -> None:
+    file = StringIO()
+    Display(Console(file=file, width=20)).say("go on with: genre-search resume 'my runs/first try'")
+    assert file.getvalue().splitlines() == ["go on with: genre-search resume 'my runs/first try'"]
