@@ -22,6 +22,7 @@ from search.terminal import (
     Cache,
     MovedData,
     RunFolder,
+    TrialsPerGpu,
     cache_folder,
     complain,
     console,
@@ -189,6 +190,7 @@ def resume(
     workers: Annotated[
         str | None, typer.Option(metavar="N", help="Trials at a time; without it, as before.")
     ] = None,
+    trials_per_gpu: TrialsPerGpu = None,
     repeat_seeds: Annotated[
         str | None, typer.Option(metavar="N", help="Seeds to try each configuration of a finite space with.")
     ] = None,
@@ -224,6 +226,7 @@ def resume(
         "trials": trials,
         "time_budget": time_budget,
         "workers": workers,
+        "trials_per_gpu": trials_per_gpu,
         "repeat_seeds": repeat_seeds,
     }
     texts = {"address": address, "storage": storage}

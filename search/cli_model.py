@@ -13,6 +13,7 @@ from search.terminal import (
     Cache,
     MovedData,
     RunFolder,
+    TrialsPerGpu,
     cache_folder,
     complain,
     console,
@@ -41,6 +42,7 @@ def finish(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Models at a time; without it, as before.")
     ] = None,
+    trials_per_gpu: TrialsPerGpu = None,
     data: MovedData = None,
     cache: Cache = None,
 ) -> None:
@@ -65,7 +67,7 @@ def finish(
             seeds=seeds,
             data=data,
             cache=cache_folder(cache),
-            given={"address": address, "workers": workers},
+            given={"address": address, "workers": workers, "trials_per_gpu": trials_per_gpu},
         )
     echo(f"{command('report', run)}    {command('export', run)}")
 
@@ -76,13 +78,16 @@ def _finish(
     from safetensors import SafetensorError
 
     from search.checkpoints import is_full
-    from search.config import load
+    from search.config import load, parse_value
     from search.display import Display
     from search.finish import FinishFailed
     from search.finish import finish as finish_run
     from search.verdict import verdict
 
-    config = load(run / "config.yaml", {key: value for key, value in given.items() if value is not None})
+    settings = {key: value for key, value in given.items() if value is not None}
+    if "trials_per_gpu" in settings:
+        settings["trials_per_gpu"] = parse_value(settings["trials_per_gpu"])
+    config = load(run / "config.yaml", settings)
     try:
         finish_run(
             config,

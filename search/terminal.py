@@ -42,6 +42,11 @@ Cache = Annotated[
 ]
 
 
+TrialsPerGpu = Annotated[
+    str | None, typer.Option(metavar="N", help="Trials that share a GPU, or `auto`; without it, as before.")
+]
+
+
 def cache_folder(given: Path | None) -> Path:
     """Where things are cached: as given, or in the user's own cache."""
     from platformdirs import user_cache_path

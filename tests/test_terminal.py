@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from genre_core.errors import InputError
-from search import cli, launch, terminal
-from search.config import SearchConfig
+from search import cli, finish, launch, terminal
+from search.config import SearchConfig, to_yaml
 from search.results import require_run
 
 NOT_UTF8 = {
@@ -142,3 +142,22 @@ def test_what_may_be_given_often_still_may(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (config.training.epochs, config.seed, len(config.warm_start)) == (2, 3, 2)
     with pytest.raises(InputError):
         require_run(tmp_path / "runs")
+
+
+def test_finish_and_resume_can_say_how_many_trials_share_a_gpu(
+    tiny: Callable[..., SearchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a search of a cluster whose nodes with GPUs have gone could not be resumed or finished there."""
+    (tmp_path / "config.yaml").write_text(to_yaml(tiny(address="auto", workers=4)), encoding="utf-8")
+    seen: list[SearchConfig] = []
+
+    def see(config: SearchConfig, **_: object) -> NoReturn:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "resume", see)
+    monkeypatch.setattr(finish, "finish", see)
+    for verb in ("resume", "finish"):
+        done = cli.app([verb, str(tmp_path), "--trials-per-gpu", "2"], standalone_mode=False)
+        assert done == terminal.INTERRUPTED
+    assert [(config.trials_per_gpu, config.workers) for config in seen] == [(2, 4), (2, 4)]
