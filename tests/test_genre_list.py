@@ -226,15 +226,13 @@ def test_a_run_draws_validation_where_its_setting_says_so(
 
 
 def test_one_genre_is_refused_before_a_file_is_decoded(
-    tiny: Callable[..., SearchConfig], tmp_path: Path, cache: Path
+    tiny: Callable[..., SearchConfig], tmp_path: Path
 ) -> None:
     for genre in ("jazz", "soul"):
         (tmp_path / "all" / genre).mkdir(parents=True)
         (tmp_path / "all" / genre / "a.wav").touch()
-    screen = Lines()
     with pytest.raises(InputError, match=r"two genres .* in .*/all are the genres"):
-        prepare.prepare(tiny(data=str(tmp_path)), cache=cache, screen=screen)
-    assert screen.said == []
+        prepare.listed(tiny(data=str(tmp_path)))
 
 
 def test_the_setting_that_draws_validation_is_off_unless_it_is_given() -> None:
