@@ -1,6 +1,5 @@
 """What is wrong with each file of a corpus."""
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,14 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from joblib import Parallel, delayed
 
 from genre_core import audio
 from genre_core.corpus import Corpus, Track
 from genre_core.errors import InputError
+from genre_core.in_threads import ALL_CORES, in_threads
 from genre_core.whole_file import whole_file
 
-ALL_CORES = -1  # as joblib has it
 CACHE_NAME = "audit-3.parquet"  # a new number when what is stored, or how it is computed, changes
 
 CACHE_SCHEMA = pa.schema(
@@ -121,14 +119,7 @@ def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
 
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
     """Each path with its finding, in order, as they come. Threads: decoding and hashing release the GIL."""
-    parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
-    findings = parallel(delayed(_decode)(path) for path in paths)
-    try:
-        yield from zip(paths, findings, strict=True)
-    finally:
-        with warnings.catch_warnings():  # an interrupted audit leaves findings unused, as it should
-            warnings.simplefilter("ignore", UserWarning)
-            findings.close()
+    yield from zip(paths, in_threads(_decode, paths, workers), strict=True)
 
 
 def _decode(path: Path) -> Finding:

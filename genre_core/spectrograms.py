@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from filelock import FileLock
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from genre_core import audio
 from genre_core.audio import BadAudio
-from genre_core.audit import ALL_CORES
 from genre_core.corpus import Track
+from genre_core.in_threads import ALL_CORES, in_threads
 from genre_core.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.segments import SegmentArrays
 from genre_core.whole_file import sync_file, sync_folder
@@ -166,9 +166,8 @@ def _build(
 
 def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterator[NDArray[np.float16] | None]:
     """Each track's mel in order, a few ahead of what was asked for."""
-    parallel = joblib.Parallel(n_jobs=workers, prefer="threads", return_as="generator")
     with _one_torch_thread():
-        yield from parallel(joblib.delayed(_mel)(track, front_end) for track in tracks)
+        yield from in_threads(partial(_mel, front_end=front_end), tracks, workers)
 
 
 def _mel(track: Track, front_end: FrontEnd) -> NDArray[np.float16] | None:
