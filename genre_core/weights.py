@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -115,17 +116,29 @@ def _better(backbone: str, given: StateDict, name: str) -> str | None:
 
 def _likeness(backbone: str, given: StateDict) -> float:
     """Tensors of the same name and shape, as a share of all that either side has."""
-    with torch.device("meta"):
-        model = torchvision_model(backbone)
-    expected = {key: tuple(t.shape) for key, t in _without_head(backbone, model, model.state_dict()).items()}
-    held = {key: tuple(value.shape) for key, value in _without_head(backbone, model, given).items()}
+    head, expected = _head_and_shapes(backbone)
+    held = {key: tuple(value.shape) for key, value in given.items() if not key.startswith(head)}
     return len(expected.items() & held.items()) / len(expected.keys() | held.keys())
 
 
+@cache
+def _head_and_shapes(backbone: str) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """How names of the head begin, and the shapes of all other tensors."""
+    with torch.device("meta"):
+        model = torchvision_model(backbone)
+    head = _head_prefix(backbone, model)
+    return head, {key: tuple(t.shape) for key, t in model.state_dict().items() if not key.startswith(head)}
+
+
 def _without_head(backbone: str, model: nn.Module, state: StateDict) -> StateDict:
+    head = _head_prefix(backbone, model)
+    return {key: value for key, value in state.items() if not key.startswith(head)}
+
+
+def _head_prefix(backbone: str, model: nn.Module) -> str:
     _, head = blocks_and_head(backbone, model)
-    head_name = next(name for name, module in model.named_modules() if module is head)
-    return {key: value for key, value in state.items() if not key.startswith(f"{head_name}.")}
+    name: str = next(name for name, module in model.named_modules() if module is head)
+    return f"{name}."
 
 
 def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) -> set[str]:
