@@ -70,7 +70,9 @@ class Display:
 
     def expect(self, trials: int) -> None:
         """Say that the search space has room for so many trials only, fewer than were asked for."""
-        self.say(f"the search space has room for {trials} trials, fewer than the {self._trials} asked for")
+        self.say(
+            f"trials that the search space has room for: {trials}, fewer than the {self._trials} asked for"
+        )
         self._trials = trials
 
     def take_up(self, rows: "Sequence[Row]") -> None:

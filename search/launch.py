@@ -249,9 +249,7 @@ def _end(recorder: Recorder, the_study: Study, screen: Screen, *, interrupted: b
     still = len(the_study.running)
     recorder.end(None if interrupted else study.TIME_BUDGET)
     if still and not interrupted:
-        screen.say(
-            f"time budget reached; running trials that were cut off, with the epochs they had: {still}"
-        )
+        screen.say(f"time budget reached; running trials that were cut off and keep their epochs: {still}")
 
 
 def _teach(
