@@ -21,7 +21,8 @@ def in_threads(call: Callable[[Item], Result], items: Iterable[Item], workers: i
     parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
     results = parallel(delayed(call)(item) for item in items)
     try:
-        yield from results
+        for result in results:
+            yield result  # noqa: UP028 - `yield from` would close the results before their warnings are ignored
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
