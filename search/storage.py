@@ -251,8 +251,10 @@ class _Place:
 
     def exists(self) -> bool:
         """Whether the folder itself exists; object stores have none to leave behind."""
-        info = self._system.get_file_info(self._base)
-        return self._system.type_name in _OBJECT_STORES or info.type != pyarrow.fs.FileType.NotFound
+        if self._system.type_name in _OBJECT_STORES:
+            return True
+        found: bool = self._system.get_file_info(self._base).type != pyarrow.fs.FileType.NotFound
+        return found
 
     def delete_whole(self) -> None:
         """Delete the folder itself."""

@@ -17,7 +17,7 @@ import pytest
 
 from genre_core.errors import InputError
 from search import storage
-from search.storage import Mirror, fetch
+from search.storage import Mirror, fetch, require_usable
 
 KEY, SECRET, BUCKET = "tests", "a-secret-of-tests", "bucket"
 STARTING_SECONDS = 60.0
@@ -416,3 +416,23 @@ def test_only_a_search_that_is_there_is_brought_back_and_only_to_a_new_folder(
     with pytest.raises(InputError, match=f"{run} exists"):
         fetch(address, run.name, run)
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_check_before_a_search_leaves_a_storage_as_it_was(existed: bool, tmp_path: Path) -> None:
+    notes = tmp_path / "copies" / "run" / ".notes"
+    if existed:
+        notes.parent.mkdir(parents=True)
+        notes.touch()
+    for resumed in (False, True):
+        require_usable((tmp_path / "copies").as_uri(), "run", resumed=resumed)
+        assert notes.parent.exists() == existed
+        assert notes.exists() == existed
+
+
+def test_a_check_before_a_new_search_refuses_a_storage_that_holds_one_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(InputError, match="holds a search run already"):
+        require_usable(tmp_path.as_uri(), "run", resumed=False)
+    require_usable(tmp_path.as_uri(), "run", resumed=True)
