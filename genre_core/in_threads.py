@@ -21,8 +21,8 @@ def in_threads(call: Callable[[Item], Result], items: Iterable[Item], workers: i
     parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
     results = parallel(delayed(call)(item) for item in items)
     try:
-        for result in results:
-            yield result  # noqa: UP028 - `yield from` would close the results before their warnings are ignored
+        for result in results:  # noqa: UP028 - `yield from` would close them before warnings are ignored
+            yield result
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
