@@ -171,7 +171,8 @@ def _blocks(path: Path, file: soundfile.SoundFile, facts: _Facts) -> Iterator[Sa
     except soundfile.LibsndfileError as error:
         place = facts.damage[0] if facts.damage else _place_of_failure(path)
         of = "".join(f" of {claim.seconds:.2f} s" for claim in facts.claims[:1])
-        raise BadAudio(Reason.UNREADABLE, f"damaged at {place:.2f} s{of}: {error.error_string}") from error
+        words = _MPEG_WORDS.get(error.error_string, error.error_string)
+        raise BadAudio(Reason.UNREADABLE, f"damaged at {place:.2f} s{of}: {words}") from error
 
 
 def _read(file: soundfile.SoundFile, buffer: Samples) -> Samples:
