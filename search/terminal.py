@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 USER_MISTAKE, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes."""
 
-_PLAIN_CHARACTERS = "genre_search_plain"
+_PLAIN_CHARACTERS, _PLAIN_OR_BYTES = "genre_search_plain", "genre_search_plain_or_bytes"
 _SIMILAR = {"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "±": "+-", "·": "-"}
 _SIMILAR |= {"…": "...", "→": "->", "█": "#"} | dict.fromkeys("▁▂▃▄▅▆▇", ".")
 """What is written where an encoding lacks a character; others become Python's escapes."""
@@ -80,20 +81,25 @@ class _Command(TyperCommand):
 def use_plain_characters() -> None:
     """Where the screen or file that is written to cannot show a character, something similar is written."""
     codecs.register_error(_PLAIN_CHARACTERS, _in_plain_characters)
+    codecs.register_error(_PLAIN_OR_BYTES, _in_plain_characters_or_bytes)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors=_PLAIN_CHARACTERS)
-    if (
-        isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.errors == "backslashreplace"
-    ):  # Python's own choice
-        sys.stderr.reconfigure(errors=_PLAIN_CHARACTERS)
+        if isinstance(stream, io.TextIOWrapper):
+            # as Python has it in the C locale, where names of files are printed as they are on the disk
+            keeps_bytes = stream.errors == "surrogateescape"
+            stream.reconfigure(errors=_PLAIN_OR_BYTES if keeps_bytes else _PLAIN_CHARACTERS)
 
 
 def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    similar = (_SIMILAR.get(one) or _escape(one) for one in error.object[error.start : error.end])
-    return "".join(similar), error.end
+    character = error.object[error.start]
+    return _SIMILAR.get(character) or _escape(character), error.start + 1
+
+
+def _in_plain_characters_or_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    plain, after = _in_plain_characters(error)
+    original = re.fullmatch(r"\\udc([89a-f][0-9a-f])", plain)
+    return bytes.fromhex(original[1]) if original else plain, after
 
 
 def _escape(character: str) -> str:

@@ -82,6 +82,15 @@ def test_every_character_that_is_printed_has_a_form_in_every_encoding(
         assert ("±" in written) == (encoding != "ascii")
 
 
+def test_in_the_c_locale_names_are_printed_as_they_are_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.use_plain_characters()
+    terminal.echo("M\udcfasica ±\ud800")
+    out.flush()
+    assert out.buffer.getvalue() == b"M\xfasica +-\\ud800\n"
+
+
 def test_a_name_keeps_its_spaces_in_a_mistake_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.complain(InputError("two  spaces\n  and a break"), terminal.USER_MISTAKE)
     assert capsys.readouterr().err == "error: two  spaces and a break\n"
