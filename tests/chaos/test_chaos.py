@@ -16,6 +16,13 @@ from searches import Search
 
 MakeSearch = Callable[..., Search]
 
+LONG = {"space.frozen_blocks": 3, "training.epochs": 6}
+"""On a fast machine too, many epochs are to come when the first one is written: there is time to strike."""
+AT_ONCE = (0.0, 0.05)
+"""Seconds from the first epoch to a strike, and from one strike to the next."""
+SOON = 37
+"""A seed by which the driver is killed 0.2 s after its first epoch."""
+
 
 @pytest.fixture
 def search(music: Path, cache: Path, tmp_path: Path) -> MakeSearch:
@@ -23,15 +30,15 @@ def search(music: Path, cache: Path, tmp_path: Path) -> MakeSearch:
 
     def make(**changes: Any) -> Search:
         usual: dict[str, Any] = {"folder": tmp_path, "music": music, "cache": cache, "trials": 8}
-        return Search(**(usual | changes))
+        return Search(**(usual | {"settings": LONG} | changes))
 
     return make
 
 
 def test_a_killed_search_goes_on_under_another_name_and_its_workers_may_die(search: MakeSearch) -> None:
     tiny = search()
-    dying = Rhythm(every=(1.0, 3.0), at_most=2)
-    outcome = endure("driver and workers", tiny, seed=1, driver_kills=1, renamed=True, workers_die=dying)
+    dying = Rhythm(every=AT_ONCE, at_most=2)
+    outcome = endure("driver and workers", tiny, seed=SOON, driver_kills=1, renamed=True, workers_die=dying)
     found = check(tiny.run, trials=tiny.trials, keep_models=tiny.keep_models)
     assert outcome.times(DRIVER) >= 1
     assert outcome.times(WORKER) >= 1
@@ -41,8 +48,8 @@ def test_a_killed_search_goes_on_under_another_name_and_its_workers_may_die(sear
 
 def test_a_search_outlives_its_nodes(search: MakeSearch) -> None:
     with machines(nodes=2) as cluster:
-        tiny = search(address=cluster.address, trials=10)
-        going = Rhythm(every=(1.0, 2.0), at_most=1)
+        tiny = search(address=cluster.address)
+        going = Rhythm(every=AT_ONCE, at_most=1)
         outcome = endure("nodes", tiny, seed=2, nodes_go=going, machines=cluster)
     found = check(tiny.run, trials=tiny.trials, keep_models=tiny.keep_models)
     assert outcome.times(NODE) >= 1
