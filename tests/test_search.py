@@ -18,7 +18,7 @@ from processes import below, title
 from ray import tune
 from ray.tune.experiment import Trial
 from rich.console import Console
-from workers import SteadyTrial
+from workers import FailingNodeTrial, SteadyTrial
 
 from genre_core.corpus import load_corpus
 from genre_core.errors import InputError
@@ -154,6 +154,15 @@ def test_a_worker_that_raises_fails_its_trial_with_the_reason_and_a_search_witho
     trials = read_trials(tmp_path / "r")
     assert trials["state"].tolist() == ["FAIL"]
     assert "w.pth cannot be read" in trials["error"].iloc[0]
+
+
+def test_a_trial_whose_node_fails_is_given_out_again_and_the_search_goes_on(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GenreTrial", FailingNodeTrial)
+    trials = search(workers=2, trials=3, training__epochs=1, space__frozen_blocks=5).sort_values("trial")
+    assert trials["state"].tolist() == ["COMPLETE"] * 3
+    assert trials["attempt"].tolist() == [2, 1, 1]
 
 
 def test_the_drivers_imagenet_weights_reach_workers_that_have_none(

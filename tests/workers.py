@@ -3,6 +3,7 @@
 Ray sends what is defined here to its workers by value, since they cannot import the tests' modules.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from ray import cloudpickle
 from genre_core import features
 from genre_core.training import FineTune
 from search import final_trial, start
+from search.messages import CUT_OFF, NUMBER
 from search.trial import GenreTrial
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
@@ -45,6 +47,19 @@ class SteadyTrial(GenreTrial):
         patch.object(start, "LONGEST_WAIT_SECONDS", HOURS).start()
         patch.object(features, "pays", _always).start()
         super().setup(config, **shared)
+
+
+class FailingNodeTrial(SteadyTrial):
+    """In place of `launch.GenreTrial`: the node of the first trial's first worker can write no file."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._fails = config[NUMBER] == 0 and not config[CUT_OFF]
+        super()._begin(config)
+
+    def _next_epoch(self) -> dict[str, Any]:
+        if self._fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super()._next_epoch()
 
 
 def hanging_train(*given: Any) -> Any:
