@@ -147,7 +147,7 @@ def test_the_headline_says_what_the_tables_say(run: Path, text: str) -> None:
     best = trials.iloc[0]
     counts = trials["state"].value_counts()
     assert f"complete {counts['COMPLETE']} pruned {counts['PRUNED']} failed 0" in text
-    assert f"best validation F1 {best.val_f1:.3f}" in text
+    assert f"best validation F1, trial {best.trial} {best.val_f1:.3f}" in text
     assert f"trial {best.trial} , {best.backbone} with {best.frozen_blocks} of 5 blocks frozen" in text
     assert "on 60 tracks in 10 genres" in text
     assert "nothing was running" in text
