@@ -370,20 +370,29 @@ def _new_folder(folder: Path) -> Iterator[None]:
     """The folder of a new run; it and its parents are removed again where the start fails before its settings exist."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        _make(folder)
+        yield
+    except BaseException:
+        if made and _names(folder) == [LOCK]:
+            (folder / LOCK).unlink()
+        for path in made:
+            if _names(path) == []:
+                path.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
         make_folder(folder)
     except OSError as error:
         raise InputError(
             f"--runs must be where a folder can be made, but {folder} cannot: {error.strerror}; name another place"
         ) from error
-    try:
-        yield
-    except BaseException:
-        if made and [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-        for path in made:
-            if not any(path.iterdir()):
-                path.rmdir()
-        raise
+
+
+def _names(folder: Path) -> list[str] | None:
+    """What a folder holds; None where there is no such folder."""
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else None
 
 
 def require_room(config: SearchConfig) -> None:
