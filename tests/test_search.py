@@ -258,7 +258,7 @@ def test_bad_files_are_left_out_named_and_recorded(search: Search, music: Path, 
         ({"trials_per_gpu": 2}, "--trials-per-gpu must be 0 where the cluster has no GPU, but got 2"),
         (
             {"cpus_per_trial": 64, "workers": None},
-            "--cpus-per-trial must be at most the cluster's 2, but got 64",
+            "--cpus-per-trial must be at most 2, the cores of the largest node, but got 64",
         ),
         ({"segment_seconds": 3.3}, "100% are: 60 of 60 files left out: 60 shorter than a segment"),
     ],

@@ -57,7 +57,7 @@ class Search:
             return self.drive("resume", self.run)
         settings = SETTINGS | self.settings
         pairs = (part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}"))
-        place = ("--address", self.address) if self.address else ()
+        place = ("--address", self.address, "--trials-per-gpu", 0) if self.address else ()
         return self.drive(
             *("run", "--data", self.music, "--runs", self.folder, "--name", self.run.name),
             *("--trials", self.trials, "--workers", self.workers, *place, *pairs),
