@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,28 @@ def test_a_run_at_another_path_is_the_same_run(tmp_path: Path, change: Callable[
     assert not (there / "unclaimed").exists()
     assert set(read_trials(there)["study"]) == {there.resolve().name}
     check(there.resolve(), trials=5, keep_models=4)
+
+
+def test_a_run_that_is_mounted_at_a_second_path_too_is_the_same_run(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount anything")
+    run, place = make_run(tmp_path / "r", CURVES), tmp_path / "mounted"
+    place.mkdir()
+    before, identity = _content(run), _id(run)
+    code = (
+        "import sys; from pathlib import Path; from made_runs import resume; print(resume(Path(sys.argv[1])))"
+    )
+    script = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(run), str(place), sys.executable, code]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is at its end" in done.stdout
+    assert "two runs" not in done.stdout
+    assert (_content(run), _id(run)) == (before, identity)
+    assert read_provenance(run)["folder"] == str(place)
 
 
 @pytest.mark.parametrize("copy_with", ["copy", "hard links", "symbolic links"])
