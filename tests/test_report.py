@@ -383,6 +383,27 @@ def test_the_worst_tracks_are_the_surest_mistakes_with_picture_and_sound(run: Pa
         assert len(samples) == pytest.approx(len(original), rel=0.05)
 
 
+def test_music_that_moved_is_heard_where_it_is_said_to_be_and_only_if_it_is_the_same(
+    copy: Path, music: Path, tmp_path: Path
+) -> None:
+    corpus = load_corpus(copy / "corpus.parquet")
+    away = tuple(replace(track, path=tmp_path / "gone" / track.track_id) for track in corpus.tracks)
+    write_corpus(Corpus(away), copy / "corpus.parquet")
+
+    def sounds(data: Path | None) -> dict[str, bool]:
+        worst = facts(copy, cache=tmp_path / "no-cache", data=data).worst
+        assert worst
+        return {track.track_id: track.sound is not None for track in worst}
+
+    assert not any(sounds(None).values())
+    found = sounds(music)
+    assert all(found.values())
+    moved = Path(shutil.copytree(music, tmp_path / "moved"))
+    changed = next(iter(found))
+    soundfile.write(moved / changed, np.zeros(70_000), SAMPLE_RATE)
+    assert sounds(moved) == {name: name != changed for name in found}
+
+
 @pytest.mark.parametrize(("stored", "there"), list(product([True, False], repeat=2)))
 def test_a_track_is_pictured_from_the_store_or_from_its_audio(
     stored: bool, there: bool, run: Path, cache: Path, tmp_path: Path
