@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -88,15 +87,6 @@ def finished(run: Path, cache: Path, small_ray: None, tmp_path_factory: pytest.T
 def copy(run: Path, tmp_path: Path) -> Path:
     """A search of its own to finish, or to fail at it."""
     return Path(shutil.copytree(run, tmp_path / "tiny"))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many as a worker has here: with others, sums come out in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_before_it_is_finished_a_run_holds_no_word_of_the_test_part(run: Path) -> None:

@@ -95,6 +95,7 @@ def _one_after_the_other(folder: Path) -> np.ndarray:
     return np.concatenate([read(path, SAMPLE_RATE) for path in clips[:: len(clips) // 11]])
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("sound", ["noise", "generated", "real", 1, 1024, 1025, 1026, 2048, 2049])
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_in_blocks_a_mel_is_what_it_is_at_once_to_the_bit(name: str, sound: str | int, music: Path) -> None:

@@ -117,6 +117,7 @@ def _older(folder: Path, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_model_that_names_no_level_hears_absolute_ones_as_ever(
     folder: Path, music: Path, tmp_path: Path
 ) -> None:
