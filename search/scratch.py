@@ -90,8 +90,7 @@ def _folder(base: str, prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         for _ in range(_ATTEMPTS):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
+            if _deleted(folder):
                 break
             time.sleep(_PAUSE_SECONDS)
         lock.release()
@@ -102,4 +101,12 @@ def _delete_if_left(folder: Path) -> None:
     with suppress(OSError, Timeout):
         if (folder / _LOCK).stat().st_uid == os.getuid():
             with FileLock(folder / _LOCK, timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+                _deleted(folder)
+
+
+def _deleted(folder: Path) -> bool:
+    """Whether a folder is gone now; where Ray's last processes still write to it, a later search may try again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        (folder / _LOCK).touch()
+    return not folder.exists()

@@ -1,12 +1,14 @@
 """Temporary folders: what is left by the killed is deleted, what is in use is not, and sockets find short paths."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,27 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
         process.wait()
     with scratch.scratch() as folder:
         assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_what_is_written_to_while_it_is_deleted_is_deleted_by_a_later_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(scratch, "_PAUSE_SECONDS", 0.0)
+    delete = shutil.rmtree
+
+    def delete_while_a_process_writes(folder: Path, **options: Any) -> None:
+        delete(folder, **options)
+        (folder / "session" / "logs").mkdir(parents=True)
+
+    with monkeypatch.context() as writing:
+        writing.setattr(shutil, "rmtree", delete_while_a_process_writes)
+        with scratch.scratch() as left:
+            pass
+    assert left.exists()
+    with scratch.scratch() as folder:
+        assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_a_process_that_has_no_number_here_stays() -> None:
