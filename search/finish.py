@@ -280,9 +280,8 @@ def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of the final models' table, from what was written of the test part: it need not be read again."""
     said, look = read_test_tracks(folder), read_test_look(folder)
     assert look, "the test part has been read"
-    then = {
-        found["trial"]: dict(found) for found in look.configurations
-    }  # a trial that ran on may differ since
+    # as they were then: a trial that was resumed since may differ
+    then = {found["trial"]: dict(found) for found in look.configurations}
     trials = read_trials(folder).set_index("trial", drop=False)
     ranks = {trial: rank for rank, trial in enumerate(said["trial"].unique(), start=1)}
     rows = []

@@ -104,7 +104,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
             with copied(config, folder, screen, resumed=False):
                 write_corpus(prepared.corpus, folder / "corpus.parquet")
                 _write_config(config, prepared, folder)
-                the_study = _open_study(config, folder)
+                the_study = _open_study(config, folder, name=folder.resolve().name)
                 _teach(the_study, config, earlier, prepared, screen)
                 return _search(config, prepared, the_study, folder, cache, screen, place, told)
 
@@ -134,8 +134,7 @@ def resume(
     require_run(folder)
     with driving(folder):
         config = _identified(config, folder, screen)
-        _restore_study(config, folder, screen)
-        the_study = _open_study(config, folder)
+        the_study = _open_study(config, folder, name=_restored_study(config, folder, screen))
         if the_study.ended >= (wanted := goal(config, the_study)):
             with copied(config, folder, screen, resumed=True):  # it may have died at its very end
                 _recorder(config, the_study, folder, screen).end(None)
@@ -328,8 +327,8 @@ def its_music(
     return config, tracks
 
 
-def _restore_study(config: SearchConfig, folder: Path, screen: Screen) -> None:
-    """See to it that a run's journal is its own, is whole, and holds the run's study."""
+def _restored_study(config: SearchConfig, folder: Path, screen: Screen) -> str:
+    """The name of a run's study; its journal is the run's alone and whole, and rebuilt where it was lost."""
     logging.getLogger("optuna").setLevel(logging.WARNING)
     journal = folder / JOURNAL
     make_own(journal)
@@ -338,16 +337,16 @@ def _restore_study(config: SearchConfig, folder: Path, screen: Screen) -> None:
     if others:
         names = ", ".join(map(repr, others))
         screen.say(f"{journal} holds other studies too, which are not used and stay as they are: {names}")
-    if own is None and (trials := rebuild(folder, config, name=folder.resolve().name)):
+    name = own or folder.resolve().name
+    if own is None and (trials := rebuild(folder, config, name=name)):
         screen.say(f"{journal} was lost: rebuilt from the results tables, with {trials} trials")
+    return name
 
 
-def _open_study(config: SearchConfig, folder: Path) -> Study:
-    """The run's study; a new one where its journal has none."""
+def _open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
+    """The study of this name in a run's journal; a new one where it has none."""
     logging.getLogger("optuna").setLevel(logging.WARNING)  # that a study is there already is no news
-    journal = folder / JOURNAL
-    name = (own_study(folder)[0] if journal.exists() else None) or folder.resolve().name
-    opened = Study(journal, name=name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
+    opened = Study(folder / JOURNAL, name=name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
     opened.claim((config.provenance or {})[RUN_ID])
     if there := opened.asked + len(opened.known):
         opened.use(_sampler(config, asked=there))

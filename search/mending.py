@@ -54,7 +54,7 @@ def mend(
 
 
 def _strangers(run: Path, own: set[int]) -> Iterator[Path]:
-    """What stands where trials have their files and is of none of these trials, or is no whole model."""
+    """Files in the trials' folders that belong to none of these trials, and models that are incomplete."""
     for folder, suffix in _TRIALS_OWN.items():
         for path in sorted((run / folder).glob("[!.]*")):
             number = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", path.name)

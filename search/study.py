@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genre_core.errors import InputError
 from genre_core.whole_file import sync_folder
+from search.identity import RUN_ID
 
 ERROR = "error"
 """User attribute of a failed trial: why."""
@@ -97,8 +98,8 @@ class Study:
 
     def claim(self, run_id: str) -> None:
         """Record whose study this is, should the journal ever hold another."""
-        if self._study.user_attrs.get("run_id") != run_id:
-            self._study.set_user_attr("run_id", run_id)
+        if self._study.user_attrs.get(RUN_ID) != run_id:
+            self._study.set_user_attr(RUN_ID, run_id)
 
     def use(self, sampler: BaseSampler) -> None:
         """Sample with this one from now on."""
