@@ -27,7 +27,7 @@ bench: .venv/installed-dev
 # make chaos: the tests that take long, then searches are killed, their workers and helpers die, their nodes go
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
-	PYTHONPATH=tests $(BIN)/python tests/chaos --results benchmarks/results/chaos.json
+	PYTHONPATH=tests:tests/support $(BIN)/python tests/chaos --results benchmarks/results/chaos.json
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from genre_core.audit import audit
-from genre_core.corpus import read_corpus
-from genre_core.families import block_names
-from genre_core.mel import front_end
-from genre_core.splits import split_corpus
+from genre_core.audio.mel import front_end
+from genre_core.corpus.audit import audit
+from genre_core.corpus.splits import split_corpus
+from genre_core.corpus.tracks import read_corpus
+from genre_core.models.registry import block_names
 
 HERE = Path(__file__).parent
 BACKBONES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")

@@ -25,7 +25,7 @@ import av
 import numpy as np
 import soundfile
 
-from genre_core import audio
+from genre_core.audio import decode
 
 RATE = 8_000  # Hz, of what is read
 RATE_ENCODED = 48_000  # Hz, of what PyAV encodes
@@ -156,14 +156,14 @@ def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
 
 def outcome_of(path: Path) -> str:
     """`read`, or the reason against the file; anything but finite samples, or a second opinion, is an error."""
-    reason, when_read = _reason(audio.inspect, path), _reason(_read, path)
+    reason, when_read = _reason(decode.inspect, path), _reason(_read, path)
     # silence is of no use in training, yet it is audio
-    assert when_read == (None if reason == audio.Reason.SILENT else reason), f"{when_read}, but {reason}"
+    assert when_read == (None if reason == decode.Reason.SILENT else reason), f"{when_read}, but {reason}"
     return reason or "read"
 
 
 def _read(path: Path) -> None:
-    samples = audio.read(path, RATE)
+    samples = decode.read(path, RATE)
     assert samples.dtype == np.float32
     assert np.isfinite(samples).all()
 
@@ -171,7 +171,7 @@ def _read(path: Path) -> None:
 def _reason(call: Callable[[Path], object], path: Path) -> str | None:
     try:
         call(path)
-    except audio.BadAudio as bad:
+    except decode.BadAudio as bad:
         return str(bad.reason)
     return None
 

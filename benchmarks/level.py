@@ -21,16 +21,16 @@ from compare import machine
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genre_core import audio
-from genre_core.audit import audit
-from genre_core.corpus import read_corpus
-from genre_core.mel import cut, front_end, log_mel, segment_starts
-from genre_core.network import Network, ToImage, build, restored
-from genre_core.node_cache import NodeCache
+from genre_core.audio import decode
+from genre_core.audio.mel import cut, front_end, log_mel, segment_starts
+from genre_core.corpus.audit import audit
+from genre_core.corpus.splits import split_corpus
+from genre_core.corpus.tracks import read_corpus
+from genre_core.models.network import Network, ToImage, build, restored
 from genre_core.recipe import Recipe
-from genre_core.segments import SegmentArrays, Segments, level_statistics
-from genre_core.splits import split_corpus
-from genre_core.training import FineTune
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.fine_tune import FineTune
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics
 
 FRONT_END = front_end("mel64", level="absolute")
 SEGMENT_SECONDS = 3.0
@@ -155,7 +155,7 @@ class Music:
             "validation": self.corpus.part("validation"),
             "clips": [tracks[round(i)] for i in np.linspace(0, len(tracks) - 1, CLIPS)],
         }
-        self._waveforms = {track.track_id: audio.read(track.path, FRONT_END.sample_rate) for track in tracks}
+        self._waveforms = {track.track_id: decode.read(track.path, FRONT_END.sample_rate) for track in tracks}
         self._cut: dict[tuple[str, str, float, bool], Segments] = {}
 
     def segments(self, part: str, reference: str, gain: float = 0.0, clipped: bool = False) -> Segments:

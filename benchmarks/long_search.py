@@ -1,6 +1,6 @@
 """Do memory and file handles of a search's processes stay flat over 500 trials, and is nothing left behind?
 
-PYTHONPATH=tests:tests/chaos python benchmarks/long_search.py [--trials 500] [--results FILE]
+PYTHONPATH=tests:tests/support:tests/chaos python benchmarks/long_search.py [--trials 500] [--results FILE]
 """
 
 import argparse
@@ -16,8 +16,8 @@ from processes import in_session, runs_trials
 from searches import Search
 from tiny import MUSIC
 
-from genre_core.synthetic import write
-from search.results import read_trials
+from genre_core.synthetic.corpus import write
+from search.run.tables import read_trials
 
 POLL_SECONDS = 1.0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from search.results import read_epochs, read_trials
+from search.run.tables import read_epochs, read_trials
 
 SETTLED = 10
 """The trial, of each worker, after which memory should not grow."""

@@ -14,18 +14,20 @@ from typing import Any
 
 from ray import tune
 
-from genre_core.metrics import Scores
-from genre_core.training import EpochResult, epoch_row
-from search import cluster, launch, sampling, study
-from search.config import SearchConfig, load
-from search.messages import FINISHED
-from search.pruning import StudyScheduler
-from search.recording import Recorder
-from search.results import ResultsWriter
-from search.sampling import StudySearcher
-from search.scratch import scratch
-from search.study import Study
-from search.time_budget import TimeBudget
+from genre_core.training.fine_tune import EpochResult, epoch_row
+from genre_core.training.metrics import Scores
+from search.config.schema import SearchConfig, load
+from search.engine.messages import FINISHED
+from search.engine.recorder import Recorder
+from search.run.tables import ResultsWriter
+from search.study import study
+from search.study.study import Study
+from search.tune import connect, search
+from search.tune import searcher as sampling
+from search.tune.scheduler import StudyScheduler
+from search.tune.scratch import scratch
+from search.tune.searcher import StudySearcher
+from search.tune.time_budget import TimeBudget
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100
@@ -122,9 +124,9 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder,
         scratch() as temporary,
-        cluster.connected(None, data_bytes=0, folder=temporary),
+        connect.connected(None, data_bytes=0, folder=temporary),
     ):
-        place = launch.Place(workers=2, gpus=0.0, scratch=temporary)
+        place = search.Place(workers=2, gpus=0.0, scratch=temporary)
         print(
             json.dumps(
                 vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), place)}, indent=1
@@ -132,7 +134,7 @@ def main() -> None:
         )
 
 
-def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Place) -> list[dict[str, float]]:
+def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Place) -> list[dict[str, float]]:
     """Milliseconds a trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
@@ -167,7 +169,7 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: launch.Plac
         say=print,
     )
     trainable = tune.with_parameters(Nothing, epochs=epochs)
-    launch._tune(config, trainable, place, searcher, scheduler, [], TimeBudget(None), print)
+    search._tune(config, trainable, place, searcher, scheduler, [], TimeBudget(None), print)
     rows = []
     for mark in MARKS:
         if mark > len(ended):

@@ -23,15 +23,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from selenium import webdriver
 
-from genre_core.corpus import SPLITS, Corpus, Track, write_corpus
-from genre_core.families import block_names
-from genre_core.metrics import confusion_matrix, scores
+from genre_core.corpus.tracks import SPLITS, Corpus, Track, write_corpus
+from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
-from search.config import SearchConfig, to_yaml
-from search.recording import new_row
-from search.report import write_report
-from search.results import EPOCHS, ResultsWriter
-from search.study import best_epoch
+from genre_core.training.metrics import confusion_matrix, scores
+from search.config.schema import SearchConfig, to_yaml
+from search.engine.recorder import new_row
+from search.report.page import write_report
+from search.run.tables import EPOCHS, ResultsWriter
+from search.study.study import best_epoch
 
 BACKBONES = {"alexnet": 0.55, "densenet121": 0.68, "resnet18": 0.64, "resnet34": 0.66, "vgg16": 0.62}
 """Backbone -> F1 that a made-up trial of it approaches at best."""

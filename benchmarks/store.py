@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from genre_core import audio
-from genre_core.audit import audit
-from genre_core.corpus import read_corpus
-from genre_core.mel import front_end, log_mel
-from genre_core.spectrograms import open_or_build
+from genre_core.audio import decode
+from genre_core.audio.mel import front_end, log_mel
+from genre_core.corpus.audit import audit
+from genre_core.corpus.spectrogram_store import open_or_build
+from genre_core.corpus.tracks import read_corpus
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         for repeat in range(3):
             began = time.perf_counter()
             for track in corpus.usable:
-                log_mel(audio.read(track.path, setting.sample_rate), setting)
+                log_mel(decode.read(track.path, setting.sample_rate), setting)
             one = max(one, len(corpus.usable) / (time.perf_counter() - began))
             began = time.perf_counter()
             open_or_build(corpus.usable, setting, cache=Path(folder) / str(repeat))

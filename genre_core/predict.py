@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor
 
-from genre_core import audio
+from genre_core.audio import decode
+from genre_core.audio.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.errors import InputError
-from genre_core.mel import FrontEnd, cut, segment_starts, stored_mel
-from genre_core.model_folder import CARD, WEIGHTS, read_card
-from genre_core.network import CHUNK, Network, allow_tf32, restored
+from genre_core.models.artifact import CARD, WEIGHTS, read_card
+from genre_core.models.network import CHUNK, Network, allow_tf32, restored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Model:
         Raises:
             BadAudio: the file cannot be read, or there is nothing to hear in it.
         """
-        waveform = audio.read(Path(path), self.front_end.sample_rate, audible=True)
+        waveform = decode.read(Path(path), self.front_end.sample_rate, audible=True)
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
         whole = np.pad(waveform, (0, missing)) if missing > 0 else waveform
         mel = stored_mel(whole, self.front_end)

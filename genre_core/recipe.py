@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from genre_core.errors import InputError
-from genre_core.families import block_names
+from genre_core.models.registry import block_names
 
 PRECISIONS = ("float32", "bfloat16")
 AUGMENT_AT = ("cut", "input")

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tiny import MUSIC, TINY
 
-from genre_core.synthetic import write
-from search.config import SearchConfig, load
+from genre_core.synthetic.corpus import write
+from search.config.schema import SearchConfig, load
 
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")

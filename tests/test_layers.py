@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
-    f"{path.parent.name}.{path.stem}"
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("genre_core", "search")
-    for path in (ROOT / package).glob("*.py")
+    for path in (ROOT / package).rglob("*.py")
 )
 
 # what importing a module must not load, in any way
@@ -19,45 +19,57 @@ NEVER_LOADED = {
     **{
         module: ("search", "ray", "optuna", "typer") for module in MODULES if module.startswith("genre_core.")
     },
-    "genre_core.training": ("genre_core.audio", "genre_core.corpus", "search", "ray", "optuna", "typer"),
-    "genre_core.download": ("torch", "numpy", "search"),
-    "genre_core.unpack": ("torch", "numpy", "search"),
-    "genre_core.data_sets": ("torch", "search"),
-    "genre_core.families": ("torch", "numpy", "search"),
+    "genre_core.training.fine_tune": (
+        "genre_core.audio.decode",
+        "genre_core.corpus.tracks",
+        "search",
+        "ray",
+        "optuna",
+        "typer",
+    ),
+    "genre_core.datasets.download": ("torch", "numpy", "search"),
+    "genre_core.datasets.unpack": ("torch", "numpy", "search"),
+    "genre_core.datasets.fetch": ("torch", "search"),
+    "genre_core.models.registry": ("torch", "numpy", "search"),
     "genre_core.recipe": ("torch", "numpy", "search"),
-    "genre_core.audit": ("torch", "search"),
-    "search.config": ("torch", "ray", "optuna", "typer"),
-    "search.study": ("torch", "ray", "typer"),
-    "search.sampling": ("torch", "typer"),
-    "search.pruning": ("torch", "typer"),
-    "search.recording": ("torch", "typer"),
-    "search.trial": ("optuna", "typer"),
-    "search.results": ("torch", "ray", "optuna", "typer", "genre_core.corpus"),
-    "search.leaderboard": ("torch", "ray", "optuna", "typer"),
-    "search.display": ("torch", "ray", "optuna", "typer"),
-    "search.storage": ("torch", "ray", "optuna", "typer"),
-    "search.checkpoints": ("torch", "ray", "optuna", "typer"),
-    "search.cluster_file": ("torch", "ray", "optuna", "typer"),
-    "search.mending": ("torch", "typer"),
-    "search.node_weights": ("torch", "optuna", "typer"),
-    "search.predictions": ("ray", "optuna", "typer"),
-    "search.verdict": ("torch", "ray", "optuna", "typer"),
-    "search.models": ("torch", "ray", "optuna", "typer"),
-    "search.chosen_model": ("torch", "ray", "optuna", "typer"),
-    "search.comparison": ("torch", "ray", "optuna", "typer"),
-    "search.honesty": ("torch", "ray", "optuna", "typer"),
-    "search.time_spent": ("torch", "ray", "optuna", "typer"),
-    "search.worst_tracks": ("torch", "ray", "optuna", "typer"),
-    "search.report": ("torch", "ray", "typer"),
-    "search.charts": ("torch", "ray", "typer"),
-    "search.importance": ("torch", "ray", "typer"),
-    "search.export": ("ray", "optuna", "typer"),
-    "search.final_trial": ("optuna", "typer"),
-    "search.finish": ("typer",),
-    "search.warm_start": ("torch", "typer"),
-    "search.tracking": ("torch", "typer", "mlflow"),
-    "search.cli": ("torch", "ray", "optuna", "pandas", "pyarrow", "pydantic", "numpy", "rich.live"),
+    "genre_core.corpus.audit": ("torch", "search"),
+    "search.config.schema": ("torch", "ray", "optuna", "typer"),
+    "search.study.study": ("torch", "ray", "typer"),
+    "search.tune.searcher": ("torch", "typer"),
+    "search.tune.scheduler": ("torch", "typer"),
+    "search.engine.recorder": ("torch", "typer"),
+    "search.tune.trainable": ("optuna", "typer"),
+    "search.run.tables": ("torch", "ray", "optuna", "typer", "genre_core.corpus.tracks"),
+    "search.report.leaderboard": ("torch", "ray", "optuna", "typer"),
+    "search.cli.progress": ("torch", "ray", "optuna", "typer"),
+    "search.run.mirror": ("torch", "ray", "optuna", "typer"),
+    "search.run.checkpoints": ("torch", "ray", "optuna", "typer"),
+    "search.cluster_lint.ray_up": ("torch", "ray", "optuna", "typer"),
+    "search.recovery.reconcile": ("torch", "typer"),
+    "search.tune.weight_shipping": ("torch", "optuna", "typer"),
+    "search.cli.prediction_output": ("ray", "optuna", "typer"),
+    "search.evaluate.verdict": ("torch", "ray", "optuna", "typer"),
+    "search.run.model_store": ("torch", "ray", "optuna", "typer"),
+    "search.export.chosen_model": ("torch", "ray", "optuna", "typer"),
+    "search.report.comparison": ("torch", "ray", "optuna", "typer"),
+    "search.data.sanity_checks": ("torch", "ray", "optuna", "typer"),
+    "search.report.time_accounting": ("torch", "ray", "optuna", "typer"),
+    "search.report.misclassified": ("torch", "ray", "optuna", "typer"),
+    "search.report.page": ("torch", "ray", "typer"),
+    "search.report.charts": ("torch", "ray", "typer"),
+    "search.report.importance": ("torch", "ray", "typer"),
+    "search.export.export": ("ray", "optuna", "typer"),
+    "search.evaluate.final_worker": ("optuna", "typer"),
+    "search.evaluate.finish": ("typer",),
+    "search.study.warm_start": ("torch", "typer"),
+    "search.tune.mlflow": ("torch", "typer", "mlflow"),
+    "search.cli.main": ("torch", "ray", "optuna", "pandas", "pyarrow", "pydantic", "numpy", "rich.live"),
 }
+
+
+def _file(module: str) -> Path:
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 IMPORT_EACH = """
@@ -83,7 +95,7 @@ def test_a_module_loads_nothing_from_above_or_beyond_its_need(forbidden: tuple[s
 @pytest.mark.parametrize("module", MODULES)
 def test_importing_runs_nothing(module: str) -> None:
     """At the top of a module stand definitions, constants and imports; no loops, no calls for their effect."""
-    path = ROOT / f"{module.replace('.', '/')}.py"
+    path = _file(module)
     for node in ast.parse(path.read_text()).body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         call_for_effect = isinstance(node, ast.Expr) and not docstring
@@ -95,6 +107,6 @@ def test_importing_runs_nothing(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_file_opens_with_the_question_it_answers(module: str) -> None:
-    path = ROOT / f"{module.replace('.', '/')}.py"
+    path = _file(module)
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert docstring, f"{module} says nothing of itself"

@@ -12,11 +12,11 @@ from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from tutorial import Task, log
 
-from search import launch
-from search.config import load
-from search.display import Display
-from search.recording import Row
-from search.results import read_epochs, read_trials
+from search.cli.progress import Display
+from search.config.schema import load
+from search.engine.recorder import Row
+from search.run.tables import read_epochs, read_trials
+from search.tune import search
 
 
 class Logging(Display):
@@ -67,7 +67,7 @@ def main(task: Task) -> None:
         study.enqueue_trial({k: v for k, v in configuration.items() if k != "frozen_blocks"} | own)
     screen = Logging(Console(), trials=config.trials)
     screen.task = task
-    launch.run(config, folder=folder, cache=Path(task["cache"]), screen=screen)
+    search.run(config, folder=folder, cache=Path(task["cache"]), screen=screen)
     _log(task, folder)
 
 

@@ -1,6 +1,6 @@
 """The long form: 80 trials whose driver, workers or helpers are killed, whose nodes go, whose cache's disk fills.
 
-PYTHONPATH=tests python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
+PYTHONPATH=tests:tests/support python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from searches import Search
 from small_disks import small_disk
 from tiny import MUSIC
 
-from genre_core.synthetic import write
+from genre_core.synthetic.corpus import write
 
 TRIALS = 80
 SETTINGS = {

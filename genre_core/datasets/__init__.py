@@ -1,0 +1,1 @@
+"""Published data sets: downloaded, unpacked and listed as a corpus."""

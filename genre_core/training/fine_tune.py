@@ -1,0 +1,295 @@
+"""One fine-tune: SGD on the trained part of a cut network, one EpochResult per epoch, resumable from its state."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from genre_core.models.backbones import StateDict
+from genre_core.models.network import Network
+from genre_core.recipe import Recipe
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.activation_cache import Features
+from genre_core.training.augmentation import mask, mixup
+from genre_core.training.metrics import Scores, confusion_matrix, scores
+from genre_core.training.segments import Segments
+
+VALIDATION_BATCH = 256
+"""Segments scored at a time."""
+DIVERGED_LOSS = 100.0
+"""A training loss above this many times that of guessing evenly has no way back."""
+
+
+class Diverged(Exception):
+    """The loss ran away; the text says when and to what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What one epoch came to. Losses are cross-entropies in nats; scores are per track of the validation part."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean over the epoch's segments, each seen before the step that learns from it."""
+    val_loss: float
+    """Of the tracks' mean logits, unweighted and unsmoothed."""
+    scores: Scores
+    learning_rate: float
+    """At the epoch's end, for the trained blocks."""
+    seconds: float
+    arithmetic_seconds: float
+    """Of the epoch, in forward, backward and the optimiser: what no bookkeeping can save. On a GPU, which is
+    not waited for, the seconds until its work was handed over."""
+    samples_per_second: float
+    """Training segments over the seconds of their part of the epoch."""
+
+
+class FineTune:
+    """A fine-tune between two epochs: call `epoch` until `finished`, or `train` where nothing is to be scored."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        train: Segments,
+        validation: Segments | None,
+        node_cache: NodeCache,
+    ) -> None:
+        """Prepare to train `network`, which is changed in place.
+
+        Args:
+            network: cut at the recipe's depth, on the segments' device.
+            recipe: what to do.
+            train: segments to learn from.
+            validation: segments to score, of other tracks; None where all are trained on.
+            node_cache: where the activations at the cut are kept, and found again.
+        """
+        self.network = network
+        self.epochs_done = 0
+        self.best_f1 = -1.0
+        self.best_epoch = 0
+        self.track_logits = np.empty((0, 0), np.float32)
+        """Of the validation tracks after the last epoch, [tracks, genres]."""
+        self._recipe = recipe
+        self._train, self._validation = train, validation
+        self._arithmetic = 0.0
+        self._random = np.random.default_rng()
+        features = partial(Features, network, node_cache=node_cache, epochs=recipe.epochs)
+        self._train_features = features(train, keep=not recipe.augments_input)
+        self._validation_features = None if validation is None else features(validation)
+        self.features = self._train_features.kind
+        self.features_seconds = sum(
+            part.seconds for part in (self._train_features, self._validation_features) if part
+        )
+        self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
+        self._optimizer = _optimizer(network, recipe)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the segments are on the device, not sent to it batch by batch."""
+        return all(part.resident for part in (self._train, self._validation) if part is not None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs are used up or the validation F1 has stood still for longer than the patience."""
+        stale = self.epochs_done - self.best_epoch
+        return self.epochs_done >= self._recipe.epochs or stale >= self._recipe.patience
+
+    def epoch(self) -> EpochResult:
+        """Train one epoch and score the validation part.
+
+        Raises:
+            Diverged: a loss is not finite, or far beyond that of guessing.
+        """
+        epoch = self.epochs_done + 1
+        started = time.perf_counter()
+        self._arithmetic = 0.0
+        train_loss = self._train_epoch(epoch)
+        trained = time.perf_counter()
+        val_loss, result = self._score()
+        self._check(epoch, train_loss, val_loss)
+        self.epochs_done = epoch
+        if result.f1 > self.best_f1:
+            self.best_f1, self.best_epoch = result.f1, epoch
+        return EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            scores=result,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            seconds=time.perf_counter() - started,
+            arithmetic_seconds=self._arithmetic,
+            samples_per_second=len(self._train) / (trained - started),
+        )
+
+    def train(self) -> float:
+        """Train one epoch and score nothing: the mean loss over its segments, in nats.
+
+        Raises:
+            Diverged: the loss is not finite, or far beyond that of guessing.
+        """
+        epoch = self.epochs_done + 1
+        loss = self._train_epoch(epoch)
+        self._check(epoch, loss, None)
+        self.epochs_done = epoch
+        return loss
+
+    def state_dict(self) -> StateDict:
+        """All that the next epoch depends on, at an epoch's end: what is trained, its momentum, and the progress."""
+        parameters = enumerate(self.network.trained.parameters())
+        momentum = {i: self._optimizer.state[p].get("momentum_buffer") for i, p in parameters}
+        return {
+            "progress": torch.tensor([self.epochs_done, self.best_f1, self.best_epoch], dtype=torch.float64),
+            **{f"trained.{name}": tensor for name, tensor in self.network.trained.state_dict().items()},
+            **{f"momentum.{i}": tensor for i, tensor in momentum.items() if tensor is not None},
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Go on from where `state_dict` was taken, to the same numbers."""
+        trained = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")}
+        self.network.trained.load_state_dict(trained)
+        for i, parameter in enumerate(self.network.trained.parameters()):
+            if (momentum := state.get(f"momentum.{i}")) is not None:
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
+                    momentum
+                )
+        done, self.best_f1, best = state["progress"].tolist()
+        self.epochs_done, self.best_epoch = int(done), int(best)
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Mean loss over the segments. Every random number of an epoch follows from (seed, epoch)."""
+        sequence = np.random.SeedSequence([self._recipe.seed, epoch])
+        self._random = np.random.default_rng(sequence)
+        seed = int(sequence.generate_state(1)[0])
+        torch.manual_seed(seed)
+        device = self.network.device
+        order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed)).to(device)
+        batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
+        total = torch.zeros((), device=device)
+        self.network.trained.train()
+        for step, batch in enumerate(batches):
+            self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
+            total += self._step(batch) * len(batch)
+        return float(total / len(order))
+
+    def _step(self, batch: Tensor) -> Tensor:
+        activations, partner, share = self._augmented(batch)
+        genre = self._train.genre[self._train.track[batch]]
+        began = time.perf_counter()
+        logits = self.network.from_cut(activations)
+        loss = self._loss(logits, genre)
+        if share < 1:
+            loss = share * loss + (1 - share) * self._loss(logits, genre[partner])
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._arithmetic += time.perf_counter() - began
+        return loss.detach()
+
+    def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor, float]:
+        """A batch's activations at the cut, augmented there or before, each one's partner, and its own share."""
+        at_input = self._recipe.augments_input
+        seen = self._train.mels_of(batch).float() if at_input else self._train_features[batch]
+        partner, share = batch, 1.0
+        if self._recipe.mixup:
+            seen, partner, share = mixup(seen, alpha=self._recipe.mixup, random=self._random)
+        if self._recipe.masking:
+            empty = self.network.image.mean if at_input else torch.zeros((), device=seen.device)
+            seen = mask(seen, share=self._recipe.masking, empty=empty, random=self._random)
+        return (self.network.to_cut(seen) if at_input else seen), partner, share
+
+    def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
+        smoothing = self._recipe.label_smoothing
+        return F.cross_entropy(logits, genre, weight=self._genre_weights, label_smoothing=smoothing)
+
+    def _set_learning_rate(self, epochs: float) -> None:
+        factor = learning_rate_factor(self._recipe, epochs)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+    def _score(self) -> tuple[float, Scores]:
+        """Validation loss and scores, per track."""
+        assert self._validation is not None, "there is nothing to score"
+        assert self._validation_features is not None
+        genre = self._validation.genre.cpu()
+        began = time.perf_counter()
+        logits = track_logits(self.network, self._validation, self._validation_features)
+        self.track_logits = logits.numpy()
+        self._arithmetic += time.perf_counter() - began
+        loss = F.cross_entropy(logits, genre)
+        predicted = logits.argmax(dim=1)
+        confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self._validation.n_genres)
+        return float(loss), scores(confusion)
+
+    def _check(self, epoch: int, train_loss: float, val_loss: float | None) -> None:
+        limit = DIVERGED_LOSS * math.log(self._train.n_genres)
+        if not (math.isfinite(train_loss + (val_loss or 0.0)) and train_loss < limit):
+            scored = "" if val_loss is None else f", validation loss {val_loss:.3g}"
+            raise Diverged(
+                f"diverged in epoch {epoch}: training loss {train_loss:.3g}{scored}; "
+                f"learning rate {self._recipe.learning_rate:.3g} with momentum {self._recipe.momentum:.3g} is too high"
+            )
+
+
+@torch.no_grad()
+def track_logits(network: Network, segments: Segments, features: Features) -> Tensor:
+    """Mean of each track's segments' logits, [tracks, genres], on the CPU; leaves the trained part in eval mode.
+
+    On a GPU the sum over segments would come out in another order each time.
+    """
+    network.trained.eval()
+    indices = torch.arange(len(segments), device=network.device)
+    logits = torch.cat(
+        [network.from_cut(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+    ).cpu()
+    track = segments.track.cpu()
+    total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
+    return total / torch.bincount(track, minlength=segments.n_tracks).unsqueeze(1)
+
+
+def genre_weights(segments: Segments) -> Tensor:
+    """Weights [genres] that make every genre's share of the loss equal; their mean over segments is 1."""
+    counts = torch.bincount(segments.genre[segments.track], minlength=segments.n_genres)
+    return len(segments) / (segments.n_genres * counts.clamp_min(1).float())
+
+
+def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
+    """The learning rate over its peak, after so many epochs (with fractions): linear warm-up, then the schedule."""
+    if epochs < recipe.warmup_epochs:
+        return epochs / recipe.warmup_epochs
+    if recipe.schedule == "constant" or recipe.epochs <= recipe.warmup_epochs:
+        return 1.0
+    progress = (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def epoch_row(result: EpochResult) -> dict[str, Any]:
+    """An epoch's result as one flat row of plain values, named as in the results tables."""
+    row = asdict(result)
+    for name, value in row.pop("scores").items():
+        row[name if name in ("f1_per_genre", "confusion") else f"val_{name}"] = value
+    return row
+
+
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over two groups: the trained blocks and the head."""
+    head = list(network.trained.get_submodule("head").parameters())
+    blocks = [p for name, p in network.trained.named_parameters() if not name.startswith("head.")]
+    peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)
+    groups = [{"params": params, "peak_lr": peak} for params, peak in zip((blocks, head), peaks, strict=True)]
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )

@@ -1,0 +1,186 @@
+"""What a search looks like while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
+    from search.data.prepare import Report
+    from search.engine.recorder import Row
+
+STATE_WORD = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+"""A trial's state in a sentence."""
+STATE_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+
+
+class Display:
+    """Shows a search's preparation and its trials on a console."""
+
+    def __init__(self, console: Console, *, trials: int = 0, time_budget: float | None = None) -> None:
+        """Args: where to, how many trials are to come, and the seconds they may take."""
+        self._console = console
+        self._trials = trials
+        self._time_budget = time_budget
+        self._running: dict[int, Row] = {}
+        self._ended: Counter[str] = Counter()
+        self._ended_seconds = 0.0
+        self._best: Row | None = None
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(Text(text), soft_wrap=True)  # a command in it stays in one piece
+
+    @contextmanager
+    def progress(self, title: str) -> "Iterator[Report]":
+        """A bar on a terminal, and a line at the end when there was something to do."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        started, last = time.monotonic(), 0
+        with Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as bar:
+            task = bar.add_task(title, total=None, visible=False)
+
+            def report(done: int, total: int) -> None:
+                nonlocal last
+                last = total
+                bar.update(task, completed=done, total=total, visible=True)
+
+            yield report
+        if last:
+            self.say(f"{title}: {last} in {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Show trials for as long as the context lasts."""
+        self._started = time.monotonic()
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True):
+            yield
+
+    def expect(self, trials: int) -> None:
+        """Say that the search space has room for so many trials only, fewer than were asked for."""
+        self.say(
+            f"trials that the search space has room for: {trials}, fewer than the {self._trials} asked for"
+        )
+        self._trials = trials
+
+    def take_up(self, rows: "Sequence[Row]") -> None:
+        """Count the trials of a search that goes on, without a line for each."""
+        running = sum(row["state"] == "RUNNING" for row in rows)
+        for row in rows:
+            self._count(row)
+        self.say(f"{len(rows) - running} trials have ended, {running} were running and go on")
+
+    def trial(self, row: "Row") -> None:
+        """Take in a trial's changed row; an ended trial gets its line."""
+        self._count(row)
+        if row["state"] != "RUNNING":
+            self._console.print(trial_line(row), soft_wrap=True)
+
+    def _count(self, row: "Row") -> None:
+        if self._best is None or (row["val_f1"] or 0.0) > (self._best["val_f1"] or 0.0):
+            self._best = dict(row)
+        if row["state"] == "RUNNING":
+            self._running[row["trial"]] = row
+            return
+        self._running.pop(row["trial"], None)
+        self._ended[row["state"]] += 1
+        self._ended_seconds += row["seconds"] or 0.0
+
+    def headline(self) -> str:
+        """How far the search is, in one line."""
+        done = sum(self._ended.values())
+        if not done and not self._running:
+            return "starting Ray"
+        parts = [f"{done}/{self._trials} trials", f"{len(self._running)} running"]
+        parts += [
+            f"{self._ended[state]} {STATE_WORD[state]}" for state in ("PRUNED", "FAIL") if self._ended[state]
+        ]
+        if self._best and self._best["val_f1"] is not None:
+            parts.append(
+                f"best F1 {self._best['val_f1']:.3f} (trial {self._best['trial']}, {self._best['backbone']})"
+            )
+        if (left := self._seconds_left(done)) is not None:
+            parts.append(f"about {duration(left)} left")
+        return " · ".join(parts)
+
+    def _seconds_left(self, done: int) -> float | None:
+        """By what epochs cost and trials took so far, and never past the time budget."""
+        passed = time.monotonic() - self._started
+        by_budget = None if self._time_budget is None else max(0.0, self._time_budget - passed)
+        rows = list(self._running.values())
+        if not rows or any(row["epoch_seconds_expected"] is None for row in rows):
+            return by_budget
+        left = [row["epoch_seconds_expected"] * (row["max_epochs"] - row["epochs"]) for row in rows]
+        whole = [row["epoch_seconds_expected"] * row["max_epochs"] for row in rows]
+        typical = self._ended_seconds / done if done else sum(whole) / len(rows)
+        by_cost: float = (sum(left) + typical * (self._trials - done - len(rows))) / len(rows)
+        return by_cost if by_budget is None else min(by_cost, by_budget)
+
+    def _table(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for title in (
+            "trial",
+            "backbone",
+            "frozen",
+            "learning rate",
+            "momentum",
+            "epoch",
+            "s/epoch",
+            "best F1",
+        ):
+            table.add_column(title, justify="left" if title == "backbone" else "right")
+        for row in list(self._running.values()):  # drawn in a thread of its own
+            table.add_row(
+                str(row["trial"]),
+                row["backbone"],
+                f"{row['frozen_blocks']}/{row['n_blocks']}",
+                f"{row['learning_rate']:.2g}",
+                f"{row['momentum']:.2f}",
+                f"{row['epochs']}/{row['max_epochs']}",
+                "-" if row["epoch_seconds_expected"] is None else f"{row['epoch_seconds_expected']:.2g}",
+                score(row["val_f1"]),
+            )
+        return Group(Text(self.headline(), style="bold"), table)
+
+
+def trial_line(row: "Row") -> Text:
+    """An ended trial in one line."""
+    line = Text(f"trial {row['trial']:<4}")
+    line.append(f"{row['state']:<9}", style=STATE_STYLE[row["state"]])
+    line.append(
+        f"F1 {score(row['val_f1'])}  {row['backbone']:<12} frozen {row['frozen_blocks']}/{row['n_blocks']}  "
+        f"lr {row['learning_rate']:.2g}  momentum {row['momentum']:.2f}  "
+        f"{row['epochs']} epochs  {row['seconds'] or 0:.1f} s"
+    )
+    if row["error"]:
+        line.append(f"  {row['error']}", style="red")
+    if row["stopped"]:
+        line.append(f"  cut off by the {row['stopped']}", style=STATE_STYLE[row["state"]])
+    return line
+
+
+def score(value: float | None) -> str:
+    """A share with three digits, or a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,1 @@
+"""Checks of cluster files before they are launched."""

@@ -1,0 +1,1 @@
+"""The settings of a search and the space that it samples."""

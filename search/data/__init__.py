@@ -1,0 +1,1 @@
+"""A run's music: read, checked, split, and stored as spectrograms."""

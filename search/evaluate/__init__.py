@@ -1,0 +1,1 @@
+"""The test part: final models and the verdict on a search."""

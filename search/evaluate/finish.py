@@ -1,0 +1,327 @@
+"""Finishes a search: its best configurations trained on train and validation, and then the test part read, once."""
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayError, RayTaskError
+from safetensors.numpy import load_file
+from scipy.special import softmax
+
+from genre_core.corpus.tracks import Corpus
+from genre_core.errors import InputError
+from genre_core.models.artifact import WEIGHTS, is_whole, read_card
+from genre_core.recipe import Recipe
+from genre_core.training.bootstrap import bootstrap
+from genre_core.training.metrics import confusion_matrix, scores
+from genre_core.training.segments import SegmentArrays
+from search.config.schema import SearchConfig
+from search.data import prepare
+from search.data.prepare import Screen
+from search.evaluate import final_worker
+from search.evaluate.final_worker import TRAINED_ON, FinalModel
+from search.report import leaderboard
+from search.run.commands import command
+from search.run.lock import driving
+from search.run.model_store import final_model, write_model
+from search.run.tables import (
+    FINISH,
+    as_indices,
+    read_finish,
+    read_test_look,
+    read_test_tracks,
+    read_trials,
+    require_run,
+    when_test_was_read,
+    write_finish,
+    write_test_tracks,
+)
+from search.tune import search
+from search.tune.search import Place
+from search.tune.trainable import WorkingSet
+
+TOP, SEEDS = 3, 3
+"""Configurations, and seeds for each, where nothing else is asked for."""
+
+Logits = NDArray[np.float32]
+"""Of one model, [test tracks, genres]."""
+
+
+class FinishFailed(Exception):
+    """A final model cannot be had; the text says which, and why."""
+
+
+def finish(
+    config: SearchConfig,
+    *,
+    folder: Path,
+    cache: Path,
+    screen: Screen,
+    top: int | None = None,
+    seeds: int | None = None,
+    data: Path | None = None,
+) -> None:
+    """Train the final models that are not there yet; when all are, read the test part. On return all is on disk.
+
+    A search is finished once: where its test part has been read, it is not read again.
+
+    Args:
+        config: the run's own, perhaps with another place to run.
+        folder: the run's.
+        cache: where its spectrograms are.
+        screen: where to tell what is done.
+        top: the best so many configurations by validation F1; TOP where it is None.
+        seeds: so many seeds for each, from the search's last + 1 on; SEEDS where it is None.
+        data: where the music is now, a folder or a manifest; None where it has not moved.
+
+    Raises:
+        InputError: there is nothing to finish, or it was finished otherwise than is asked for now.
+        FinishFailed: a final model came to nothing.
+    """
+    require_run(folder)
+    if read_finish(folder).empty:
+        with driving(folder):
+            config, tracks = search.its_music(config, folder, data, cache=cache, screen=screen)
+            models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, screen)
+            with search.copied(config, folder, screen, resumed=True):
+                if when_test_was_read(folder) is None:
+                    _read_test_part(config, models, tracks, folder, cache, screen)
+                if read_finish(folder).empty:
+                    write_finish(folder, _scored(folder, tracks.genres))
+    _require_as_recorded(folder, top, seeds)
+
+
+def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Screen) -> list[FinalModel]:
+    """What is to be trained, the winner first: chosen by validation alone, before the test part is read."""
+    if not tracks.part("test"):
+        raise InputError(
+            f"RUN must have a test part, but no track of {folder / 'corpus.parquet'} is in it; begin a new search"
+        )
+    if not (best := _best(folder)):
+        raise InputError(
+            f"RUN must have a trial with a score, but {folder} has none; see {command('results', folder)}"
+        )
+    if len(best) < top:
+        screen.say(f"--top {top} is more than there are; configurations with a score, all taken: {len(best)}")
+    return [
+        replace(model, recipe=replace(model.recipe, seed=model.recipe.seed + 1 + n))
+        for model in best[:top]
+        for n in range(seeds)
+    ]
+
+
+def _best(folder: Path) -> list[FinalModel]:
+    """The search's configurations that have a score, as the leaderboard ranks them; one tried twice is one.
+
+    Their seed is the last that the search tried any with.
+    """
+    trials = leaderboard.select(read_trials(folder))
+    best: dict[Recipe, FinalModel] = {}
+    for row in trials[trials["val_f1"].notna()].to_dict("records"):
+        settings = {field.name: row[field.name] for field in fields(Recipe)}
+        recipe = Recipe(**settings | {"epochs": row["max_epochs"], "seed": int(trials["seed"].max())})
+        best.setdefault(recipe, FinalModel(trial=row["trial"], epochs=row["best_epoch"], recipe=recipe))
+    return list(best.values())
+
+
+def _read_test_part(
+    config: SearchConfig,
+    models: Sequence[FinalModel],
+    tracks: Corpus,
+    folder: Path,
+    cache: Path,
+    screen: Screen,
+) -> None:
+    """Train what is missing; when all models are on disk, have them predict the test part, and write that down."""
+    search.require_room(config)
+    store = prepare.store_again(config, tracks, cache=cache, screen=screen)
+
+    def segments(*parts: str) -> SegmentArrays:
+        chosen = [track for part in parts for track in tracks.part(part)]
+        return prepare.segments(config, chosen, tracks.genres, store)
+
+    missing = [model for model in models if not _is_kept(folder, model)]
+    weights = prepare.weights_again(config, screen) if missing else {}
+    train = segments(*TRAINED_ON) if missing else None
+    with search.placed(config, train.mels.nbytes if train else 0) as place:
+        if train:
+            working_set = search.working_set(
+                config, tracks, place, cache=cache, train=train, validation=None, weights=weights
+            )
+            _train(config, missing, working_set, folder, place, screen)
+        logits = _predictions(config, models, segments("test"), folder, place, screen)
+    write_test_tracks(folder, _track_rows(models, tracks, logits))
+
+
+def _train(
+    config: SearchConfig,
+    missing: Sequence[FinalModel],
+    working_set: WorkingSet,
+    folder: Path,
+    place: Place,
+    screen: Screen,
+) -> None:
+    """Each model is on disk before the next one is waited for."""
+    given, weights_files = ray.put(working_set), search.weights_files(config, place)
+    train = _remote(final_worker.train, config, place)
+    with screen.progress("Training on train and validation") as report:
+        trained = _each(missing, lambda model: train.remote(model, given, weights_files), config, place)
+        for done, (model, (tensors, card)) in enumerate(trained, start=1):
+            shutil.rmtree(_home(folder, model), ignore_errors=True)  # of a trial that has gone on since
+            write_model(_home(folder, model), tensors, card)
+            screen.say(
+                f"trial {model.trial:<4} seed {model.recipe.seed:<4} {model.recipe.backbone:<12} "
+                f"{model.epochs} epochs  {card['seconds']:.1f} s"
+            )
+            report(done, len(missing))
+
+
+def _predictions(
+    config: SearchConfig,
+    models: Sequence[FinalModel],
+    test: SegmentArrays,
+    folder: Path,
+    place: Place,
+    screen: Screen,
+) -> dict[FinalModel, Logits]:
+    """What every model says of the test part."""
+    given, predict = ray.put(test), _remote(final_worker.predict, config, place)
+
+    def begin(model: FinalModel) -> Any:
+        tensors = load_file(_home(folder, model) / WEIGHTS)
+        return predict.remote(tensors, model.recipe, given, place.device, max(1, int(config.cpus_per_trial)))
+
+    logits = {}
+    with screen.progress("Reading the test part") as report:
+        for model, said in _each(models, begin, config, place):
+            logits[model] = said
+            report(len(logits), len(models))
+    return logits
+
+
+def _remote(task: Callable[..., Any], config: SearchConfig, place: Place) -> Any:
+    """A task with a trial's resources, begun again, perhaps on another node, where its worker or its node fails."""
+    options: dict[str, Any] = {
+        "num_cpus": config.cpus_per_trial,
+        "num_gpus": place.gpus,
+        "max_retries": config.retries,
+        "retry_exceptions": [OSError, InputError],
+        "scheduling_strategy": "SPREAD",
+    }
+    return ray.remote(**options)(task)
+
+
+def _each(
+    models: Sequence[FinalModel], begin: Callable[[FinalModel], Any], config: SearchConfig, place: Place
+) -> Iterator[tuple[FinalModel, Any]]:
+    """Each model with what its task came to, as they end; never more tasks at a time than trials of the search."""
+    waiting, running = deque(models), dict[Any, FinalModel]()
+    while waiting or running:
+        while waiting and len(running) < place.workers:
+            model = waiting.popleft()
+            running[begin(model)] = model
+        [ended], _ = ray.wait(list(running), num_returns=1)
+        model = running.pop(ended)
+        try:
+            yield model, ray.get(ended)
+        except RayError as error:
+            for task in running:
+                ray.cancel(task, force=True)
+            raise FinishFailed(
+                f"trial {model.trial} with seed {model.recipe.seed} came to nothing: {_reason(error, config)}"
+            ) from error
+
+
+def _reason(error: RayError, config: SearchConfig) -> str:
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {str(error.cause).splitlines()[0]}"
+    return (
+        f"its worker died {config.retries + 1} times, of itself or because an epoch took longer than epoch_limit, "
+        f"{config.epoch_limit:g} s"
+    )
+
+
+def _home(folder: Path, model: FinalModel) -> Path:
+    return final_model(folder, model.trial, model.recipe.seed)
+
+
+def _is_kept(folder: Path, model: FinalModel) -> bool:
+    """Whether the model is on disk already."""
+    home = _home(folder, model)
+    return is_whole(home) and model.is_of(read_card(home))
+
+
+def _track_rows(
+    models: Sequence[FinalModel], tracks: Corpus, logits: dict[FinalModel, Logits]
+) -> list[dict[str, Any]]:
+    """Rows of the test tracks' table, in the models' order and in the split's."""
+    rows = []
+    for model in models:
+        probabilities = softmax(logits[model].astype(np.float64), axis=1)
+        for track, row in zip(tracks.part("test"), probabilities, strict=True):
+            rows.append(
+                {
+                    "trial": model.trial,
+                    "seed": model.recipe.seed,
+                    "track_id": track.track_id,
+                    "genre": track.genre,
+                    "predicted": tracks.genres[int(row.argmax())],
+                    "probabilities": row.tolist(),
+                }
+            )
+    return rows
+
+
+def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the final models' table, from what was written of the test part: it need not be read again."""
+    said, look = read_test_tracks(folder), read_test_look(folder)
+    assert look, "the test part has been read"
+    # as they were then: a trial that was resumed since may differ
+    then = {found["trial"]: dict(found) for found in look.configurations}
+    trials = read_trials(folder).set_index("trial", drop=False)
+    ranks = {trial: rank for rank, trial in enumerate(said["trial"].unique(), start=1)}
+    rows = []
+    for _, own in said.groupby(["trial", "seed"], sort=False):
+        trial, seed = own.iloc[0][["trial", "seed"]]
+        card = read_card(final_model(folder, trial, seed))
+        found = then.get(trial) or {k: v for k, v in trials.loc[trial].items() if k in FINISH.names}
+        model = {"rank": ranks[trial], "trial": trial, "seed": seed, "epochs": card["epoch"]}
+        rows.append(found | model | {"seconds": card["seconds"]} | _scores(own, genres))
+    return rows
+
+
+def _scores(said: pd.DataFrame, genres: Sequence[str]) -> dict[str, Any]:
+    """A model's scores on the test tracks, each with its interval."""
+    truth, predicted = as_indices(said, genres)
+    result = scores(confusion_matrix(truth, predicted[0], len(genres)))
+    of_truth = np.stack(said["probabilities"].to_list())[np.arange(len(truth)), truth]
+    row: dict[str, Any] = {
+        "test_loss": float(-np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).mean()),
+        "f1_per_genre": result.f1_per_genre,
+        "confusion": result.confusion,
+    }
+    for name, (low, high) in bootstrap(truth, predicted, len(genres)).items():
+        row |= {f"test_{name}": getattr(result, name), f"test_{name}_low": low, f"test_{name}_high": high}
+    return row
+
+
+def _require_as_recorded(folder: Path, top: int | None, seeds: int | None) -> None:
+    """Raise InputError where other models are asked for than the test part was read with."""
+    recorded = read_finish(folder)
+    scored = len(_best(folder))
+    for option, asked, there in (
+        ("--top", min(top, scored) if top else None, recorded["trial"].nunique()),
+        ("--seeds", seeds, recorded["seed"].nunique()),
+    ):
+        if asked not in (None, there):
+            raise InputError(
+                f"{option} must be {there}, as when the test part of {folder} was read, but got {asked}; it is read "
+                "once, and another look needs another search"
+            )

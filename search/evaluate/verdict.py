@@ -1,0 +1,185 @@
+"""What a finished search came to, for people: its final configurations, the winner's genres, and what to doubt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from genre_core.corpus.tracks import Corpus, load_corpus
+from genre_core.models.registry import block_names
+from genre_core.training.bootstrap import CONFIDENCE, RESAMPLES, bootstrap
+from genre_core.training.metrics import SCORES
+from search.config.schema import BUILTIN, load
+from search.data.sanity_checks import doubt_of_groups, doubts
+from search.run.identity import EXTENDED, read_provenance
+from search.run.tables import (
+    as_indices,
+    read_finish,
+    read_test_look,
+    read_test_tracks,
+    read_trials,
+    when_test_was_read,
+)
+
+_WORDS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
+"""Of the scores, as titles, in the order they are shown in."""
+
+
+def configurations(finish: pd.DataFrame, said: pd.DataFrame, genres: Sequence[str]) -> pd.DataFrame:
+    """The final models by configuration, the winner first: scores are means over seeds.
+
+    Args:
+        finish: the final models' table.
+        said: the test tracks' table.
+        genres: in the order of the models' outputs.
+
+    Returns:
+        A row for each rank: what its models have in common, and for each score test_S, the ends of its bootstrap
+        interval test_S_low and test_S_high, and over seeds its standard deviation test_S_sd (None for a single
+        seed), test_S_min and test_S_max.
+    """
+    rows = []
+    for _, models in finish.groupby("rank"):
+        trial = models.iloc[0]["trial"]
+        intervals = bootstrap(*as_indices(said[said["trial"] == trial], genres), len(genres))
+        row = models.iloc[0][
+            ["rank", "trial", "backbone", "frozen_blocks", "learning_rate", "momentum"]
+        ].to_dict()
+        row |= models.iloc[0][["epochs", "val_f1"]].to_dict()
+        for name in SCORES:
+            over_seeds = models[f"test_{name}"]
+            row[f"test_{name}"] = over_seeds.mean()
+            row[f"test_{name}_low"], row[f"test_{name}_high"] = intervals[name]
+            row[f"test_{name}_sd"] = over_seeds.std() if len(models) > 1 else None
+            row[f"test_{name}_min"], row[f"test_{name}_max"] = over_seeds.min(), over_seeds.max()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def verdict(run: Path) -> list[Any]:
+    """Everything to be shown of a run that is finished."""
+    finish, said, corpus = read_finish(run), read_test_tracks(run), load_corpus(run / "corpus.parquet")
+    look = read_test_look(run)
+    assert look, "a finished run has read its test part"
+    found = configurations(finish, said, corpus.genres)
+    winner = found.iloc[0]
+    return [
+        _headline(run, finish, corpus),
+        _configurations(found),
+        Text(
+            f"\nThe winner is trial {winner.trial}, first by validation before the test part was read; "
+            "to pick another one now by its test score would no longer be honest.",
+            style="bold",
+        ),
+        _scores(winner),
+        _gap(winner, scored=look.scored),
+        _genres(finish[finish["rank"] == 1], corpus),
+        *_warnings(found, corpus, generated=load(run / "config.yaml", {}).data == BUILTIN),
+        *[Text(f"warning: {line}", style="yellow") for line in [extension(run)] if line],
+    ]
+
+
+def extension(run: Path) -> str | None:
+    """What to know of a search that was extended after its test part had been read; None of any other."""
+    look = read_test_look(run)
+    if look is None or not read_provenance(run).get(EXTENDED):
+        return None
+    added = len(read_trials(run)) - look.trials
+    return (
+        f"the search was extended after its test part had been read, on {look.at:%Y-%m-%d %H:%M} UTC, by "
+        f"{added} {'trial' if added == 1 else 'trials'}: the test scores are of configurations chosen among the "
+        f"first {look.trials} trials; a later one has no test score, and to choose by both would not be honest"
+    )
+
+
+def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
+    moment, seeds = when_test_was_read(run), sorted(finish["seed"].unique())
+    models = "1 model" if len(finish) == 1 else f"{len(finish)} models"
+    return Text(
+        f"The test part of {run} was read once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "
+        f"{models} trained on train and validation, seeds {', '.join(map(str, seeds))} for each "
+        f"configuration.\nAnother look needs another search. Scores are means over seeds, which vary by ±; in "
+        f"brackets {CONFIDENCE:.0%} bootstrap intervals over tracks, of {RESAMPLES} resamples."
+    )
+
+
+def _table(*titles: str) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        shown.add_column(title, justify="left" if title in ("backbone", "genre") else "right", no_wrap=True)
+    return shown
+
+
+def _configurations(found: pd.DataFrame) -> Table:
+    shown = _table(
+        *("trial", "backbone", "frozen", "lr", "momentum", "epochs", "val F1"),
+        *("test F1", "", "seeds ±", "min-max"),
+    )
+    for _, row in found.iterrows():
+        shown.add_row(
+            str(row.trial),
+            row.backbone,
+            f"{row.frozen_blocks}/{len(block_names(row.backbone))}",
+            f"{row.learning_rate:.3g}",
+            f"{row.momentum:.3g}",
+            str(row.epochs),
+            f"{row.val_f1:.3f}",
+            *_spread(row, "f1"),
+        )
+    return shown
+
+
+def _scores(winner: "pd.Series[Any]") -> Table:
+    shown = _table("", "test", "", "seeds ±", "min-max")
+    for name, word in _WORDS.items():
+        shown.add_row(word, *_spread(winner, name))
+    return shown
+
+
+def _spread(row: "pd.Series[Any]", name: str) -> list[str]:
+    """A score with its interval, its standard deviation over seeds, and its range over seeds."""
+    mean, low, high, sd, least, most = (
+        row[f"test_{name}{end}"] for end in ("", "_low", "_high", "_sd", "_min", "_max")
+    )
+    deviation = "-" if pd.isna(sd) else f"{sd:.3f}"
+    return [f"{mean:.3f}", f"({low:.3f}-{high:.3f})", deviation, f"{least:.3f}-{most:.3f}"]
+
+
+def _gap(winner: "pd.Series[Any]", scored: int) -> Text:
+    gap = winner.test_f1 - winner.val_f1
+    return Text(
+        f"trial {winner.trial}: validation F1 {winner.val_f1:.3f}, the best of {scored} trials; "
+        f"test F1 {winner.test_f1:.3f}, {abs(gap):.3f} {'higher' if gap > 0 else 'lower'}"
+    )
+
+
+def _genres(winners: pd.DataFrame, corpus: Corpus) -> Table:
+    """The winner's F1 by genre: mean and range over seeds."""
+    shown = _table("genre", "test F1", "min-max", "tracks")
+    by_genre = np.stack(winners["f1_per_genre"].to_list()).T
+    for genre, f1 in zip(corpus.genres, by_genre, strict=True):
+        tracks = sum(track.genre == genre for track in corpus.part("test"))
+        shown.add_row(genre, f"{f1.mean():.3f}", f"{f1.min():.3f}-{f1.max():.3f}", str(tracks))
+    return shown
+
+
+def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[Text]:
+    """What to doubt, a line each."""
+    lines = [
+        f"trial {row.trial}: {doubt}"
+        for _, row in found.iterrows()
+        for doubt in doubts(
+            corpus,
+            accuracy=row.test_accuracy,
+            val_f1=row.val_f1,
+            test_f1=row.test_f1,
+            test_f1_low=row.test_f1_low,
+            generated=generated,
+        )
+    ]
+    lines += [line for line in [doubt_of_groups(corpus)] if line]
+    return [Text(f"warning: {line}", style="yellow") for line in lines]

@@ -1,0 +1,1 @@
+"""The winner as a folder to use and to share."""

@@ -1,0 +1,1 @@
+"""What a search found, for people: leaderboard, comparison and HTML report."""

@@ -1,0 +1,1 @@
+"""The engine on Ray Tune: the only package that starts Ray."""

@@ -1,0 +1,74 @@
+"""Weights reach the nodes that lack their file, ImageNet's too: from the head, through Ray, once a node."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+
+from genre_core.errors import InputError
+from genre_core.system.disk_cache import NodeCache
+
+
+class WeightsFiles:
+    """Reads files of weights for others; lives in one process on the head."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """Args: backbone -> its file on the head, for each backbone whose weights are not random."""
+        self._paths = dict(paths)
+
+    def read(self, backbone: str) -> NDArray[np.uint8]:
+        """The bytes of a backbone's file.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        path = self._paths[backbone]
+        try:
+            return np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise InputError(
+                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}"
+            ) from error
+
+
+def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | bytes:
+    """The path of this node's copy of a backbone's weights; their content where the node cannot store it.
+
+    Args:
+        backbone: whose weights.
+        name: of the copy, which no other content has.
+        files: the `WeightsFiles` process.
+        cache: this node's.
+    """
+    content: NDArray[np.uint8] | None = None
+    copy: Path | None = None
+    try:
+        with cache.making(name):
+            if (copy := cache.find(name)) is None:
+                content = ray.get(files.read.remote(backbone))
+                copy = _stored(content, name, cache)
+    except OSError as error:
+        if isinstance(error, RayError):  # not this node's
+            raise
+        cache.unusable(error)
+    if copy is not None:
+        return str(copy)
+    if content is None:
+        content = ray.get(files.read.remote(backbone))
+    return content.tobytes()
+
+
+def _stored(content: NDArray[np.uint8], name: str, cache: NodeCache) -> Path | None:
+    """The path of the content in the cache, beyond its budget if need be; None where the disk has no room."""
+    for room in (cache, NodeCache(cache.folder, budget_bytes=sys.maxsize)):
+        with room.new(name, content.nbytes) as partial:
+            if partial is not None:
+                content.tofile(partial)
+        if copy := room.find(name):
+            return copy
+    return None

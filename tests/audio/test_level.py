@@ -1,0 +1,82 @@
+"""What a search's levels are relative to, and that one which is older than the choice keeps what it began with."""
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from noise import RECIPE
+from rich.console import Console
+
+from genre_core.corpus.audit import audit
+from genre_core.corpus.splits import split_corpus
+from genre_core.corpus.tracks import read_corpus
+from genre_core.errors import InputError
+from search.cli.progress import Display
+from search.config.schema import SearchConfig, load, to_yaml
+from search.data.prepare import prepare_again
+from search.tune.search import Place, working_set
+from search.tune.trainable import model_card
+
+
+def _written(config: SearchConfig, file: Path, *, without_level: bool = False) -> Path:
+    settings = yaml.safe_load(to_yaml(config))
+    if without_level:
+        del settings["level"]
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("provenance", "without_level", "overrides", "level"),
+    [
+        (None, True, {}, "track"),
+        ({}, True, {}, "absolute"),
+        ({"corpus": "0"}, True, {}, "absolute"),
+        ({"corpus": "0"}, True, {"trials": 9}, "absolute"),
+        ({"corpus": "0"}, True, {"level": "track"}, "track"),
+        ({"corpus": "0"}, False, {}, "track"),
+    ],
+)
+def test_a_run_that_names_no_level_is_older_than_it(
+    provenance: dict[str, Any] | None,
+    without_level: bool,
+    overrides: dict[str, Any],
+    level: str,
+    tmp_path: Path,
+) -> None:
+    config = load(None, {}).model_copy(update={"provenance": provenance})
+    file = _written(config, tmp_path / "config.yaml", without_level=without_level)
+    assert load(file, overrides).level == level
+
+
+def test_a_level_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(InputError, match=r"level: .*'track'.*'absolute'.*got level='loud'"):
+        load(None, {"level": "loud"})
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_search_goes_on_with_the_levels_that_it_began_with(
+    older: bool, tiny: Callable[..., SearchConfig], music: Path, cache: Path, tmp_path: Path
+) -> None:
+    """From its config.yaml to its mels and its models' cards; without Ray, which has no say in it."""
+    found = audit(read_corpus(music), minimum_seconds=3.0, cache=cache)
+    tracks = split_corpus(found, validation=0.2, test=0.2, seed=0)
+    began = tiny().model_copy(update={"provenance": {"corpus": tracks.fingerprint}})
+    config = load(_written(began, tmp_path / "config.yaml", without_level=older), {})
+    prepared = prepare_again(config, tracks, cache=cache, screen=Display(Console(file=StringIO())))
+    assert (prepared.train.mels.max() == 0) is not older
+    given = working_set(
+        config,
+        tracks,
+        Place(workers=1, gpus=0.0, scratch=tmp_path),
+        cache=cache,
+        train=prepared.train,
+        validation=prepared.validation,
+        weights=prepared.weights,
+    )
+    card = model_card(0, 1, RECIPE, given)
+    assert card["front_end"]["level"] == ("absolute" if older else "track")
+    assert load(_written(config, tmp_path / "again.yaml"), {}).level == card["front_end"]["level"]

@@ -1,0 +1,124 @@
+"""What a search looks like: counts and time left in one line, a line for each ended trial."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search.cli.progress import Display, duration
+
+
+def _row(trial: int, state: str, **values: Any) -> dict[str, Any]:
+    row = {
+        "trial": trial,
+        "state": state,
+        "backbone": "resnet18",
+        "frozen_blocks": 2,
+        "n_blocks": 5,
+        "learning_rate": 0.0123,
+        "momentum": 0.9,
+        "epochs": 3,
+        "max_epochs": 8,
+        "seconds": 4.2,
+        "epoch_seconds_expected": 2.0,
+        "val_f1": 0.5,
+        "error": None,
+        "stopped": None,
+    }
+    return row | values
+
+
+def _display(*, terminal: bool = False, **options: Any) -> tuple[Display, StringIO]:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=120)
+    return Display(console, **({"trials": 10} | options)), screen
+
+
+def test_the_headline_counts_states_and_names_the_best() -> None:
+    display, _ = _display()
+    assert display.headline() == "starting Ray"
+    for row in [
+        _row(0, "RUNNING", val_f1=None),
+        _row(0, "COMPLETE", val_f1=0.4),
+        _row(1, "PRUNED", val_f1=0.7),
+        _row(2, "FAIL", val_f1=None, error="no memory"),
+        _row(3, "RUNNING", val_f1=0.1),
+    ]:
+        display.trial(row)
+    assert display.headline().startswith(
+        "3/10 trials · 1 running · 1 pruned · 1 failed · best F1 0.700 (trial 1, resnet18) · about "
+    )
+
+
+def test_elsewhere_than_on_a_terminal_there_are_plain_lines_for_ended_trials() -> None:
+    display, screen = _display()
+    with display.searching(), display.progress("Checking") as report:
+        report(1, 2)
+        display.trial(_row(0, "RUNNING"))
+        display.trial(_row(0, "FAIL", error="diverged in epoch 3"))
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0].split() == (
+        [
+            "trial",
+            "0",
+            "FAIL",
+            "F1",
+            "0.500",
+            "resnet18",
+            "frozen",
+            "2/5",
+            "lr",
+            "0.012",
+            "momentum",
+            "0.90",
+            "3",
+            "epochs",
+            "4.2",
+            "s",
+            "diverged",
+            "in",
+            "epoch",
+            "3",
+        ]
+    )
+    assert lines[1].startswith("Checking: 2 in ")
+    assert "\x1b" not in screen.getvalue()
+
+
+def test_on_a_terminal_running_trials_are_shown_in_a_table() -> None:
+    display, screen = _display(terminal=True)
+    with display.searching():
+        display.trial(_row(4, "RUNNING", backbone="vgg16"))
+    assert "vgg16" in screen.getvalue()
+    assert "0/10 trials" in screen.getvalue()
+
+
+def test_the_time_left_follows_from_what_epochs_cost_and_trials_took() -> None:
+    display, _ = _display(trials=10)
+    for row in [_row(0, "COMPLETE", seconds=3.0), _row(1, "PRUNED", seconds=1.0), _row(2, "RUNNING")]:
+        display.trial(row)
+    assert "about 24 s left" in display.headline(), "5 epochs of 2 s, then 7 trials of 2 s"
+    display.trial(_row(3, "RUNNING", epoch_seconds_expected=None))
+    assert "left" not in display.headline()
+
+
+def test_the_time_left_is_never_past_the_budget() -> None:
+    display, _ = _display(trials=10**9, time_budget=7530.0)
+    display.trial(_row(0, "COMPLETE"))
+    display.trial(_row(1, "RUNNING"))
+    assert "about 2 h 5 min left" in display.headline()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_a_duration_is_told_in_two_units(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_a_command_in_a_line_stays_in_one_piece_on_a_narrow_screen() -> None:
+    file = StringIO()
+    Display(Console(file=file, width=20)).say("go on with: genre-search resume 'my runs/first try'")
+    assert file.getvalue().splitlines() == ["go on with: genre-search resume 'my runs/first try'"]

@@ -1,0 +1,172 @@
+"""The spectrogram store: right, found again, whole or absent, and built once by however many processes."""
+
+import hashlib
+import json
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from genre_core.audio.mel import FRONT_ENDS, FrontEnd, front_end
+from genre_core.corpus.audit import audit
+from genre_core.corpus.spectrogram_store import SpectrogramStore, open_or_build, open_store
+from genre_core.corpus.tracks import Track, read_corpus
+from genre_core.synthetic.corpus import SyntheticCorpus, write
+
+MEL64 = front_end("mel64")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture(scope="module")
+def tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Track, ...]:
+    """Ten generated tracks, audited."""
+    folder = tmp_path_factory.mktemp("music")
+    write(SyntheticCorpus(tracks_per_genre=1, seconds=4.0, tracks_per_recording=1), folder)
+    return audit(read_corpus(folder), minimum_seconds=3.0, cache=None, workers=2).usable
+
+
+def _build(tracks: Sequence[Track], cache: Path, setting: FrontEnd = MEL64) -> SpectrogramStore:
+    return open_or_build(tracks, setting, cache=cache, workers=2)
+
+
+def _files(cache: Path) -> list[str]:
+    return sorted(path.name for path in (cache / "spectrograms").iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_a_stored_mel_equals_librosas_within_a_tenth_of_a_decibel(
+    name: str, tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    setting = front_end(name)
+    store = _build(tracks, tmp_path, setting)
+    for track in tracks[:3]:
+        waveform, rate = soundfile.read(track.path, dtype="float32")
+        assert rate == setting.sample_rate
+        for channel, window in enumerate(setting.windows):
+            power = librosa.feature.melspectrogram(
+                y=waveform,
+                sr=rate,
+                n_fft=setting.n_fft,
+                win_length=window,
+                hop_length=setting.hop_length,
+                n_mels=setting.n_mels,
+            )
+            stored = store.mel(str(track.content))[:, channel].T.astype(np.float32)
+            assert np.abs(stored - librosa.power_to_db(power, ref=np.max)).mean() < 0.1
+
+
+def test_a_store_is_found_again_by_content_wherever_the_files_lie(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    first = _build(tracks, tmp_path / "cache")
+    copies = tmp_path / "elsewhere"
+    for track in tracks:
+        (copies / track.genre).mkdir(parents=True)
+        samples, rate = soundfile.read(track.path, dtype="int16")
+        soundfile.write(copies / track.genre / "copy.flac", samples, rate)
+    again = audit(read_corpus(copies), minimum_seconds=3.0, cache=None, workers=2).usable
+    modified = (first.folder / "mels.f16").stat().st_mtime_ns
+    assert _build(again, tmp_path / "cache").folder == first.folder
+    assert (first.folder / "mels.f16").stat().st_mtime_ns == modified
+
+
+def test_other_content_or_another_front_end_is_another_store(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    stores = [
+        _build(tracks, tmp_path),
+        _build(tracks[1:], tmp_path),
+        _build(tracks, tmp_path, front_end("mel128")),
+    ]
+    assert len({store.folder for store in stores}) == 3
+
+
+def test_absolute_levels_are_found_by_the_name_that_they_had_before_there_were_others(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    settings = {"name": "mel64", "n_mels": 64, "hop_length": 1024, "windows": [2048], "sample_rate": 22_050}
+    key = json.dumps([1, settings, sorted(str(track.content) for track in tracks)])
+    store = _build(tracks, tmp_path, front_end("mel64", level="absolute"))
+    assert store.folder.name == f"mel64-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    assert _build(tracks, tmp_path).folder != store.folder
+
+
+def test_a_file_that_vanished_is_left_out_and_the_rest_found_without_it(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    music = tmp_path / "music"
+    (music / "rock").mkdir(parents=True)
+    for n, track in enumerate(tracks):
+        (music / "rock" / f"{n}.wav").write_bytes(track.path.read_bytes())
+    moved = audit(read_corpus(music), minimum_seconds=3.0, cache=None, workers=2).usable
+    moved[4].path.unlink()
+    store = _build(moved, tmp_path / "cache")
+    assert store.places.keys() == {t.content for t in moved} - {moved[4].content}
+    assert _build([*moved[:4], *moved[5:]], tmp_path / "cache").folder == store.folder
+
+
+def test_segments_are_cut_from_their_own_tracks(tracks: tuple[Track, ...], tmp_path: Path) -> None:
+    store = _build(tracks, tmp_path)
+    genres = sorted({track.genre for track in tracks})
+    segments = store.segments(tracks[:4], genres=genres, segment_frames=40, segments_per_track=2)
+    assert segments.mels.shape == (8, 1, 64, 40)
+    assert segments.track.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [genres[g] for g in segments.genre] == [track.genre for track in tracks[:4]]
+    last = store.mel(str(tracks[2].content))[-40:, 0].T
+    assert np.array_equal(segments.mels[5, 0], last)
+
+
+def _build_in_process(tracks: tuple[Track, ...], cache: Path) -> str:
+    store = _build(tracks, cache)
+    return f"{store.folder.name} {(store.folder / 'mels.f16').stat().st_ino}"
+
+
+def test_two_processes_build_one_store(tracks: tuple[Track, ...], tmp_path: Path) -> None:
+    with SPAWN.Pool(2) as pool:
+        first, second = pool.starmap(_build_in_process, [(tracks, tmp_path)] * 2)
+    assert first == second
+    assert len(_files(tmp_path)) == 1
+
+
+def _build_until(tracks: tuple[Track, ...], cache: Path, enough: int, reached: Event) -> None:
+    """Build a store and hang after so many tracks."""
+
+    def progress(done: int, total: int) -> None:
+        if done == enough:
+            reached.set()
+            threading.Event().wait()
+
+    open_or_build(tracks, MEL64, cache=cache, workers=1, progress=progress)
+
+
+@pytest.mark.parametrize("enough", [1, 5, 10])
+def test_a_build_that_is_killed_leaves_nothing_in_the_way(
+    enough: int, tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    reached = SPAWN.Event()
+    builder = SPAWN.Process(target=_build_until, args=(tracks, tmp_path, enough, reached))
+    builder.start()
+    assert reached.wait(100)
+    builder.kill()
+    builder.join()
+    assert _files(tmp_path), "it was killed in the middle"
+    assert all(name.endswith(".partial") for name in _files(tmp_path)), "no store may look whole"
+    store = _build(tracks, tmp_path)
+    assert _files(tmp_path) == [store.folder.name]
+    assert len(store.places) == len(tracks)
+    assert np.array_equal(store.mels, open_store(store.folder, MEL64).mels)
+
+
+def test_a_track_that_changed_since_it_was_audited_is_not_stored(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    changed = replace(tracks[0], path=tracks[1].path)
+    store = _build((changed, *tracks[1:]), tmp_path)
+    assert store.places.keys() == {track.content for track in tracks[1:]}

@@ -1,0 +1,524 @@
+"""A corpus is read as it lies on disk or is listed; its split keeps groups whole and genres everywhere."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpora import flat
+
+from genre_core.corpus.splits import split_corpus
+from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
+from genre_core.errors import InputError
+
+SOUNDTRACKS = Path(__file__).parents[3] / "shared/data/soundtracks"
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+# the file, its genre, its group, why it is excluded
+FOLDERS = [
+    ("blues/blues.00000.wav", "blues", "blues/blues.00000.wav", None),
+    ("blues/Muddy Waters/one.MP3", "blues", "Muddy Waters", None),
+    ("rock/Muddy Waters/two.flac", "rock", "Muddy Waters", None),
+    ("rock/Queen/A Night/disc 1/x.ogg", "rock", "Queen", None),
+    ("rock/x.m4a", "rock", "rock/x.m4a", None),
+    ("rock/._x.wav", "rock", "rock/._x.wav", "hidden file"),
+    ("schöne Musik/日本 🎵.opus", "schöne Musik", "schöne Musik/日本 🎵.opus", None),
+    ("two\nlines/a\nb.wav", "two\nlines", "two\nlines/a\nb.wav", None),
+    ("lost.wav", "", "lost.wav", "outside a genre folder"),
+]
+NOT_AUDIO = ["README.md", "blues/cover.jpg", "rock/list.m3u", "rock/x.wav.part", "rock/wav"]
+SKIPPED = [
+    ".git/x.wav",
+    "__MACOSX/blues/._blues.00000.wav",
+    "$RECYCLE.BIN/S-1-5-21/$RA1.mp3",
+    "System Volume Information/x.wav",
+    "blues/.ipynb_checkpoints/blues.00000-checkpoint.wav",
+    "rock/.Trash-1000/files/x.wav",
+    "rock/Queen/@eaDir/x.mp3/SYNO.mp3",
+    "rock/Queen/A Night/#recycle/x.ogg",
+    "rock/lost+found/x.wav",
+    "rock/FOUND.000/x.wav",
+]
+
+
+def test_a_folder_of_folders_is_genres_of_tracks_and_artists_of_tracks(tmp_path: Path) -> None:
+    touched(tmp_path, *(name for name, *_ in FOLDERS), *NOT_AUDIO, *SKIPPED)
+    corpus = read_corpus(tmp_path)
+    assert [(t.track_id, t.genre, t.group, t.excluded_reason) for t in corpus.tracks] == sorted(FOLDERS)
+    assert all(track.path == tmp_path / track.track_id for track in corpus.tracks)
+    assert corpus.genres == ("blues", "rock", "schöne Musik", "two\nlines")
+
+
+def test_hidden_and_system_folders_are_skipped_at_every_depth_and_counted(tmp_path: Path) -> None:
+    kept = ["blues/lost and found/a.wav", "recycled sounds/b.wav", "trash/c.wav"]
+    touched(tmp_path, *kept, *SKIPPED)
+    corpus = read_corpus(tmp_path)
+    assert [track.track_id for track in corpus.tracks] == kept
+    within = [name for name in SKIPPED if name.startswith(("blues/", "rock/"))]
+    assert f": {len(within)}, the first 'blues/.ipynb_checkpoints'" in corpus.notes[0]
+
+
+def test_a_corpus_below_a_hidden_folder_is_read_where_it_is_given(tmp_path: Path) -> None:
+    touched(tmp_path / ".cache/music", "jazz/a.wav")
+    assert [track.track_id for track in read_corpus(tmp_path / ".cache/music").tracks] == ["jazz/a.wav"]
+
+
+NFC, NFD = "M\u00fasica", "Mu\u0301sica"
+
+
+def test_names_of_two_unicode_forms_are_one_genre_and_one_group_and_keep_their_paths(tmp_path: Path) -> None:
+    touched(tmp_path, f"{NFC}/{NFC}/a.wav", f"{NFD}/{NFD}/b.wav", "jazz/c.wav")
+    corpus = read_corpus(tmp_path)
+    assert corpus.genres == (NFC, "jazz")
+    assert {(t.genre, t.group) for t in corpus.tracks} == {(NFC, NFC), ("jazz", "jazz/c.wav")}
+    assert all(track.path.is_file() for track in corpus.tracks)
+    assert {track.track_id for track in corpus.tracks} == {
+        f"{NFC}/{NFC}/a.wav",
+        f"{NFD}/{NFD}/b.wav",
+        "jazz/c.wav",
+    }
+
+
+@pytest.mark.parametrize(("listed", "stored"), [(NFC, NFD), (NFD, NFC), (f"{NFC}/{NFD}", f"{NFD}/{NFC}")])
+def test_a_manifest_names_a_file_in_either_unicode_form(tmp_path: Path, listed: str, stored: str) -> None:
+    touched(tmp_path, f"{stored}/{stored}.wav")
+    (tmp_path / "manifest.csv").write_text(f"path,genre,group\n{listed}/{listed}.wav,{listed},{listed}\n")
+    (track,) = read_corpus(tmp_path).tracks
+    assert track.path == tmp_path / f"{stored}/{stored}.wav"
+    assert track.genre == track.group == unicodedata.normalize("NFC", listed)
+    (tmp_path / "manifest.csv").write_text(f"path,genre\n{listed}/{listed}.wav,a\n{stored}/{stored}.wav,b\n")
+    with pytest.raises(InputError, match=r"row 2: .* is listed before"):
+        read_corpus(tmp_path)
+
+
+def test_a_file_is_found_in_whichever_of_two_folders_of_one_name_it_is(tmp_path: Path) -> None:
+    touched(tmp_path, f"{NFC}/a.wav", f"{NFD}/b.wav")
+    for form in (NFC, NFD):
+        (tmp_path / "manifest.csv").write_text(f"path,genre\n{form}/a.wav,x\n{form}/b.wav,y\n")
+        paths = {track.path for track in read_corpus(tmp_path).tracks}
+        assert paths == {tmp_path / NFC / "a.wav", tmp_path / NFD / "b.wav"}
+
+
+def test_two_files_whose_names_differ_in_unicode_form_only_are_two_files(tmp_path: Path) -> None:
+    touched(tmp_path, f"{NFC}.wav", f"{NFD}.wav")
+    (tmp_path / "manifest.csv").write_text(f"path,genre\n{NFC}.wav,a\n{NFD}.wav,b\n")
+    assert {(track.path.stem, track.genre) for track in read_corpus(tmp_path).tracks} == {
+        (NFC, "a"),
+        (NFD, "b"),
+    }
+
+
+def test_a_relative_folder_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(touched(tmp_path, "blues/a.wav"))
+    assert read_corpus(Path()).tracks[0].path == tmp_path / "blues/a.wav"
+
+
+def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path: Path) -> None:
+    touched(tmp_path, "elsewhere/Nina/a.wav", "music/jazz/b.wav")
+    (tmp_path / "music/soul").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "music/jazz/again").symlink_to(tmp_path / "music/jazz")
+    (tmp_path / "music/jazz/Nina").symlink_to(tmp_path / "elsewhere/Nina")
+    (tmp_path / "music/itself").symlink_to("itself")
+    (tmp_path / "music/jazz/gone.wav").symlink_to("nowhere")
+    names = [track.track_id for track in read_corpus(tmp_path / "music").tracks]
+    assert names == ["jazz/Nina/a.wav", "jazz/b.wav", "jazz/gone.wav", "soul/Nina/a.wav"]
+
+
+def test_every_path_through_linked_folders_comes_to_an_end(tmp_path: Path) -> None:
+    touched(tmp_path, "music/jazz/a.wav", "music/x.wav/b.wav")
+    (tmp_path / "music/jazz/up").symlink_to(tmp_path)
+    (tmp_path / "music/jazz/there").symlink_to("back")
+    (tmp_path / "music/jazz/back").symlink_to("there")
+    (tmp_path / "music/x.wav/again.wav").symlink_to(tmp_path / "music/x.wav")
+    tracks = read_corpus(tmp_path / "music").tracks
+    assert [(t.track_id, t.genre) for t in tracks] == [
+        ("jazz/a.wav", "jazz"),
+        ("jazz/up/music/x.wav/b.wav", "jazz"),
+        ("x.wav/b.wav", "x.wav"),
+    ]
+
+
+def test_two_files_that_are_called_the_same_in_escapes_are_refused(tmp_path: Path) -> None:
+    touched(tmp_path, os.fsdecode(b"jazz/\xff.wav"), r"jazz/\udcff.wav")
+    with pytest.raises(InputError, match=r"has two files called .*; rename one$"):
+        read_corpus(tmp_path)
+
+
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from genre_core.corpus.tracks import read_corpus
+from genre_core.errors import InputError
+
+if os.geteuid() == 0:  # root may read anything
+    os.setgid(65_534)
+    os.setuid(65_534)
+try:
+    print([track.track_id for track in read_corpus(Path(sys.argv[1])).tracks])
+except InputError as error:
+    print(error)
+"""
+
+# what cannot be read in a corpus, its mode, what is said
+FORBIDDEN = [
+    ("", 0o000, r"cannot list .*/music: Permission denied; mend it or take it out"),
+    ("", 0o444, r"cannot list .*/music/jazz: Permission denied; mend it"),
+    ("jazz", 0o000, r"cannot list .*/music/jazz: Permission denied; mend it"),
+    ("jazz", 0o444, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
+    ("jazz/Nina", 0o000, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
+    ("jazz/Nina/a.wav", 0o000, r"\['jazz/Nina/a.wav'\]"),  # the audit's to say
+    ("manifest.csv", 0o000, r"manifest.csv cannot be read \(.*Permission denied"),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "words"), FORBIDDEN)
+def test_what_may_not_be_read_is_named_in_one_line(name: str, mode: int, words: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = touched(Path(folder), "music/jazz/Nina/a.wav") / "music"
+        Path(folder).chmod(0o755)
+        if name == "manifest.csv":
+            (root / name).write_text("path,genre\njazz/Nina/a.wav,jazz\n")
+        (root / name).chmod(mode)
+        told = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, root], capture_output=True, text=True, check=True
+        )
+        (root / name).chmod(0o755)
+    assert len(told.stdout.splitlines()) == 1
+    assert re.search(words, told.stdout)
+
+
+def test_a_name_that_is_not_unicode_is_excluded_and_survives_a_round_trip(tmp_path: Path) -> None:
+    touched(tmp_path / "c", "jazz/a.wav", os.fsdecode(b"jazz/\xff\xfe.wav"))
+    corpus = read_corpus(tmp_path / "c")
+    assert [(t.track_id, t.excluded_reason) for t in corpus.tracks] == [
+        ("jazz/\\udcff\\udcfe.wav", "name is not Unicode"),
+        ("jazz/a.wav", None),
+    ]
+    write_corpus(corpus, tmp_path / "corpus.parquet")
+    assert load_corpus(tmp_path / "corpus.parquet") == corpus
+
+
+ROWS: list[dict[str, object]] = [
+    {"path": "a/1.wav", "genre": "jazz", "group": "Nina", "split": "train", "tempo": 90},
+    {"path": "ä, \n2.ogg", "genre": "jazz", "group": None, "split": "val", "tempo": 91},
+    {"path": "a/../3.mp3", "genre": "jazz", "group": "Ella", "split": "test", "tempo": 92},
+]
+
+
+def manifest(folder: Path, rows: list[dict[str, object]], form: str) -> Path:
+    table = pa.Table.from_pylist(rows)
+    if form == "parquet":
+        pq.write_table(table, folder / "manifest.parquet")
+    else:
+        table.to_pandas().to_csv(folder / "manifest.csv", index=False)
+    return folder
+
+
+def test_a_manifest_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("\ufeffpath,genre\r\nä.wav,jazz\r\n\r\n".encode())
+    assert [track.track_id for track in read_corpus(tmp_path).tracks] == ["ä.wav"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_manifest_lists_tracks_with_groups_and_splits(tmp_path: Path, form: str) -> None:
+    absolute: dict[str, object] = {"path": "/music/4.wav", "genre": "jazz", "group": "Duke", "split": "dev"}
+    corpus = read_corpus(manifest(tmp_path, [*ROWS, absolute], form))
+    assert [(t.track_id, t.path, t.group, t.split) for t in corpus.tracks] == [
+        ("/music/4.wav", Path("/music/4.wav"), "Duke", "validation"),
+        ("3.mp3", tmp_path / "3.mp3", "Ella", "test"),
+        ("a/1.wav", tmp_path / "a/1.wav", "Nina", "train"),
+        ("ä, \n2.ogg", tmp_path / "ä, \n2.ogg", "ä, \n2.ogg", "validation"),
+    ]
+
+
+def test_a_parquet_manifest_may_name_genres_and_groups_by_number(tmp_path: Path) -> None:
+    rows = [{"path": "a.mp3", "genre": 10, "group": 7}, {"path": "b.mp3", "genre": 12, "group": None}]
+    tracks = read_corpus(manifest(tmp_path, rows, "parquet")).tracks
+    assert [(track.genre, track.group) for track in tracks] == [("10", "7"), ("12", "b.mp3")]
+
+
+# the manifest, what its refusal must name
+BAD_MANIFESTS = [
+    ("", "lacks path and genre"),
+    ("path,style\na.wav,jazz\n", "lacks genre: it has 'path', 'style'"),
+    ("path:genre\na.wav:jazz\n", "it has 'path:genre'"),
+    ("path,Class Name\na.wav,jazz\n", "lacks genre: .*; rename 'Class Name' to genre"),
+    (
+        "file_path,label\na.wav,jazz\n",
+        "lacks path and genre: .*rename 'file_path' to path, rename 'label' to genre",
+    ),
+    ("path,genre\n", "manifest.csv has no rows: list a track"),
+    ("path,genre\na.wav,jazz\n,jazz\n", "row 2: path and genre must .* got '' and 'jazz'"),
+    ("path,genre\na.wav\n", "row 1: path and genre must .* got 'a.wav' and ''"),
+    ("path,genre\na\0.wav,jazz\n", "row 1: path and genre must|line contains NUL"),
+    ("path,genre\na.wav,jazz,blues\n", "row 1: more cells than the header"),
+    ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", "row 2: 'a.wav' is listed before; keep one"),
+    ('path,genre\n"a.wav,jazz\n', "cannot be read at row 1 .* double the quote"),
+    ('path,genre\na.wav,jazz\n"Heroes".wav,rock\n', "cannot be read at row 2 .* double the quote"),
+    ('path,genre\na.wav,jazz\n"Heroes.wav,rock\nb.wav,jazz\n', "cannot be read at row 2 .* double the quote"),
+    ('"path,genre\na.wav,jazz\n', "lacks path|in its header"),
+    ("path,genre\na.wav,jazz\nC:\\Music\\b.wav,jazz\n", r"row 2: Windows paths .* got 'C:.*relative to /"),
+    ("path,genre\nC:/Music/b.wav,jazz\n", "row 1: Windows paths"),
+    ("path,genre\n\\\\nas\\music\\b.wav,jazz\n", "row 1: Windows paths"),
+    ("path,genre,genre\na.wav,jazz,soul\n", "has the column genre more than once: keep the one"),
+    (f"path,genre\n{'a' * 200_000}.wav,jazz\n", "cannot be read at row 1 .*field limit"),
+    ("Path, PATH ,genre\na.wav,a.wav,jazz\n", "has the column path more than once: keep the one"),
+    ("path,genre,split\na.wav,jazz,holdout\n", "row 1: a split is one of .* got 'holdout'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_MANIFESTS)
+def test_a_faulty_manifest_is_refused_by_name_and_row(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_corpus(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+ONE_ROW = [("a.wav", "jazz", "Nina", "train")]
+HEAD = "path,genre,group,split"
+# the manifest's name, its bytes: all list the same track
+DIALECTS = {
+    "semicolons": ("manifest.csv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", ";").encode()),
+    "tabs": ("manifest.tsv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", "\t").encode()),
+    "tabs in a .csv": ("manifest.csv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", "\t").encode()),
+    "said by Excel": (
+        "manifest.csv",
+        f"sep=;\r\n{HEAD}\r\na.wav,jazz,Nina,train\r\n".replace(",", ";").encode(),
+    ),
+    "UTF-16": ("manifest.csv", f"{HEAD}\r\na.wav,jazz,Nina,train\r\n".replace(",", "\t").encode("utf-16")),
+    "big-endian": ("manifest.csv", b"\xfe\xff" + f"{HEAD}\na.wav,jazz,Nina,train\n".encode("utf-16-be")),
+    "capitals": ("Manifest.CSV", f"{HEAD.upper()}\na.wav,jazz,Nina,Train\n".encode()),
+    "spaces": ("manifest.csv", f" {HEAD.replace(',', ' , ')} \na.wav, jazz , Nina , train \n".encode()),
+    "a space before the path": ("manifest.csv", b"genre, path, group, split\njazz, a.wav, Nina, training\n"),
+    "empty cells at the end": ("manifest.csv", f"{HEAD},,\na.wav,jazz,Nina,train,,,\n".encode()),
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_manifest_is_read_in_whatever_dialect_it_is_written(tmp_path: Path, dialect: str) -> None:
+    name, content = DIALECTS[dialect]
+    touched(tmp_path, "a.wav")
+    (tmp_path / name).write_bytes(content)
+    for source in (tmp_path, tmp_path / name):
+        corpus = read_corpus(source)
+        assert [(t.track_id, t.genre, t.group, t.split) for t in corpus.tracks] == ONE_ROW
+        assert corpus.tracks[0].path.is_file()
+        assert not corpus.notes
+
+
+def test_a_parquet_manifest_in_capitals_is_read(tmp_path: Path) -> None:
+    pq.write_table(pa.table({" Path": ["a.wav"], "GENRE": ["jazz"]}), tmp_path / "M.PARQUET")
+    assert [track.genre for track in read_corpus(tmp_path / "M.PARQUET").tracks] == ["jazz"]
+
+
+@pytest.mark.parametrize("form", ["csv", "words", "parquet", "float"])
+def test_a_track_without_a_group_is_a_group_of_its_own(tmp_path: Path, form: str) -> None:
+    paths, genres = ["a.wav", "b.wav", "c.wav"], ["jazz"] * 3
+    if form == "float":  # as pandas has numbers with holes
+        holes = pa.array([7.0, float("nan"), float("nan")], from_pandas=False)
+        pq.write_table(
+            pa.table({"path": paths, "genre": genres, "group": holes}), tmp_path / "manifest.parquet"
+        )
+        first = "7.0"
+    else:
+        groups = ["Nina", "nan", "<NA>"] if form == "words" else ["Nina", None, None]
+        rows: list[dict[str, object]] = [
+            dict(zip(("path", "genre", "group"), row, strict=True))
+            for row in zip(paths, genres, groups, strict=True)
+        ]
+        manifest(tmp_path, rows, form.replace("words", "csv"))
+        first = "Nina"
+    corpus = read_corpus(tmp_path)
+    assert [track.group for track in corpus.tracks] == [first, "b.wav", "c.wav"]
+    assert any("2 of 3 tracks have no group" in note for note in corpus.notes)
+    assert any("'nan' is read as missing, in 2 rows" in note for note in corpus.notes) == (form == "words")
+
+
+def test_a_missing_genre_is_missing_and_never_a_genre_called_nan(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["a.wav"], "genre": [float("nan")]}), tmp_path / "manifest.parquet")
+    with pytest.raises(InputError, match=r"row 1: path and genre must .* got 'a.wav' and ''"):
+        read_corpus(tmp_path)
+
+
+def test_columns_that_are_not_read_are_named_once_and_near_names_are_suggested(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text(
+        ",path,genre,Artist,Fold,Unnamed: 0\n0,a.wav,jazz,Nina,1,0\n1,b.wav,jazz,Nina,2,1\n"
+    )
+    unread, group, split = read_corpus(tmp_path).notes
+    assert unread.endswith(": 'Artist', 'Fold'")
+    assert "rename it to group" in group
+    assert "'Artist'" in group
+    assert "rename it to split" in split
+    assert "'Fold'" in split
+
+
+def test_many_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    wide = [f"mfcc{n}" for n in range(60)]
+    (tmp_path / "manifest.csv").write_text(f"path,genre,{','.join(wide)}\na.wav,jazz{',0' * 60}\n")
+    (note,) = read_corpus(tmp_path).notes
+    assert len(note) < 160
+    assert note.endswith("and 52 more")
+
+
+def test_backslashes_separate_folders_unless_a_file_is_called_so(tmp_path: Path) -> None:
+    touched(tmp_path, "jazz/a.wav", r"jazz\b.wav", f"{NFD}/c.wav")
+    listed = [r"jazz\a.wav", r"jazz\b.wav", rf"{NFC}\c.wav", r"jazz\lost.wav"]
+    (tmp_path / "manifest.csv").write_text("".join(["path,genre\n", *(f"{path},jazz\n" for path in listed)]))
+    names = {track.track_id for track in read_corpus(tmp_path).tracks}
+    assert names == {"jazz/a.wav", r"jazz\b.wav", f"{NFD}/c.wav", "jazz/lost.wav"}
+
+
+# files of an audio folder as Hugging Face has it -> path, genre and split of its tracks
+AUDIO_FOLDERS = [
+    (
+        {"metadata.csv": "file_name,genre\na.wav,jazz\nsub/b.wav,soul\n"},
+        [("a.wav", "jazz", None), ("sub/b.wav", "soul", None)],
+    ),
+    (
+        {
+            "train/metadata.csv": "file_name,label\na.wav,jazz\n",
+            "validation/metadata.jsonl": '{"file_name": "a.wav", "label": "jazz", "tempo": 90}\n',
+            "test/Metadata.csv": "label;file_name\njazz;a.wav\n",
+        },
+        [
+            ("test/a.wav", "jazz", "test"),
+            ("train/a.wav", "jazz", "train"),
+            ("validation/a.wav", "jazz", "validation"),
+        ],
+    ),
+    ({"metadata.csv": "title,year\na,1969\n"}, [("sub/b.wav", "sub", None)]),  # not Hugging Face's
+    ({"metadata.csv": b"\xff\xfe\xff"}, [("sub/b.wav", "sub", None)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"), AUDIO_FOLDERS, ids=lambda case: " ".join(case) if isinstance(case, dict) else ""
+)
+def test_an_audio_folder_of_hugging_face_is_read_by_its_metadata(
+    tmp_path: Path, metadata: dict[str, str | bytes], expected: list[tuple[str, str, str | None]]
+) -> None:
+    touched(tmp_path, "sub/b.wav", *metadata)
+    for name, content in metadata.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    tracks = read_corpus(tmp_path).tracks
+    assert [(track.track_id, track.genre, track.split) for track in tracks] == expected
+
+
+def test_metadata_of_hugging_face_without_a_genre_is_named_and_not_read(tmp_path: Path) -> None:
+    touched(tmp_path, "jazz/a.wav")
+    (tmp_path / "metadata.csv").write_text("file_name,transcription\njazz/a.wav,la la\n")
+    corpus = read_corpus(tmp_path)
+    assert [track.genre for track in corpus.tracks] == ["jazz"]
+    assert corpus.notes[0].startswith("metadata.csv is not read")
+
+
+def test_a_folder_or_a_source_that_is_an_archive_says_to_unpack_it(tmp_path: Path) -> None:
+    touched(tmp_path, "archive.zip")
+    with pytest.raises(InputError, match=r"unpack archive\.zip first"):
+        read_corpus(tmp_path)
+    with pytest.raises(InputError, match="unpack it"):
+        read_corpus(tmp_path / "archive.zip")
+
+
+# what stands in a manifest's place
+NO_MANIFESTS: list[Callable[[Path], object]] = [
+    Path.mkdir,
+    os.mkfifo,
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to(path.name),
+    lambda path: path.symlink_to("nowhere"),
+]
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
+@pytest.mark.parametrize("make", NO_MANIFESTS, ids=["folder", "pipe", "device", "link to itself", "lost"])
+def test_a_manifest_that_is_no_file_is_refused_at_once(
+    tmp_path: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    make(touched(tmp_path, "jazz/a.wav") / name)
+    with pytest.raises(InputError, match=rf"/{name} is no file: write a manifest there, or take it away"):
+        read_corpus(tmp_path)
+
+
+def test_columns_that_are_not_a_manifests_are_not_read(tmp_path: Path) -> None:
+    when = pa.array([2**62], pa.timestamp("us"))  # beyond what Python's dates reach
+    pq.write_table(pa.table({"path": ["a.wav"], "genre": ["jazz"], "when": when}), tmp_path / "m.parquet")
+    assert [track.track_id for track in read_corpus(tmp_path / "m.parquet").tracks] == ["a.wav"]
+    pq.write_table(pa.table({"path": when, "genre": ["jazz"]}), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match=r"m.parquet cannot be read \(date value out of range\)"):
+        read_corpus(tmp_path / "m.parquet")
+
+
+def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("path,genre\nä.wav,jazz\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"manifest.csv cannot be read .*as UTF-8"):
+        read_corpus(tmp_path)
+    (tmp_path / "manifest.csv").rename(tmp_path / "manifest.parquet")
+    with pytest.raises(InputError, match=r"manifest.parquet cannot be read"):
+        read_corpus(tmp_path)
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(InputError, match=r"has manifest.csv and manifest.parquet: keep the one"):
+        read_corpus(tmp_path)
+
+
+def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a corpus is a folder or a manifest .*, and .*/nothing is neither"):
+        read_corpus(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no audio in"):
+        read_corpus(touched(tmp_path, "blues/notes.txt"))
+    with pytest.raises(InputError, match=r"cannot list .*: File name too long; mend it or take it out"):
+        read_corpus(tmp_path / ("x" * 300))
+
+
+def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> None:
+    first, *others = split_corpus(flat(jazz=4, soul=4), validation=0.25, test=0.25, seed=0).tracks
+    full = replace(first, seconds=29.97, content="ab12", track_id="ü\n")
+    corpus = Corpus((full, *others, replace(first, excluded_reason="silent", split=None)))
+    path = tmp_path / "lr=0.1" / "corpus.parquet"  # a folder that looks like a partition is none
+    path.parent.mkdir()
+    write_corpus(corpus, path)
+    write_corpus(corpus, path)
+    assert load_corpus(path) == corpus
+    assert [child.name for child in path.parent.iterdir()] == ["corpus.parquet"]
+    schema = pq.read_schema(path)
+    assert schema.field("seconds").metadata == {b"unit": b"s"}
+    assert schema.metadata[b"schema_version"] == b"1"
+
+
+def test_what_is_no_corpus_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.parquet"
+    with pytest.raises(InputError, match="cannot be read as a corpus"):
+        load_corpus(path)
+    path.write_text("PAR1")
+    with pytest.raises(InputError, match="cannot be read as a corpus"):
+        load_corpus(path)
+    pq.write_table(pa.table({"track_id": ["a"]}), path)
+    with pytest.raises(InputError, match="is no corpus table of version 1"):
+        load_corpus(path)
+
+
+def test_the_fingerprint_is_of_the_usable_audio_only() -> None:
+    tracks = [replace(track, content=f"c{n}") for n, track in enumerate(flat(jazz=3, soul=3).tracks)]
+    fingerprint = Corpus(tuple(tracks)).fingerprint
+    renamed = tuple(replace(track, genre="x", track_id=f"{9 - n}") for n, track in enumerate(tracks))
+    assert Corpus(renamed[::-1]).fingerprint == fingerprint
+    assert Corpus(tuple(tracks[1:])).fingerprint != fingerprint
+    spoilt = replace(tracks[0], excluded_reason="silent")
+    assert Corpus((spoilt, *tracks[1:])).fingerprint == Corpus(tuple(tracks[1:])).fingerprint

@@ -1,0 +1,85 @@
+"""What the README says is so: its commands parse, its tree is the code's own account, its paths exist."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import parsed, shown
+from conftest import sets
+from ray.dashboard.modules.job.cli import job_cli_group as job_commands
+from ray.scripts.scripts import cli as ray_commands
+
+from search.config.schema import load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PYTHON = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+COMMANDS = shown(README)
+IN_DOCS = [command for path in (ROOT / "docs").glob("*.md") for command in shown(path.read_text())]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c.startswith("genre-search")])
+def test_a_command_has_the_options_it_is_shown_with(command: str) -> None:
+    parameters = parsed(command)
+    overrides = dict(text.split("=", 1) for text in parameters.get("set_") or [])
+    config = parameters.get("config")
+    load(ROOT / config if config else None, {k: yaml.safe_load(v) for k, v in overrides.items()})
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_a_make_target_exists(command: str) -> None:
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_three_commands_lead_from_a_folder_of_music_to_its_report(
+    music: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The first of them is what made the environment of these tests."""
+    text = README.split("From a clone of this repository to a report, three commands:")[1]
+    install, search, report = re.findall(r"^\$ (.*)$", text.split("```")[1], re.MULTILINE)
+    assert install == "make install"
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "music").symlink_to(music)
+    environment = os.environ | {"HOME": str(tmp_path), "GENRE_SEARCH_CACHE": str(cache)}
+    for command in (f"{search} {shlex.join(sets(trials=1))}", report):
+        subprocess.run(command, shell=True, cwd=tmp_path / "clone", env=environment, check=True, timeout=200)
+    assert (tmp_path / "clone/runs/music/report.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c.startswith("ray ")])
+def test_a_command_of_rays_has_the_options_it_is_shown_with(command: str) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    ray_commands.commands[name].make_context(name, arguments)
+    for inner in (argument for argument in arguments if argument.startswith("ray job submit")):
+        submitted, _, search = inner.partition(" -- ")
+        job_commands.commands["submit"].make_context("submit", [*shlex.split(submitted)[3:], "--", "it"])
+        assert parsed(search)["address"] == "auto"
+
+
+def test_every_command_is_known_to_these_tests() -> None:
+    assert COMMANDS
+    assert all(command.startswith(("genre-search ", "make ", "ray ")) for command in COMMANDS)
+
+
+def test_pictures_and_files_that_are_named_are_there() -> None:
+    named = re.findall(
+        r"!\[.*\]\((.*)\)|`((?:benchmarks|configs|docs|genre_core|kubernetes)/[\w./-]+)`", README
+    )
+    assert {picture for picture, _ in named if picture} == {"docs/report.png"}
+    assert not [path for pair in named for path in pair if not (ROOT / path).exists()]
+
+
+def test_the_settings_shown_are_legal(tmp_path: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
+        (tmp_path / "c.yaml").write_text(block)
+        load(tmp_path / "c.yaml", {})
+
+
+def test_the_python_shown_is_python() -> None:
+    compile(PYTHON, "README.md", "exec")

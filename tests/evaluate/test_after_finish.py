@@ -1,0 +1,199 @@
+"""A search that is extended after its test part was read: only on demand, and every number keeps its trial."""
+
+import re
+import shutil
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import TRIALS, Command
+from made_runs import Quiet, make_run
+from rich.console import Console
+
+from genre_core.corpus.tracks import load_corpus
+from genre_core.errors import InputError
+from genre_core.models.artifact import read_card
+from search.cli.progress import Display
+from search.config.schema import SearchConfig, load
+from search.evaluate.verdict import verdict
+from search.export.model_card import readme
+from search.report.leaderboard import select, winner
+from search.report.page import facts, page
+from search.run.identity import EXTENDED, read_provenance
+from search.run.model_store import kept_models
+from search.run.tables import (
+    FINISH,
+    read_finish,
+    read_test_look,
+    read_trials,
+    write_finish,
+    write_test_tracks,
+)
+from search.tune import search
+
+
+def _finish(run: Path) -> int:
+    """Read the test part as `finish` does, with made-up predictions of the best two; the winner's number."""
+    corpus = load_corpus(run / "corpus.parquet")
+    best = select(read_trials(run)).head(2)
+    n_genres = len(corpus.genres)
+    said: list[dict[str, Any]] = [
+        {"trial": trial, "seed": 1, "track_id": track.track_id, "genre": track.genre}
+        | {"predicted": track.genre, "probabilities": [1 / n_genres] * n_genres}
+        for trial in best["trial"]
+        for track in corpus.part("test")
+    ]
+    write_test_tracks(run, said)
+    rows = [
+        dict.fromkeys(FINISH.names, 0.25)
+        | {name: row[name] for name in FINISH.names if name in row and name != "seconds"}
+        | {"rank": rank, "seed": 1, "epochs": 2, "f1_per_genre": [0.25] * n_genres}
+        | {"confusion": np.eye(n_genres, dtype=int).tolist()}
+        for rank, row in enumerate(best.to_dict("records"), 1)
+    ]
+    write_finish(run, rows)
+    return int(best["trial"].iloc[0])
+
+
+@pytest.fixture
+def finished(run: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(run, tmp_path / "tiny"))
+    _finish(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extended(run: Path, cache: Path, small_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search with one more trial, which is the best of all; tests leave it as it is."""
+    folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("extended") / "tiny"))
+    _finish(folder)
+    config = load(folder / "config.yaml", {"trials": TRIALS + 1})
+    screen = Display(Console(file=StringIO()))
+    assert search.resume(config, folder=folder, cache=cache, screen=screen, after_finish=True)
+    file = folder / "results" / "trials.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[-1] |= {"val_f1": 0.987}
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    return folder
+
+
+def _text(parts: list[Any]) -> str:
+    screen = StringIO()
+    for part in parts:
+        Console(file=screen, width=300).print(part, soft_wrap=True)
+    return screen.getvalue()
+
+
+def _more(config: SearchConfig, folder: Path, cache: Path) -> None:
+    search.resume(config, folder=folder, cache=cache, screen=Quiet())
+
+
+def test_a_search_whose_test_part_was_read_is_not_extended_unasked(finished: Path, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"--after-finish"):
+        _more(load(finished / "config.yaml", {"trials": TRIALS + 1}), finished, cache)
+    assert load(finished / "config.yaml", {}).trials == TRIALS
+    assert EXTENDED not in read_provenance(finished)
+    assert len(read_trials(finished)) == TRIALS
+
+
+def test_neither_is_one_that_was_cut_off_when_it_was_finished(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", ((0.2, 0.5, 0.4), (0.3, 0.1)), running=True)
+    write_test_tracks(run, [])
+    with pytest.raises(InputError, match=r"--after-finish"):
+        _more(load(run / "config.yaml", {}), run, tmp_path / "cache")
+    assert read_trials(run)["state"].tolist() == ["COMPLETE", "RUNNING"]
+
+
+def test_the_command_refuses_in_a_line_with_the_way_out(finished: Path, genre_search: Command) -> None:
+    refused = genre_search("resume", finished, "--trials", TRIALS + 1)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "--after-finish" in refused.stderr
+    assert f"--warm-start {finished}" in refused.stderr
+    assert genre_search("resume", finished).returncode == 0, "with nothing to add there is nothing to refuse"
+
+
+def test_what_was_known_when_the_test_part_was_read_stays_known(extended: Path) -> None:
+    look = read_test_look(extended)
+    assert look is not None
+    assert (look.trials, look.scored) == (TRIALS, TRIALS)
+    then = select(read_trials(extended).head(TRIALS)).head(2)
+    assert [found["trial"] for found in look.configurations] == then["trial"].tolist()
+    assert [found["val_f1"] for found in look.configurations] == then["val_f1"].tolist()
+    [extension] = read_provenance(extended)[EXTENDED]
+    assert extension["trials"] == TRIALS
+    assert len(read_trials(extended)) == TRIALS + 1
+
+
+def test_of_a_run_of_an_earlier_version_the_trials_begun_by_then_are_known(
+    extended: Path, tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(extended, tmp_path / "tiny"))
+    file = old / "results" / "test_tracks.parquet"
+    table = pq.read_table(file)
+    metadata = {b"test_part_read": pq.read_metadata(file).metadata[b"test_part_read"]}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    look = read_test_look(old)
+    assert look is not None
+    assert (look.trials, look.scored, look.configurations) == (TRIALS, TRIALS, ())
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        lambda run: _text(verdict(run)),
+        lambda run: _text(winner(run)),
+        lambda run: _card(run),
+        lambda run: _plain(page(facts(run, cache=run / "no-cache"))),
+    ],
+    ids=["finish", "best", "model card", "report"],
+)
+def test_an_extension_is_shown(extended: Path, finished: Path, shown: Callable[[Path], str]) -> None:
+    text = shown(extended)
+    assert "by 1 trial:" in text
+    assert f"first {TRIALS} trials" in text
+    assert "extended after" not in shown(finished)
+
+
+def _card(run: Path) -> str:
+    model = kept_models(run)[0]
+    return readme(run, model, card=read_card(model), onnx_difference=None)
+
+
+def _plain(html: str) -> str:
+    body = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def test_each_number_of_the_report_is_labelled_with_its_trial(extended: Path) -> None:
+    chosen = int(read_finish(extended)["trial"].iloc[0])
+    text = _plain(page(facts(extended, cache=extended / "no-cache")))
+    assert f"best validation F1, trial {TRIALS} 0.987" in text
+    assert f"test F1, trial {chosen} 0.250" in text
+    assert chosen != TRIALS
+    assert f"Validation, trial {chosen}, " in text
+    assert f"Test, trial {chosen} trained again, " in text
+    assert f"F1 by genre, trial {chosen} " in text
+
+
+def test_both_confusion_matrices_are_of_the_winner(extended: Path) -> None:
+    found = facts(extended, cache=extended / "no-cache")
+    assert found.subject == int(read_finish(extended)["trial"].iloc[0])
+    assert found.best_epoch is not None
+    assert found.best_epoch["trial"] == found.subject
+    assert found.best is not None
+    assert found.best["trial"] == TRIALS
+
+
+def test_best_names_the_trial_of_each_score(extended: Path) -> None:
+    chosen = int(read_finish(extended)["trial"].iloc[0])
+    text = _text(winner(extended))
+    assert f"trial {TRIALS} of {extended}: validation F1 0.987" in text
+    assert f"trial {chosen}, the best of {TRIALS} trials when the test part was read: test F1 0.250" in text
+    assert f"trial {TRIALS} has no test score" in text

@@ -1,0 +1,438 @@
+"""The copy of a run: it follows the folder, survives its storage's absence, and gives the same bytes back."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count, islice
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow.fs
+import pytest
+
+from genre_core.errors import InputError
+from search.run import mirror as storage
+from search.run.mirror import Mirror, fetch, require_usable
+
+KEY, SECRET, BUCKET = "tests", "a-secret-of-tests", "bucket"
+STARTING_SECONDS = 60.0
+"""How long the server may take to answer."""
+
+FILES = {
+    "config.yaml": b"trials: 4\n",
+    "corpus.parquet": b"tracks",
+    "study.journal": b'{"op_code": 0}\n{"op_code": 4}\n',
+    "results/trials.parquet": b"rows",
+    "results/epochs/trial-00000.parquet": b"epochs",
+    "models/trial-00000-epoch-002/model.safetensors": os.urandom(12 * 1024**2),
+    "models/trial-00000-epoch-002/model.json": b"{}",
+    "checkpoints/trial-00001-epoch-001.safetensors": b"",
+}
+"""What a search leaves, the weights larger than one part of an upload and one file empty."""
+
+
+class Server:
+    """SeaweedFS with its S3 gateway, on ports of its own; what it holds outlives a stop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
+            self._ports = [s.getsockname()[1] for s in sockets]
+        user = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [user]}))
+        (folder / "data").mkdir()
+
+    def address(self, bucket: str = BUCKET, secret: str = SECRET, more: str = "") -> str:
+        at = f"endpoint_override=127.0.0.1:{self._ports[0]}&scheme=http&region=us-east-1{more}"
+        return f"s3://{KEY}:{secret}@{bucket}/of/mine?{at}"
+
+    def start(self) -> None:
+        names = ("s3", "master", "volume", "filer")
+        ports = zip([f"-{n}.port{kind}" for n in names for kind in ("", ".grpc")], self._ports, strict=True)
+        options = {"-dir": "data", "-ip": "127.0.0.1", "-ip.bind": "127.0.0.1", **dict(ports)}
+        options |= {"-s3.config": "s3.json", "-s3.port.iceberg": 0, "-s3.port.lance": 0}
+        options |= {"-master.volumeSizeLimitMB": 64, "-volume.max": 10, "-volume.preStopSeconds": 0}
+        switches = [
+            "-filer",
+            "-s3",
+            "-s3.autoCreateBucket=false",
+            "-master.telemetry=false",
+            "-master.electionTimeout=1s",
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    Path(sys.executable).parent / "weed",
+                    "server",
+                    *switches,
+                    *(f"{option}={value}" for option, value in options.items()),
+                ],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+            )
+        system, _ = pyarrow.fs.FileSystem.from_uri(self.address(more="&allow_bucket_creation=true"))
+        _until(self._answers)
+        _until(lambda: self._has_bucket(system))
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self._ports[0])).close()
+        except ConnectionRefusedError:  # which pyarrow would take its time to tell
+            return False
+        return True
+
+    def _has_bucket(self, system: pyarrow.fs.FileSystem) -> bool:
+        try:
+            system.create_dir(BUCKET)
+            with system.open_output_stream(f"{BUCKET}/ready") as out:
+                out.write(b"yes")
+        except OSError:
+            return False
+        return True
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + STARTING_SECONDS
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["file", "s3"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place to keep copies: a folder, and a bucket."""
+    if request.param == "file":
+        return f"file://{tmp_path}/copies"
+    real: Server = request.getfixturevalue("server")
+    return real.address()
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A run of a name that no other test has."""
+    run = tmp_path / f"run-{abs(hash(request.node.name))}"
+    for name, content in FILES.items():
+        _write(run / name, content)
+    return run
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _copy(address: str, run: Path) -> dict[str, bytes]:
+    """What is at the address, read with nothing of ours."""
+    system, path = pyarrow.fs.FileSystem.from_uri(address)
+    base = f"{path}/{run.name}"
+    found = {}
+    for info in system.get_file_info(pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)):
+        try:
+            if info.is_file:
+                found[info.path.removeprefix(f"{base}/")] = system.open_input_stream(info.path).read()
+        except OSError:  # deleted in between
+            continue
+    return found
+
+
+def _copied_names(address: str, run: Path) -> set[str]:
+    system, path = pyarrow.fs.FileSystem.from_uri(address)
+    infos = system.get_file_info(pyarrow.fs.FileSelector(f"{path}/{run.name}", recursive=True))
+    return {info.path.removeprefix(f"{path}/{run.name}/") for info in infos if info.is_file}
+
+
+def _mirror(run: Path, address: str, said: list[str] | None = None, *, resumed: bool = False) -> Mirror:
+    say = print if said is None else said.append
+    return Mirror(run, address, say=say, resumed=resumed, interval_seconds=0.05)
+
+
+def test_a_run_is_copied_and_comes_back_as_it_was(address: str, run: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    with _mirror(run, address, said):
+        pass
+    assert _copy(address, run) == FILES
+    fetch(address, run.name, tmp_path / "back")
+    assert _contents(tmp_path / "back") == FILES
+    assert not said
+
+
+def test_what_changes_and_what_goes_is_followed(address: str, run: Path) -> None:
+    with _mirror(run, address):
+        _until(lambda: _copy(address, run) == FILES)
+        _write(run / "results/trials.parquet", b"more rows")
+        _write(run / "checkpoints/trial-00001-epoch-002.safetensors", b"two")
+        (run / "checkpoints/trial-00001-epoch-001.safetensors").unlink()
+        for name in ("model.json", "model.safetensors"):
+            (run / "models/trial-00000-epoch-002" / name).unlink()
+        (run / "models/trial-00000-epoch-002").rmdir()
+        expected = _contents(run)
+        _until(lambda: _copy(address, run) == expected)
+        _write(run / "results/trials.parquet", b"last rows")  # as many bytes as before
+    assert _copy(address, run) == expected | {"results/trials.parquet": b"last rows"}
+    system, path = pyarrow.fs.FileSystem.from_uri(address)
+    assert not system.get_file_info(f"{path}/{run.name}/models").is_file
+    left = system.get_file_info(f"{path}/{run.name}/models/trial-00000-epoch-002")
+    assert left.type == pyarrow.fs.FileType.NotFound
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/.trials.parquet.123.partial",
+        "models/trial-00002-epoch-001.partial/model.safetensors",
+        "study.journal.lock",
+        ".driver",
+    ],
+)
+def test_what_is_being_written_and_locks_are_never_copied(name: str, address: str, run: Path) -> None:
+    _write(run / name, b"half")
+    with _mirror(run, address):
+        pass
+    assert _copy(address, run) == FILES
+
+
+def test_a_journal_that_grows_is_copied_in_whole_lines(address: str, run: Path, tmp_path: Path) -> None:
+    for name in FILES.keys() - {"config.yaml"}:
+        (run / name).unlink()
+    line = b'{"op_code": 6, "trial_id": 1, "value": 0.5}\n'
+    lengths, parts = set(), count()
+    with _mirror(run, address), (run / "study.journal").open("ab", buffering=0) as journal:
+
+        def seen_at_many_lengths() -> bool:
+            for part in islice(parts, 10):
+                journal.write(line[: 20 + part % 3])
+                time.sleep(0.002)
+                journal.write(line[20 + part % 3 :])
+            if copied := _copy(address, run).get("study.journal"):
+                assert copied == line * (len(copied) // len(line))
+                lengths.add(len(copied))
+            return len(lengths) > 9
+
+        _until(seen_at_many_lengths)
+        journal.write(line[:7])
+    assert _copy(address, run)["study.journal"] == line * next(parts)
+
+
+def test_the_copys_journal_never_speaks_of_a_file_that_the_copy_lacks(address: str, run: Path) -> None:
+    """A search in small: checkpoint, then table, then journal; the earlier checkpoint goes."""
+    for name in FILES.keys() - {"config.yaml"}:
+        (run / name).unlink()
+    checked, had_checkpoint, epochs = 0, False, count(1)
+    with _mirror(run, address), (run / "study.journal").open("ab", buffering=0) as journal:
+
+        def checked_often() -> bool:
+            nonlocal checked, had_checkpoint
+            for epoch in islice(epochs, 10):
+                _write(run / f"checkpoints/trial-00001-epoch-{epoch:03d}.safetensors", b"weights")
+                (run / f"checkpoints/trial-00001-epoch-{epoch - 1:03d}.safetensors").unlink(missing_ok=True)
+                _write(run / f"results/epochs/{epoch:03d}.parquet", b"row")
+                journal.write(f"{epoch}\n".encode())
+                time.sleep(0.005)
+            if said := _copy(address, run).get("study.journal", b"").decode().split():
+                copied = _copied_names(address, run)
+                assert {f"results/epochs/{int(n):03d}.parquet" for n in said} <= copied
+                has_checkpoint = any(name.startswith("checkpoints/") for name in copied)
+                assert has_checkpoint or not had_checkpoint, "one is replaced and never lost"
+                had_checkpoint = has_checkpoint
+                checked += 1
+            return checked > 9
+
+        _until(checked_often)
+    assert _copy(address, run) == _contents(run)
+
+
+def test_a_folder_that_is_taken_away_leaves_its_copy(address: str, run: Path) -> None:
+    with _mirror(run, address):
+        _until(lambda: _copy(address, run) == FILES)
+        run.rename(run.with_name("elsewhere"))
+    assert _copy(address, run) == FILES
+
+
+def test_another_search_of_the_name_is_refused_and_the_same_one_goes_on(address: str, run: Path) -> None:
+    with _mirror(run, address):
+        pass
+    with pytest.raises(InputError, match=r"--name must be a new one, but --storage .* holds a search"):
+        _mirror(run, address)
+    (run / "corpus.parquet").unlink()
+    with _mirror(run, address, resumed=True):
+        pass
+    assert _copy(address, run) == _contents(run)
+
+
+def test_a_storage_that_stops_and_comes_back_is_told_of_once_each(tmp_path: Path, run: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    said: list[str] = []
+    try:
+        with _mirror(run, server.address(), said):
+            _until(lambda: _copy(server.address(), run) == FILES)
+            server.stop()
+            _write(run / "results/trials.parquet", b"more rows")
+            _until(lambda: bool(said))
+            server.start()
+            _until(lambda: len(said) == 2)
+            assert _copy(server.address(), run) == _contents(run)
+        assert "fails and is tried again" in said[0]
+        assert "is back" in said[1]
+        assert len(said) == 2
+        assert not any(SECRET in text or "\n" in text for text in said)
+    finally:
+        server.stop()
+
+
+def test_an_end_that_could_not_be_copied_is_told(tmp_path: Path, run: Path) -> None:
+    folder = tmp_path / "disk"
+    said: list[str] = []
+    with _mirror(run, f"file://{folder}", said):
+        _until(lambda: _copy(f"file://{folder}", run) == FILES)
+        folder.rename(tmp_path / "unplugged")
+        folder.touch()
+        _until(lambda: bool(said))
+        _write(run / "results/trials.parquet", b"more rows")
+    assert "fails and is tried again" in said[0]
+    assert len(said) == 2
+    assert "lacks" in said[1]
+    assert "1 files: results/trials.parquet:" in said[1]
+    assert f"genre-search resume {run}" in said[1]
+
+
+def test_an_error_that_nobody_expects_is_told_and_does_not_end_the_copying(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    times = iter([1, 2, 3])
+    list_files = storage._Place.files
+
+    def files(place: storage._Place) -> set[str]:
+        if next(times, None):
+            raise KeyError("unheard-of")
+        return list_files(place)
+
+    address = f"file://{tmp_path}/copies"
+    mirror = _mirror(run, address, said)
+    monkeypatch.setattr(storage._Place, "files", files)
+    with mirror:
+        _until(lambda: len(said) == 2)
+        assert _copy(address, run) == FILES
+    assert "KeyError: 'unheard-of'" in said[0]
+    assert "is back" in said[1]
+    assert len(said) == 2
+
+
+def test_one_file_that_fails_keeps_back_no_other_but_the_journal_and_cards_and_is_named_at_the_end(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    put = storage._Place.put
+
+    def refuse(place: storage._Place, name: str, source: BinaryIO) -> None:
+        if name == "corpus.parquet":
+            raise ValueError("no such names here")
+        put(place, name, source)
+
+    monkeypatch.setattr(storage._Place, "put", refuse)
+    with _mirror(run, f"file://{tmp_path}/copies", said):
+        pass
+    waiting = {"corpus.parquet", "study.journal", "models/trial-00000-epoch-002/model.json"}
+    assert _copied_names(f"file://{tmp_path}/copies", run) == FILES.keys() - waiting
+    assert "corpus.parquet: no such names here" in said[-1]
+    assert "3 files" in said[-1]
+    assert all(name in said[-1] for name in waiting)
+
+
+def test_a_storage_that_fails_for_every_file_is_not_asked_for_each(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    asked: list[str] = []
+
+    def refuse(place: storage._Place, name: str, source: BinaryIO) -> None:
+        asked.append(name)
+        raise OSError("no answer")
+
+    mirror = Mirror(run, f"file://{tmp_path}/copies", say=said.append, resumed=False, interval_seconds=1e6)
+    monkeypatch.setattr(storage._Place, "put", refuse)
+    with mirror:
+        _until(lambda: bool(said))
+        assert len(asked) == storage.GIVE_UP_FILES < len(FILES)
+    assert f"{len(FILES)} files" in said[-1]
+
+
+def test_an_address_that_does_not_do_is_told_in_a_line(server: Server, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    cases = {
+        "nonsense": "empty scheme",
+        "ftp://host/path": "Unrecognized filesystem type",
+        "s3://": "cannot start with a separator",
+        f"file://{tmp_path}/taken": "taken",
+        "s3://k:hidden@bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=r": "Could not connect",
+        server.address(bucket="no-such-bucket"): "NO_SUCH_BUCKET",
+        server.address(secret="wrong-and-hidden"): "SIGNATURE_DOES_NOT_MATCH",
+    }
+    for address, why in cases.items():
+        with pytest.raises(InputError, match=why) as refusal:
+            _mirror(run, address)
+        text = str(refusal.value)
+        assert text.startswith("--storage must be an address that can be written")
+        assert "\n" not in text
+        assert "hidden" not in text
+
+
+def test_a_server_that_never_answers_is_given_up(run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        at = f"endpoint_override=127.0.0.1:{silent.getsockname()[1]}&scheme=http&region=us-east-1"
+        with pytest.raises(InputError, match="NETWORK_CONNECTION"):
+            _mirror(run, f"s3://k:s@bucket/x?{at}")
+
+
+def test_only_a_search_that_is_there_is_brought_back_and_only_to_a_new_folder(
+    address: str, run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"holds no {run.name}"):
+        fetch(address, run.name, tmp_path / "back")
+    with pytest.raises(InputError, match=f"{run} exists"):
+        fetch(address, run.name, run)
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_check_before_a_search_leaves_a_storage_as_it_was(existed: bool, tmp_path: Path) -> None:
+    notes = tmp_path / "copies" / "run" / ".notes"
+    if existed:
+        notes.parent.mkdir(parents=True)
+        notes.touch()
+    for resumed in (False, True):
+        require_usable((tmp_path / "copies").as_uri(), "run", resumed=resumed)
+        assert notes.parent.exists() == existed
+        assert notes.exists() == existed
+
+
+def test_a_check_before_a_new_search_refuses_a_storage_that_holds_one_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(InputError, match="holds a search run already"):
+        require_usable(tmp_path.as_uri(), "run", resumed=False)
+    require_usable(tmp_path.as_uri(), "run", resumed=True)

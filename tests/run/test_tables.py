@@ -1,0 +1,130 @@
+"""The Parquet tables: whole at any moment, unique on reading, with units and schema."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from genre_core.errors import InputError
+from search.run.tables import (
+    EPOCHS,
+    SCHEMA_VERSION,
+    TRIALS,
+    ResultsWriter,
+    read_epochs,
+    read_trials,
+    require_new,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").touch()
+    return tmp_path
+
+
+def _trial(number: int, **values: Any) -> dict[str, Any]:
+    row = dict.fromkeys(TRIALS.names)
+    return row | {"trial": number, "state": "RUNNING", "started": datetime.now(UTC)} | values
+
+
+def _epoch(trial: int, epoch: int, **values: Any) -> dict[str, Any]:
+    row = dict.fromkeys(EPOCHS.names)
+    return row | {"trial": trial, "epoch": epoch, "attempt": 1, "confusion": [[1, 0], [2, 3]]} | values
+
+
+def test_a_run_without_rows_reads_as_empty_tables(run: Path) -> None:
+    assert list(read_trials(run).columns) == TRIALS.names
+    assert list(read_epochs(run).columns) == EPOCHS.names
+
+
+def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
+    writer = ResultsWriter(run)
+    writer.put_trial(_trial(0))
+    writer.add_epoch(_epoch(0, 1, val_f1=0.25), _trial(0))
+    writer.add_epoch(_epoch(0, 2, val_f1=0.5), _trial(0))
+    writer.put_trial(_trial(0, state="COMPLETE", val_f1=0.5))
+    writer.flush()
+    assert read_trials(run)[["trial", "state", "val_f1"]].values.tolist() == [[0, "COMPLETE", 0.5]]
+    assert read_epochs(run)["val_f1"].tolist() == [0.25, 0.5]
+
+
+def test_rows_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
+    writer = ResultsWriter(run)
+    for epoch, attempt in [(1, 1), (2, 1), (2, 2), (3, 2)]:
+        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10), _trial(7))
+    rows = read_epochs(run)
+    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert rows["val_f1"].tolist() == [0.1, 0.2, 0.2]
+
+
+def _read_opened(path: Path) -> pd.DataFrame:
+    with path.open("rb") as file:
+        return pd.read_parquet(file)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], pd.DataFrame]]] = {
+    "ours, trials": ("trials", read_trials),
+    "ours, epochs": ("epochs", read_epochs),
+    "pandas, trials": ("trials", lambda run: _read_opened(run / "results" / "trials.parquet")),
+    "pandas, epochs": ("epochs", lambda run: pd.read_parquet(run / "results" / "epochs")),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
+    table, read = READERS[reader]
+    writer = ResultsWriter(run)
+    writer.put_trial(_trial(0))
+    writer.add_epoch(_epoch(0, 1), _trial(0))
+    counts: list[int] = []
+    done = threading.Event()
+
+    def read_on() -> None:
+        while not done.is_set():
+            counts.append(len(read(run)))
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_on)
+        for n in range(300):
+            if table == "epochs":
+                writer.add_epoch(_epoch(n // 30, n % 30 + 2), _trial(n // 30))
+            else:
+                writer.put_trial(_trial(n))
+                writer.flush()
+        done.set()
+        reading.result()
+    assert counts == sorted(counts), "a table only grows"
+    assert len(counts) > 10
+
+
+def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> None:
+    writer = ResultsWriter(run)
+    writer.put_trial(_trial(0))
+    schema = pq.read_schema(run / "results" / "trials.parquet")
+    assert schema.field("seconds").metadata == {b"unit": b"s"}
+    assert schema.field("peak_memory_bytes").metadata == {b"unit": b"bytes"}
+    assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
+
+
+def test_plain_pandas_reads_both_tables(run: Path) -> None:
+    writer = ResultsWriter(run)
+    writer.put_trial(_trial(0))
+    writer.add_epoch(_epoch(0, 1), _trial(0))
+    assert len(pd.read_parquet(run / "results" / "trials.parquet")) == 1
+    assert pd.read_parquet(run / "results" / "epochs")["confusion"][0][1].tolist() == [2, 3]
+
+
+def test_a_folder_without_a_run_is_refused_and_a_taken_one_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="RUN must be the folder of a search"):
+        read_trials(tmp_path)
+    require_new(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(InputError, match="holds a search already"):
+        require_new(tmp_path)

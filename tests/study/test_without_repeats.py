@@ -1,0 +1,325 @@
+"""A finite space: every configuration is tried once, whatever samples, and the search knows when all have been."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import StringIO
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from genre_core.errors import InputError
+from genre_core.models.registry import block_names
+from genre_core.recipe import Recipe
+from search.cli.progress import Display
+from search.config.grid import endless, grid
+from search.config.schema import SearchConfig, load, to_yaml
+from search.engine.recorder import Recorder, new_row
+from search.evaluate.finish import _best
+from search.recovery.rebuild import rebuild
+from search.report import leaderboard
+from search.run.tables import ResultsWriter, read_trials
+from search.study.study import PRUNERS, SAMPLERS, TIME_BUDGET, Study, make_pruner, make_sampler
+from search.study.without_repeats import goal, without_repeats
+from search.tune import search
+from search.tune.searcher import StudySearcher, sample
+
+pytestmark = pytest.mark.filterwarnings("ignore:The distribution is specified by")
+"""Optuna's, of a range whose last step would lead beyond its end."""
+
+FIXED: dict[str, Any] = {
+    "space.backbone": "resnet18",
+    "space.learning_rate": 0.01,
+    "space.momentum": 0.9,
+    "space.frozen_blocks": 2,
+}
+PARAMETERS: dict[str, dict[str, Any]] = {"percentile": {"percentile": 25.0}, "patient": {"patience": 1}}
+SPACES: dict[str, tuple[dict[str, Any], int]] = {
+    "all fixed": ({}, 1),
+    "one list": ({"space.learning_rate": [0.001, 0.003, 0.01]}, 3),
+    "a value twice": ({"space.learning_rate": [0.001, 0.001, 0.01]}, 2),
+    "a backbone in a list": ({"space.backbone": ["resnet18"], "space.nesterov": [True, False]}, 2),
+    "conditional depths": (
+        {"space.backbone": ["alexnet", "vgg16"], "space.frozen_blocks": {"low": 5, "high": "all"}},
+        (len(block_names("alexnet")) - 4) + (len(block_names("vgg16")) - 4),
+    ),
+    "a depth without a choice": (
+        {"space.frozen_blocks": {"low": 5, "high": "all"}, "space.batch_size": [8, 16]},
+        2,
+    ),
+    "whole numbers": ({"space.batch_size": {"low": 8, "high": 20, "step": 5}}, 3),
+    "whole numbers, log": ({"space.batch_size": {"low": 8, "high": 12, "log": True}}, 5),
+    "steps that floats miss": ({"space.masking": {"low": 0.1, "high": 0.75, "step": 0.1}}, 7),
+    "several": (
+        {
+            "space.backbone": ["resnet18", "alexnet"],
+            "space.learning_rate": [0.001, 0.01],
+            "space.nesterov": [True, False],
+            "space.frozen_blocks": [0, 3],
+        },
+        16,
+    ),
+}
+
+
+def _config(**changes: Any) -> SearchConfig:
+    return load(None, FIXED | {"sampler": "random", "trials": 1000} | changes)
+
+
+def _space(name: str, **changes: Any) -> tuple[SearchConfig, int]:
+    settings, size = SPACES[name]
+    return _config(**settings, **changes), size
+
+
+def _study(folder: Path, config: SearchConfig, *, pruner: str = "none", asked: int = 0) -> Study:
+    sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
+    return Study(
+        folder / "study.journal",
+        name="s",
+        sampler=without_repeats(sampler, config, asked=asked),
+        pruner=make_pruner(pruner, PARAMETERS.get(pruner, {}), epochs=3),
+    )
+
+
+def _recipes(study: Study, config: SearchConfig, *, most: int = 1000) -> Iterator[Recipe]:
+    """Recipes as the search draws them to its end, each trial scored."""
+    for _ in range(most):
+        if study.asked >= goal(config, study):
+            return
+        trial = study.ask()
+        yield (recipe := sample(trial, config))
+        study.report(trial.number, epoch=1, f1=recipe.learning_rate + recipe.batch_size / 1000)
+        study.complete(trial.number)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_each_configuration_is_drawn_once_and_then_the_search_is_over(name: str, tmp_path: Path) -> None:
+    config, size = _space(name)
+    drawn = list(_recipes(_study(tmp_path, config), config))
+    assert len(drawn) == len(set(drawn)) == size
+    assert {recipe.seed for recipe in drawn} == {config.seed}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_whatever_samples_all_are_drawn(sampler: str, tmp_path: Path) -> None:
+    config, size = _space("several", sampler=sampler)
+    assert len(set(_recipes(_study(tmp_path, config), config))) == size
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_whatever_prunes_all_are_drawn(pruner: str, tmp_path: Path) -> None:
+    """Hyperband, for one, shows a sampler only some of the trials where it uses the study's own methods."""
+    config, size = _space("several", sampler="tpe")
+    assert len(set(_recipes(_study(tmp_path, config, pruner=pruner), config))) == size
+
+
+def test_what_the_sampler_proposes_is_kept_where_it_is_new(tmp_path: Path) -> None:
+    config, _ = _space("several")
+    bare = Study(
+        tmp_path / "bare.journal",
+        name="s",
+        sampler=make_sampler("random", {}, seed=0),
+        pruner=make_pruner("none", {}, epochs=3),
+    )
+    plain = [sample(bare.ask(), config) for _ in range(6)]
+    first_repeat = next((n for n in range(6) if plain[n] in plain[:n]), 6)
+    assert first_repeat > 2, "or this seed shows nothing"
+    assert list(_recipes(_study(tmp_path, config), config, most=first_repeat)) == plain[:first_repeat]
+
+
+def test_where_there_is_no_end_of_configurations_the_sampler_is_left_alone() -> None:
+    config = _config(**{"space.momentum": {"low": 0.5, "high": 0.9}})
+    sampler = make_sampler("tpe", {}, seed=0)
+    assert without_repeats(sampler, config, asked=0) is sampler
+    assert (grid(config.space), endless(config.space)) == (None, "momentum")
+
+
+def test_trials_that_run_at_the_same_time_differ_and_so_do_those_of_a_resumed_search(tmp_path: Path) -> None:
+    config, size = _space("several")
+    study = _study(tmp_path, config)
+    drawn = [sample(study.ask(), config) for _ in range(3)]
+    study.fail(0, "diverged")
+    study.prune(1)
+    again = _study(tmp_path, config, asked=3)
+    assert sample(again.trial(2), config) == drawn[2]
+    drawn += list(_recipes(again, config))
+    assert len(drawn) == len(set(drawn)) == size, "neither a failed nor a pruned one is tried again"
+
+
+def test_a_trial_that_was_half_drawn_when_its_driver_died_becomes_a_new_one(tmp_path: Path) -> None:
+    config, size = _space("several")
+    study = _study(tmp_path, config)
+    drawn = list(_recipes(study, config, most=size - 1))
+    half = study.ask().suggest_categorical("backbone", ["resnet18", "alexnet"])
+    again = _study(tmp_path, config, asked=size)
+    drawn.append(sample(again.trial(size - 1), config))
+    assert drawn[-1].backbone == half
+    assert len(set(drawn)) == size
+
+
+def test_what_the_time_budget_cut_off_may_be_tried_to_its_end(tmp_path: Path) -> None:
+    config, size = _space("one list")
+    study = _study(tmp_path, config)
+    cut_off = sample(study.ask(), config)
+    study.stop(0, TIME_BUDGET)
+    assert goal(config, study) == size + 1
+    drawn = list(_recipes(study, config))
+    assert cut_off in drawn
+    assert len(set(drawn)) == len(drawn) == size
+
+
+def test_trials_of_an_earlier_version_that_repeat_each_other_count_once(tmp_path: Path) -> None:
+    config, size = _space("one list")
+    old = Study(
+        tmp_path / "study.journal",
+        name="s",
+        sampler=make_sampler("random", {}, seed=0),
+        pruner=make_pruner("none", {}, epochs=3),
+    )
+    seen = list(_recipes(old, _config(**SPACES["one list"][0], trials=4)))
+    while len(seen) < 4:
+        seen.append(sample(trial := old.ask(), config))
+        old.complete(trial.number) if old.knows(trial.number, 1) else old.fail(trial.number, "x")
+    study = _study(tmp_path, config, asked=4)
+    assert goal(config, study) == 4 + size - len(set(seen))
+    assert set(seen) | set(_recipes(study, config)) == {
+        replace(seen[0], learning_rate=rate) for rate in (0.001, 0.003, 0.01)
+    }
+
+
+@pytest.mark.parametrize("name", ["all fixed", "one list", "conditional depths"])
+def test_with_repeat_seeds_each_is_tried_with_so_many_seeds_one_after_the_other(
+    name: str, tmp_path: Path
+) -> None:
+    config, size = _space(name, repeat_seeds=3, seed=5)
+    study = _study(tmp_path, config)
+    drawn = list(_recipes(study, config))
+    assert len(drawn) == len(set(drawn)) == 3 * size
+    assert [recipe.seed for recipe in drawn] == [5] * size + [6] * size + [7] * size
+    assert set(Counter(replace(recipe, seed=0) for recipe in drawn).values()) == {3}
+    assert [sample(trial, config) for trial in study.trials] == drawn, "the study knows the seeds"
+    more = config.model_copy(update={"repeat_seeds": 4})
+    assert {recipe.seed for recipe in _recipes(_study(tmp_path, more, asked=3 * size), more)} == {8}
+
+
+def test_a_repeat_whose_driver_died_keeps_its_seed(tmp_path: Path) -> None:
+    config, size = _space("one list", repeat_seeds=2)
+    study = _study(tmp_path, config)
+    list(_recipes(study, config, most=size))
+    recipe = sample(study.ask(), config)
+    again = _study(tmp_path, config, asked=size + 1)
+    assert (sample(again.trial(size), config), recipe.seed) == (recipe, 1)
+
+
+def test_repeat_seeds_are_refused_where_configurations_have_no_end() -> None:
+    with pytest.raises(InputError) as caught:
+        _config(**{"space.momentum": {"low": 0.5, "high": 0.9}, "repeat_seeds": 3})
+    assert "--repeat-seeds must be 1" in str(caught.value)
+    assert "got 3" in str(caught.value)
+    assert "space.momentum" in str(caught.value)
+
+
+def test_a_space_too_large_to_list_is_counted(tmp_path: Path) -> None:
+    config = _config(
+        **{
+            "space.batch_size": {"low": 2, "high": 2**32 - 1},
+            "space.masking": {"low": 0.0, "high": 0.9, "step": 1e-9},
+        }
+    )
+    space = grid(config.space)
+    assert space is not None
+    assert space.size == (2**32 - 2) * (9 * 10**8 + 1)
+    assert len(set(_recipes(_study(tmp_path, config), config, most=5))) == 5
+
+
+@pytest.mark.parametrize("step", [0.1, 0.05, 0.3, 1e-3])
+def test_every_step_has_the_value_that_optuna_has_there(step: float, tmp_path: Path) -> None:
+    config = _config(**{"space.masking": {"low": 0.1, "high": 0.85, "step": step}})
+    space = grid(config.space)
+    assert space is not None
+    axis = space.axis("masking", {})
+    values = [axis.value(place) for place in range(axis.count)]
+    assert [axis.place(value) for value in values] == list(range(axis.count))
+    assert values[-1] <= 0.85 < values[-1] + step
+    drawn = [recipe.masking for recipe in _recipes(_study(tmp_path, config), config, most=10)]
+    places = [axis.place(value) for value in drawn]
+    assert drawn == pytest.approx([values[place] for place in places if place is not None])
+    assert len(set(places)) == len(places)
+
+
+def test_the_searcher_is_at_its_end_when_the_space_is(tmp_path: Path) -> None:
+    config, size = _space("one list")
+    study = _study(tmp_path, config)
+    searcher = StudySearcher(study, config, workers=2, begin=lambda number, recipe: None)
+    given = [searcher.suggest(str(n)) for n in range(2)]
+    for n in range(2):
+        study.fail(n, "x")
+        searcher.on_trial_complete(str(n))
+    given.append(searcher.suggest("2"))
+    assert len({item["recipe"]["learning_rate"] for item in given if isinstance(item, dict)}) == size
+    assert searcher.suggest("3") is None, "the last may lose its worker"
+    study.fail(2, "x")
+    searcher.on_trial_complete("2")
+    assert searcher.suggest("3") == StudySearcher.FINISHED
+
+
+def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_trial_had(
+    tmp_path: Path,
+) -> None:
+    config, _ = _space("one list", repeat_seeds=2)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    writer = ResultsWriter(tmp_path)
+    for number, (seed, rate) in enumerate(product((0, 1), (0.001, 0.003, 0.01))):
+        recipe = replace(next(_recipes(_study(tmp_path, config), config)), learning_rate=rate, seed=seed)
+        scores = {"state": "COMPLETE", "val_f1": number / 10, "best_epoch": 1}
+        writer.put_trial(new_row("s", number, recipe) | scores)
+    writer.flush()
+    best = _best(tmp_path)
+    assert [model.trial for model in best] == [5, 4, 3]
+    assert {model.recipe.seed for model in best} == {1}
+    row = leaderboard.select(read_trials(tmp_path)).iloc[0]
+    assert "seed=1" in leaderboard.repeat_command(tmp_path, row)
+
+
+def test_a_study_that_is_rebuilt_from_its_tables_knows_the_seeds(tmp_path: Path) -> None:
+    config, size = _space("one list", repeat_seeds=2, seed=3)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    study, writer = _study(tmp_path, config), ResultsWriter(tmp_path)
+    recorder = Recorder(study, writer, name="s", show=lambda row: None)
+    for number in range(size + 1):
+        recorder.begin(number, sample(study.ask(), config))
+        study.fail(number, "diverged")
+        recorder.changed(number)
+    writer.flush()
+    (tmp_path / "study.journal").unlink()
+    assert rebuild(tmp_path, config, name="s") == size + 1
+    again = _study(tmp_path, config, asked=size + 1)
+    assert [sample(trial, config).seed for trial in again.trials] == [3] * size + [4]
+    assert goal(config, again) == 2 * size
+
+
+@pytest.mark.usefixtures("small_ray")
+def test_a_small_grid_ends_in_order_and_a_resume_says_so(
+    tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
+) -> None:
+    folder, fixed = tmp_path / "r", {key.replace(".", "__"): value for key, value in FIXED.items()}
+    config = tiny(
+        **fixed | {"space__learning_rate": [0.003, 0.01], "space__frozen_blocks": 5},
+        **{"trials": 20, "training__epochs": 1, "sampler": "random"},
+    )
+
+    def said(drive: Callable[..., bool], config: SearchConfig) -> str:
+        screen = StringIO()
+        display = Display(Console(file=screen, width=200), trials=config.trials)
+        assert drive(config, folder=folder, cache=cache, screen=display), "it came to its own end"
+        return screen.getvalue()
+
+    line = "All 2 configurations of the search space have been tried"
+    first = said(search.run, config)
+    assert first.count(line) == 1
+    assert "--repeat-seeds 2" in first
+    assert sorted(read_trials(folder)["learning_rate"]) == [0.003, 0.01]
+    assert line in said(search.resume, load(folder / "config.yaml", {}))

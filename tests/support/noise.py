@@ -1,0 +1,48 @@
+"""Segments of noise, which train as music does, and networks for them."""
+
+import torch
+
+from genre_core.models.network import Network, ToImage, build
+from genre_core.recipe import Recipe
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+
+GENRES = 3
+RECIPE = Recipe(
+    backbone="resnet18",
+    weights="random",
+    frozen_blocks=2,
+    learning_rate=0.02,
+    momentum=0.8,
+    batch_size=8,
+    epochs=2,
+    patience=4,
+)
+
+
+def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
+    """Noise, [tracks, 1, side, side] in dB: features do not ask what it means."""
+    mels = torch.randn(tracks, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 15 - 50
+    numbers = torch.arange(tracks)
+    arrays = SegmentArrays(
+        mels=mels.half().numpy(), track=numbers.numpy(), genre=(numbers % GENRES).numpy(), n_genres=GENRES
+    )
+    return arrays.to(torch.device("cpu"))
+
+
+TRAIN, VALIDATION = segments(21), segments(11, seed=1)
+"""Not whole batches, nor whole chunks of a pass."""
+
+
+def network(recipe: Recipe, node_cache: NodeCache, train: Segments = TRAIN) -> Network:
+    """The recipe's, for these segments."""
+    return build(
+        recipe.backbone,
+        weights=recipe.weights,
+        n_genres=train.n_genres,
+        frozen_blocks=recipe.frozen_blocks,
+        image=ToImage(*level_statistics(train)),
+        seed=recipe.seed,
+        node_cache=node_cache,
+        precision=recipe.precision,
+    )

@@ -1,0 +1,28 @@
+"""Memory stays with the process between steps and goes back between fine-tunes."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import psutil, torch
+from genre_core.system import allocator
+def resident(): return psutil.Process().memory_info().rss / 2**20
+allocator.keep()
+before = resident()
+block = torch.ones(100 * 2**20 // 4)
+del block
+kept = resident()
+allocator.give_back()
+print(kept - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    kept, given_back = map(float, done.stdout.split())
+    assert kept > 90
+    assert given_back < 10

@@ -1,0 +1,212 @@
+"""What a run cannot compute again is on the disk when its writer returns: in content, and in name."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genre_core.audio.mel import front_end
+from genre_core.corpus.spectrogram_store import open_or_build
+from genre_core.corpus.tracks import Corpus, Track, write_corpus
+from genre_core.system.atomic import make_folder, sync_folder, whole_file, whole_folder
+from genre_core.system.disk_cache import NodeCache
+from search.run.checkpoints import CheckpointShelf
+from search.run.model_store import write_model
+from search.run.tables import EPOCHS, ResultsWriter, epochs_file, write_finish, write_test_tracks
+from search.study.study import Study, make_pruner, make_sampler
+
+Write = Callable[[Path], object]
+Row = dict[str, object]
+
+
+class Disk:
+    """Notes what is synced, and what then bears a name."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._moments: list[tuple[int, frozenset[tuple[Path, int]]]] = []
+
+    def sync(self, descriptor: int) -> None:
+        """In place of os.fsync."""
+        files = frozenset((path, path.stat().st_ino) for path in self._root.rglob("*"))
+        self._moments.append((os.fstat(descriptor).st_ino, files))
+
+    @property
+    def synced(self) -> list[int]:
+        """Inodes of what was synced, in order."""
+        return [inode for inode, _ in self._moments]
+
+    def survives(self, path: Path) -> bool:
+        """Whether a file's content was synced before it had its name, and its name after that."""
+        inode, folder = path.stat().st_ino, path.parent.stat().st_ino
+        named = [(path, inode) in files for _, files in self._moments]
+        content = [n for n, (synced, _) in enumerate(self._moments) if synced == inode]
+        names = [n for n, (synced, _) in enumerate(self._moments) if synced == folder and named[n]]
+        return bool(content and names) and not named[content[0]] and content[0] < names[-1]
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(tmp_path)
+    monkeypatch.setattr(os, "fsync", disk.sync)
+    return disk
+
+
+def _tables(run: Path) -> ResultsWriter:
+    return ResultsWriter(run)
+
+
+def _epoch(run: Path) -> None:
+    trial = {"trial": 0, "state": "RUNNING", "started": datetime.now(UTC)}
+    _tables(run).add_epoch(dict.fromkeys(EPOCHS.names) | {"trial": 0, "epoch": 1}, trial)
+
+
+def _finish(run: Path, write: Callable[[Path, list[Row]], None]) -> None:
+    _tables(run).flush()
+    (run / "config.yaml").touch()
+    write(run, [])
+
+
+def _corpus(run: Path) -> None:
+    run.mkdir()
+    write_corpus(
+        Corpus((Track(track_id="a", path=Path("a.wav"), genre="jazz", group="a"),)), run / "c.parquet"
+    )
+
+
+def _text(run: Path) -> None:
+    run.mkdir()
+    with whole_file(run / "config.yaml") as partial:
+        partial.write_text("trials: 1\n")
+
+
+TENSORS = {"head.bias": np.zeros(3, np.float32)}
+
+DURABLE: dict[str, tuple[Write, tuple[str, ...]]] = {
+    "a file": (_text, ("config.yaml",)),
+    "the corpus": (_corpus, ("c.parquet",)),
+    "an epoch": (_epoch, (epochs_file(Path(), 0).as_posix(),)),
+    "the trials when the search ends": (lambda run: _tables(run).flush(), ("results/trials.parquet",)),
+    "the final models' table": (lambda run: _finish(run, write_finish), ("results/finish.parquet",)),
+    "what was read of the test part": (
+        lambda run: _finish(run, write_test_tracks),
+        ("results/test_tracks.parquet",),
+    ),
+}
+CACHED: dict[str, Write] = {
+    "a file of a node's cache": lambda run: _cached(run),
+    "a running trial's checkpoint": lambda run: _checkpoint(run),
+}
+
+
+def _checkpoint(folder: Path) -> None:
+    folder.mkdir()
+    CheckpointShelf(folder, 10_000).put(0, 1, TENSORS, {})
+
+
+def _cached(folder: Path) -> None:
+    with NodeCache(folder, budget_bytes=100).new("a", 1) as partial:
+        assert partial is not None
+        partial.touch()
+
+
+@pytest.mark.parametrize("case", DURABLE)
+def test_what_a_run_cannot_compute_again_survives_a_power_cut(case: str, disk: Disk, tmp_path: Path) -> None:
+    write, names = DURABLE[case]
+    write(tmp_path / "r")
+    assert all(disk.survives(tmp_path / "r" / name) for name in names)
+
+
+@pytest.mark.parametrize("case", CACHED)
+def test_what_can_be_computed_again_waits_for_no_disk(case: str, disk: Disk, tmp_path: Path) -> None:
+    CACHED[case](tmp_path / "r")
+    assert any((tmp_path / "r").iterdir())
+    assert not disk.synced
+
+
+def test_a_model_survives_a_power_cut_with_all_its_files(disk: Disk, tmp_path: Path) -> None:
+    write_model(tmp_path / "model", TENSORS, {"trial": 0})
+    files = [path.stat().st_ino for path in (tmp_path / "model").iterdir()]
+    assert len(files) == 2
+    assert disk.synced[-1] == tmp_path.stat().st_ino, "its name comes last"
+    assert {*files, (tmp_path / "model").stat().st_ino} <= set(disk.synced[:-1])
+
+
+def test_a_store_of_spectrograms_survives_a_power_cut_whole(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "genre_core.corpus.spectrogram_store._mels", lambda *_: [np.zeros((2, 64), np.float16)]
+    )
+    track = Track(track_id="a", path=Path("a.wav"), genre="jazz", group="a", content="c")
+    store = open_or_build([track], front_end("mel64"), cache=tmp_path)
+    files = list(store.folder.iterdir())
+    assert len(files) == 2
+    assert all(path.stat().st_ino in disk.synced for path in (*files, store.folder))
+
+
+def test_a_trials_row_waits_for_no_disk_until_the_search_ends(disk: Disk, tmp_path: Path) -> None:
+    tables = _tables(tmp_path / "r")
+    before = disk.synced
+    tables.put_trial({"trial": 0, "state": "RUNNING"})
+    assert (tmp_path / "r" / "results" / "trials.parquet").exists()
+    assert disk.synced == before
+
+
+def test_the_journal_survives_a_power_cut_with_each_line(disk: Disk, tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    sampler, pruner = make_sampler("random", {}, seed=0), make_pruner("none", {}, epochs=2)
+    study = Study(journal, name="r", sampler=sampler, pruner=pruner)
+    assert disk.synced[-1] == tmp_path.stat().st_ino
+    number = study.ask().number
+    for epoch in (1, 2):
+        before = len(disk.synced)
+        study.report(number, epoch=epoch, f1=0.5)
+        assert journal.stat().st_ino in disk.synced[before:]
+
+
+def test_new_folders_survive_a_power_cut_with_those_above(disk: Disk, tmp_path: Path) -> None:
+    make_folder(tmp_path / "runs" / "r")
+    assert disk.synced == [
+        tmp_path.stat().st_ino,
+        (tmp_path / "runs").stat().st_ino,
+    ]
+    make_folder(tmp_path / "runs" / "r")
+    assert len(disk.synced) == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_where_a_file_cannot_be_stored_the_earlier_one_stays(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("earlier")
+
+    def fails(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match=os.strerror(code)), whole_file(tmp_path / "a") as partial:
+        partial.write_text("later")
+    assert (tmp_path / "a").read_text() == "earlier"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_system_that_does_not_sync_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    sync_folder(tmp_path)
+    with whole_file(tmp_path / "a") as partial:
+        partial.write_text("here")
+    with whole_folder(tmp_path / "b") as partial:
+        (partial / "c").write_text("here")
+    assert (tmp_path / "a").read_text() == (tmp_path / "b" / "c").read_text() == "here"

@@ -1,0 +1,264 @@
+"""Sharing activations changes nothing but the time: equal to the bit, computed once, whoever dies."""
+
+import multiprocessing
+import os
+import shutil
+import threading
+from dataclasses import replace
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from noise import RECIPE, TRAIN, VALIDATION, network, segments
+from small_disks import small_disk
+
+from genre_core.models.network import Network
+from genre_core.models.registry import BLOCKS
+from genre_core.recipe import Recipe
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.activation_cache import Features, pays
+from genre_core.training.fine_tune import EpochResult, FineTune
+
+SPAWN = multiprocessing.get_context("spawn")
+PLENTY = 2**33
+
+
+@pytest.fixture(autouse=True)
+def worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are kept whatever computing and copying take on this machine."""
+    monkeypatch.setattr("genre_core.training.activation_cache.pays", lambda *_, **__: True)
+
+
+def _epochs(recipe: Recipe, node_cache: NodeCache) -> tuple[str, list[EpochResult]]:
+    """How the features came about, and all epochs without their times."""
+    own = network(recipe, node_cache)
+    fine_tune = FineTune(own, recipe, train=TRAIN, validation=VALIDATION, node_cache=node_cache)
+    results = []
+    while not fine_tune.finished:
+        result = fine_tune.epoch()
+        results.append(replace(result, seconds=0, arithmetic_seconds=0, samples_per_second=0))
+    return fine_tune.features, results
+
+
+def _cache(folder: Path, budget: int = PLENTY) -> NodeCache:
+    return NodeCache(folder / "shared", budget_bytes=budget)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "cut", "precision"),
+    [
+        *[("resnet18", cut, "float32") for cut in (1, 2, 3, 4, 5)],
+        *[("densenet121", cut, "float32") for cut in (1, 3, 5)],
+        *[("alexnet", cut, "float32") for cut in (1, 4, 5, 7)],
+        ("vgg11", 6, "float32"),
+        ("resnet34", 3, "float32"),
+        ("densenet121", 4, "bfloat16"),
+    ],
+)
+def test_with_and_without_sharing_epochs_are_equal_to_the_bit(
+    backbone: str, cut: int, precision: str, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut, precision=precision)
+    apart = _epochs(recipe, _cache(tmp_path, 0))
+    making, finding = (_epochs(recipe, _cache(tmp_path)) for _ in range(2))
+    assert [kind for kind, _ in (apart, making, finding)] == ["computed", "shared", "shared"]
+    assert apart[1] == making[1] == finding[1]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "alexnet"])
+def test_a_pass_that_starts_from_a_shallower_cut_gives_the_same_bits(backbone: str, tmp_path: Path) -> None:
+    deep = len(BLOCKS[backbone])
+    for cut in (2, deep):
+        stepwise = _rows(backbone, cut, _cache(tmp_path / "stepwise"))
+    at_once = _rows(backbone, deep, _cache(tmp_path / "at_once"))
+    assert torch.equal(stepwise, at_once)
+
+
+def _rows(backbone: str, cut: int, node_cache: NodeCache) -> torch.Tensor:
+    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut)
+    features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+    assert features.kind == "shared"
+    return features[torch.arange(len(TRAIN))].clone()
+
+
+def test_one_pass_leaves_the_cuts_on_its_way_where_there_is_room(tmp_path: Path) -> None:
+    roomy, tight = _cache(tmp_path / "roomy"), _cache(tmp_path / "tight", 48_000_000)
+    for node_cache in (roomy, tight):
+        _rows("resnet18", 5, node_cache)
+    assert len(_files(tmp_path / "roomy")) == 5
+    assert 1 <= len(_files(tmp_path / "tight")) < 5, "the starting point takes 45 of 48 MB"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted((folder / "shared").glob("features-*.npy"))
+
+
+def test_sixteen_bits_are_kept_where_sixteen_were_computed(tmp_path: Path) -> None:
+    """bfloat16 has 8 significant bits: after three blocks of ResNet-18 the error is below 2 % of the level."""
+    node_cache = _cache(tmp_path)
+    sizes, rows = [], []
+    for precision in ("float32", "bfloat16"):
+        recipe = replace(RECIPE, frozen_blocks=3, precision=precision)
+        features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+        rows.append(features[torch.arange(len(TRAIN))].float())
+        sizes.append(max(path.stat().st_size for path in _files(tmp_path)))
+        for path in _files(tmp_path):
+            path.unlink()
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.001)
+    error = (rows[0] - rows[1]).square().mean().sqrt() / rows[0].square().mean().sqrt()
+    assert 0 < float(error) < 0.02
+
+
+def test_what_makes_activations_differ_makes_files_differ(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save(
+        _torchvision_state("alexnet"), weights
+    )  # convolutions only: the linear layers come from the seed
+    node_cache = _cache(tmp_path)
+    base = replace(RECIPE, backbone="alexnet", weights=str(weights), frozen_blocks=5)
+    names = [
+        Features(network(recipe, node_cache), part, node_cache=node_cache, epochs=5)._names()[-1]
+        for recipe, part in [
+            (base, TRAIN),
+            (base, VALIDATION),
+            (replace(base, frozen_blocks=4), TRAIN),
+            (replace(base, precision="bfloat16"), TRAIN),
+            (replace(base, weights="random"), TRAIN),
+            (replace(base, weights="random", seed=1), TRAIN),
+            (replace(base, learning_rate=1.0, seed=1), TRAIN),
+        ]
+    ]
+    assert len(set(names)) == 6
+    assert names[0] == names[-1], "neither the seed nor the rate changes layers that have weights"
+
+
+def _torchvision_state(backbone: str) -> dict[str, torch.Tensor]:
+    import torchvision
+
+    state = torchvision.models.get_model(backbone, weights=None).state_dict()
+    return {key: value for key, value in state.items() if key.startswith("features")}
+
+
+@pytest.mark.parametrize(
+    ("compute", "copy", "epochs", "worth"),
+    [
+        (1.0, 0.01, 1, True),
+        (1.0, 0.01, 20, True),
+        (1.0, 1.0, 20, False),
+        (1.0, 0.9, 5, False),
+        (1.0, 0.9, 20, True),
+        (1.0, 0.4, 1, False),
+    ],
+)
+def test_sharing_pays_where_copying_costs_less_than_computing(
+    compute: float, copy: float, epochs: int, worth: bool
+) -> None:
+    """Two trials look up so often; the first of them computes and writes besides."""
+    assert pays(compute, copy, epochs=epochs) is worth
+    assert worth is (compute + copy + 2 * epochs * copy < 2 * epochs * compute)
+
+
+def test_what_has_no_room_is_computed_at_each_look_up(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, frozen_blocks=1)
+    kind, results = _epochs(recipe, _cache(tmp_path, 2**20))
+    assert kind == "computed"
+    assert results == _epochs(recipe, _cache(tmp_path))[1]
+
+
+@pytest.mark.parametrize("fills_later", [False, True], ids=["full", "fills while features are written"])
+def test_a_full_disk_costs_sharing_and_nothing_else(
+    fills_later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, frozen_blocks=1)
+    monkeypatch.setattr("genre_core.training.activation_cache.pays", lambda *given, **named: True)
+    if fills_later:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=PLENTY))
+    with small_disk(tmp_path / "disk", 2**19) as disk:
+        node_cache = _cache(disk)
+        kind, results = _epochs(recipe, node_cache)
+        assert kind == "computed"
+        assert str(disk) in str(node_cache.trouble())
+        assert not [path for path in (disk / "shared").iterdir() if path.suffix != ".lock"]
+    monkeypatch.undo()
+    assert results == _epochs(recipe, _cache(tmp_path))[1]
+
+
+def test_a_cache_that_cannot_be_written_costs_sharing_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    node_cache = _cache(tmp_path / "file")
+    kind, results = _epochs(replace(RECIPE, frozen_blocks=1), node_cache)
+    assert kind == "computed"
+    assert "Not a directory" in str(node_cache.trouble())
+    assert results == _epochs(replace(RECIPE, frozen_blocks=1), _cache(tmp_path))[1]
+
+
+def test_a_starting_point_cut_short_is_made_again(tmp_path: Path) -> None:
+    whole = network(RECIPE, _cache(tmp_path)).flat_state()
+    (file,) = (tmp_path / "shared").glob("*.safetensors")
+    os.truncate(file, 1000)
+    again = network(RECIPE, _cache(tmp_path)).flat_state()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_file_cut_short_is_computed_again(tmp_path: Path) -> None:
+    node_cache = _cache(tmp_path)
+    whole = _rows("resnet18", 3, node_cache)
+    for path in _files(tmp_path):
+        os.truncate(path, path.stat().st_size - 8)
+    assert torch.equal(_rows("resnet18", 3, node_cache), whole)
+
+
+def _inode(folder: Path) -> int:
+    """Ask for features in this process; the file that they are in."""
+    torch.set_num_threads(1)
+    recipe = replace(RECIPE, frozen_blocks=4)
+    node_cache = _cache(folder)
+    many = segments(200)
+    with patch("genre_core.training.activation_cache.pays", return_value=True):
+        features = Features(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
+    path = node_cache.find(features._names()[-1])
+    assert features.kind == "shared"
+    assert path is not None
+    return path.stat().st_ino
+
+
+def test_of_two_workers_that_want_the_same_one_computes(tmp_path: Path) -> None:
+    with SPAWN.Pool(2) as pool:
+        first, second = pool.map(_inode, [tmp_path] * 2, chunksize=1)
+    assert first == second, "a second computation would have replaced the file"
+
+
+def _hang_while_computing(folder: Path, reached: Event) -> None:
+    """Ask for features, and hang when their file is half written."""
+    through = Network.through
+
+    def hanging(self: Network, *given: Any, **named: Any) -> Any:
+        if _partial_files(folder):
+            reached.set()
+            threading.Event().wait()
+        return through(self, *given, **named)
+
+    with patch.object(Network, "through", hanging):
+        _inode(folder)
+
+
+def _partial_files(folder: Path) -> list[Path]:
+    return list((folder / "shared").glob(".features-*.partial"))
+
+
+def test_a_worker_that_dies_while_computing_holds_nobody_up(tmp_path: Path) -> None:
+    reached = SPAWN.Event()
+    worker = SPAWN.Process(target=_hang_while_computing, args=(tmp_path, reached))
+    worker.start()
+    assert reached.wait(100)
+    worker.kill()
+    worker.join()
+    assert _partial_files(tmp_path)
+    assert not _files(tmp_path), "it was killed in the middle"
+    with SPAWN.Pool(1) as pool:
+        assert pool.map(_inode, [tmp_path])
+    assert _files(tmp_path)

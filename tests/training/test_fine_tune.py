@@ -1,0 +1,245 @@
+"""One fine-tune: seeded, resumable, equal to a plain loop, and the same whether features are kept or not."""
+
+import copy
+import io
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import noise
+import numpy as np
+import pytest
+import torch
+from noise import GENRES
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+
+from genre_core.errors import InputError
+from genre_core.models.network import Network
+from genre_core.recipe import Recipe
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.activation_cache import Features
+from genre_core.training.fine_tune import (
+    Diverged,
+    EpochResult,
+    FineTune,
+    epoch_row,
+    genre_weights,
+    learning_rate_factor,
+    track_logits,
+)
+from genre_core.training.metrics import confusion_matrix, scores
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+
+NOTHING_KEPT = NodeCache(Path("nowhere"), budget_bytes=0)
+RECIPE = replace(noise.RECIPE, epochs=4)
+
+
+def _segments(tracks: int = 12, *, per_track: int = 2, seed: int = 0) -> Segments:
+    """Tracks whose genre shows in which third of the mel bands is loud; float16 dB."""
+    generator = torch.Generator().manual_seed(seed)
+    genre = torch.arange(tracks) % GENRES
+    track = torch.arange(tracks).repeat_interleave(per_track)
+    mels = torch.randn(tracks * per_track, 1, 32, 32, generator=generator) * 8 - 50
+    for segment, owner in enumerate(track):
+        third = int(genre[owner]) * 10
+        mels[segment, :, third : third + 10] += 12
+    arrays = SegmentArrays(
+        mels=mels.half().numpy(), track=track.numpy(), genre=genre.numpy(), n_genres=GENRES
+    )
+    return arrays.to(torch.device("cpu"))
+
+
+TRAIN, VALIDATION = _segments(), _segments(9, seed=1)
+
+
+def _network(recipe: Recipe) -> Network:
+    return noise.network(recipe, NOTHING_KEPT, TRAIN)
+
+
+def _fine_tune(recipe: Recipe = RECIPE, *, node_cache: NodeCache = NOTHING_KEPT) -> FineTune:
+    return FineTune(_network(recipe), recipe, train=TRAIN, validation=VALIDATION, node_cache=node_cache)
+
+
+def _timeless(result: EpochResult) -> EpochResult:
+    return replace(result, seconds=0.0, arithmetic_seconds=0.0, samples_per_second=0.0)
+
+
+def _epochs(fine_tune: FineTune) -> list[EpochResult]:
+    results = []
+    while not fine_tune.finished:
+        results.append(_timeless(fine_tune.epoch()))
+    return results
+
+
+def test_a_fine_tune_learns() -> None:
+    results = _epochs(_fine_tune())
+    assert results[-1].train_loss < results[0].train_loss
+    assert max(result.scores.f1 for result in results) > 0.6
+
+
+@pytest.mark.parametrize("frozen", [0, 2, 5])
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(frozen: int) -> None:
+    recipe = replace(RECIPE, frozen_blocks=frozen, epochs=2)
+    assert _epochs(_fine_tune(recipe)) == _epochs(_fine_tune(recipe))
+    assert _epochs(_fine_tune(recipe)) != _epochs(_fine_tune(replace(recipe, seed=1)))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "alexnet"])  # alexnet: dropout draws random numbers
+def test_a_fine_tune_goes_on_identically_from_a_saved_state(backbone: str) -> None:
+    recipe = replace(RECIPE, backbone=backbone, nesterov=True, epochs=3)
+    straight = _fine_tune_of(backbone, recipe)
+    straight.epoch()
+    saved = io.BytesIO()
+    torch.save(straight.state_dict(), saved)
+    torch.rand(7)  # whatever else happens to the process's random numbers
+    resumed = _fine_tune_of(backbone, recipe)
+    resumed.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
+    assert _epochs(resumed) == _epochs(straight)
+    assert (resumed.best_f1, resumed.best_epoch) == (straight.best_f1, straight.best_epoch)
+
+
+def _fine_tune_of(backbone: str, recipe: Recipe) -> FineTune:
+    """AlexNet needs larger images than the other tests use."""
+    if backbone != "alexnet":
+        return _fine_tune(recipe)
+    train, validation = (replace(part, mels=part.mels.repeat(1, 1, 2, 2)) for part in (TRAIN, VALIDATION))
+    return FineTune(_network(recipe), recipe, train=train, validation=validation, node_cache=NOTHING_KEPT)
+
+
+def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
+    """The reference knows no cut, no features and no groups: requires_grad, eval() and torch's own SGD."""
+    recipe = replace(
+        RECIPE, warmup_epochs=0.0, schedule="constant", label_smoothing=0.1, class_weights="balanced"
+    )
+    fine_tune = _fine_tune(recipe)
+    reference = copy.deepcopy(fine_tune.network)
+    result = fine_tune.epoch()
+
+    optimizer = torch.optim.SGD(
+        [p for p in reference.parameters() if p.requires_grad],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+    )
+    seed = int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0])
+    order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
+    loss_of = nn.CrossEntropyLoss(weight=genre_weights(TRAIN), label_smoothing=0.1)
+    reference.train()
+    losses = []
+    for batch in order.tensor_split(math.ceil(len(order) / recipe.batch_size)):
+        optimizer.zero_grad()
+        loss = loss_of(reference(TRAIN.mels[batch]), TRAIN.genre[TRAIN.track[batch]])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item() * len(batch))
+    assert result.train_loss == pytest.approx(sum(losses) / len(order), rel=1e-5)
+
+    reference.eval()
+    with torch.no_grad():
+        logits = reference(VALIDATION.mels)
+    by_track = torch.stack([logits[VALIDATION.track == t].mean(dim=0) for t in range(9)])
+    confusion = confusion_matrix(VALIDATION.genre.numpy(), by_track.argmax(dim=1).numpy(), GENRES)
+    assert result.scores == scores(confusion)
+    assert result.val_loss == pytest.approx(
+        float(nn.functional.cross_entropy(by_track, VALIDATION.genre)), rel=1e-4
+    )
+
+
+def test_patience_ends_a_fine_tune_that_stands_still() -> None:
+    fine_tune = _fine_tune(replace(RECIPE, learning_rate=1e-9, epochs=50, patience=2))
+    results = _epochs(fine_tune)
+    assert len(results) == fine_tune.best_epoch + 2 < 50
+
+
+@pytest.mark.parametrize("learning_rate", [1e4, 1e30])
+def test_a_runaway_loss_ends_with_a_plain_reason(learning_rate: float) -> None:
+    recipe = replace(RECIPE, learning_rate=learning_rate, momentum=0.99, frozen_blocks=0, warmup_epochs=0.0)
+    with pytest.raises(
+        Diverged, match=r"diverged in epoch \d: .*learning rate 1e\+\d+ with momentum 0.99 is too high"
+    ):
+        _epochs(_fine_tune(recipe))
+
+
+def test_level_statistics_are_numpys_over_the_training_segments() -> None:
+    mean, std = level_statistics(TRAIN)
+    levels = TRAIN.mels.double().numpy()
+    assert mean.tolist() == pytest.approx([levels.mean()])
+    assert std.tolist() == pytest.approx([levels.std()])
+
+
+def test_genre_weights_equal_scikit_learns_balanced_ones() -> None:
+    uneven = replace(TRAIN, genre=torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]))
+    labels = uneven.genre[uneven.track].numpy()
+    expected = compute_class_weight("balanced", classes=np.arange(GENRES), y=labels)
+    assert genre_weights(uneven).numpy() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "factor"),
+    [
+        ("cosine", 0.5, 0.25),
+        ("cosine", 2.0, 1.0),
+        ("cosine", 6.0, 0.5),
+        ("cosine", 10.0, 0.0),
+        ("constant", 0.5, 0.25),
+        ("constant", 9.0, 1.0),
+    ],
+)
+def test_the_learning_rate_warms_up_and_follows_its_schedule(
+    schedule: str, epochs: float, factor: float
+) -> None:
+    recipe = replace(RECIPE, schedule=schedule, epochs=10, warmup_epochs=2.0)
+    assert learning_rate_factor(recipe, epochs) == pytest.approx(factor)
+
+
+def test_the_head_learns_at_its_own_rate() -> None:
+    recipe = replace(RECIPE, head_lr_ratio=1e-9, epochs=1)
+    fine_tune = _fine_tune(recipe)
+    before = {key: value.clone() for key, value in fine_tune.network.flat_state().items()}
+    fine_tune.epoch()
+    after = fine_tune.network.flat_state()
+    assert torch.allclose(after["head.weight"], before["head.weight"], atol=1e-8)
+    assert not torch.allclose(after["layer4.0.1.conv2.weight"], before["layer4.0.1.conv2.weight"], atol=1e-6)
+
+
+def test_a_tracks_logits_are_the_mean_of_its_segments() -> None:
+    fine_tune = _fine_tune()
+    features = Features(fine_tune.network, VALIDATION, node_cache=NOTHING_KEPT, epochs=1)
+    logits = track_logits(fine_tune.network, VALIDATION, features)
+    fine_tune.network.eval()
+    with torch.no_grad():
+        each = fine_tune.network(VALIDATION.mels)
+    assert torch.allclose(logits[4], each[8:10].mean(dim=0), atol=1e-5)
+
+
+def test_an_epochs_row_is_flat_and_named_as_in_the_tables() -> None:
+    row = epoch_row(_fine_tune().epoch())
+    assert {"epoch", "train_loss", "val_loss", "val_f1", "f1_per_genre", "confusion"} <= row.keys()
+    assert len(row["confusion"]) == GENRES
+
+
+BAD_RECIPES: dict[str, Any] = {
+    "frozen_blocks": 6,
+    "learning_rate": 0.0,
+    "momentum": 1.0,
+    "weight_decay": -0.1,
+    "head_lr_ratio": 0.0,
+    "batch_size": 1,
+    "label_smoothing": 1.0,
+    "mixup": -1.0,
+    "masking": 1.0,
+    "augment_at": "output",
+    "precision": "float16",
+    "class_weights": "heavy",
+    "epochs": 0,
+    "patience": 0,
+    "warmup_epochs": -1.0,
+    "schedule": "linear",
+}
+
+
+@pytest.mark.parametrize("field", BAD_RECIPES)
+def test_a_recipe_that_cannot_be_followed_names_the_rule_and_the_value(field: str) -> None:
+    with pytest.raises(InputError, match=rf"{field} must be .*, but got {field}={BAD_RECIPES[field]!r}"):
+        replace(RECIPE, **{field: BAD_RECIPES[field]})
