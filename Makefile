@@ -18,6 +18,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # make bench DATA=manifest.csv BENCH='--weights vgg16=vgg16.pth --repeats 2'
 bench: .venv/installed-dev

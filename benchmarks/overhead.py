@@ -20,10 +20,9 @@ from search.config.schema import SearchConfig, load
 from search.engine.messages import FINISHED
 from search.engine.recorder import Recorder
 from search.run.tables import ResultsWriter
-from search.study import study
+from search.study import study, suggest
 from search.study.study import Study
 from search.tune import connect, search
-from search.tune import searcher as sampling
 from search.tune.scheduler import StudyScheduler
 from search.tune.scratch import scratch
 from search.tune.searcher import StudySearcher
@@ -145,7 +144,7 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Plac
     )
     for method in ("ask", "report", "complete", "prune"):
         setattr(the_study, method, clock.watch("optuna", getattr(the_study, method)))
-    sampling.sample = clock.watch("optuna", sampling.sample)
+    suggest.sample = clock.watch("optuna", suggest.sample)
     ended: list[tuple[float, dict[str, float]]] = []
 
     def show(row: dict[str, Any]) -> None:

@@ -28,9 +28,8 @@ from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from genre_core.training.metrics import confusion_matrix, scores
 from search.config.schema import SearchConfig, to_yaml
-from search.engine.recorder import new_row
 from search.report.page import write_report
-from search.run.tables import EPOCHS, ResultsWriter
+from search.run.tables import EPOCHS, ResultsWriter, new_row
 from search.study.study import best_epoch
 
 BACKBONES = {"alexnet": 0.55, "densenet121": 0.68, "resnet18": 0.64, "resnet34": 0.66, "vgg16": 0.62}

@@ -1,11 +1,29 @@
-"""The one error that is the user's to mend: it names the rule, the value given and the way out."""
+"""The one error for a user's mistake, and the codes of all kinds that genre_core raises."""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Kinds of mistakes, for programs and tests: they depend on the code, not on the wording."""
+
+    # audio
+    # corpus
+    # datasets
+    # models
+    # recipe
+    # synthetic
 
 
 class InputError(Exception):
-    """A mistake in what the user gave: a setting, a path, a file, a data set. Its text is one line."""
+    """A mistake in what the user gave: a setting, a path, a file, a data set.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
+    Its message is one line: the rule, the value given, and what to do.
+    """
+
+    def __init__(self, message: str, *, code: StrEnum | None = None) -> None:
+        """Args: the message, and what kind of mistake it is."""
+        super().__init__(one_line(message))
+        self.code = code
 
 
 def one_line(text: str) -> str:

@@ -14,8 +14,7 @@ from tutorial import Task, log
 
 from search.cli.progress import Display
 from search.config.schema import load
-from search.engine.recorder import Row
-from search.run.tables import read_epochs, read_trials
+from search.run.tables import Row, read_epochs, read_trials
 from search.tune import search
 
 

@@ -276,10 +276,11 @@ def results(
       genre-search results runs/music runs/again --state complete
     """
     from search.report import comparison, leaderboard
+    from search.run.ranking import select
 
     several = len(runs) > 1
     trials = comparison.read_together(runs)
-    selected = leaderboard.select(trials, state=state, backbone=backbone, sort=sort)
+    selected = select(trials, state=state, backbone=backbone, sort=sort)
     if csv:
         echo(selected.to_csv(index=False), nl=False)
         return
@@ -411,10 +412,11 @@ def _driven(
 
 def _show_result(folder: Path, *, complete: bool) -> None:
     from search.report import leaderboard
+    from search.run.ranking import select
     from search.run.tables import read_trials
 
     trials = read_trials(folder)
-    show(leaderboard.table(leaderboard.select(trials).head(5)), leaderboard.summary(trials))
+    show(leaderboard.table(select(trials).head(5)), leaderboard.summary(trials))
     if not complete:
         return
     if trials["val_f1"].notna().any():

@@ -12,13 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
+
 if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
     from search.data.prepare import Report
-    from search.engine.recorder import Row
-
-STATE_WORD = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
-"""A trial's state in a sentence."""
-STATE_STYLE = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+    from search.run.tables import Row
 
 
 class Display:
@@ -169,18 +167,3 @@ def trial_line(row: "Row") -> Text:
     if row["stopped"]:
         line.append(f"  cut off by the {row['stopped']}", style=STATE_STYLE[row["state"]])
     return line
-
-
-def score(value: float | None) -> str:
-    """A share with three digits, or a dash."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,15 +1,12 @@
 """What happens to each trial goes to the results tables and to the screen."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
-from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from search.engine.costs import Costs
 from search.engine.messages import TOLD
-from search.run.tables import EPOCHS, RUNNING, TRIALS, ResultsWriter
+from search.run.tables import EPOCHS, RUNNING, ResultsWriter, Row, new_row
 from search.study.study import Study
 
 _BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")
@@ -25,8 +22,6 @@ _SAME = (
     "device",
 )
 """Columns that a worker's result has by the same name."""
-
-Row = dict[str, Any]
 
 
 class Recorder:
@@ -94,26 +89,6 @@ class Recorder:
             del self._rows[number]
         self._writer.put_trial(row)
         self._show(row)
-
-
-def new_row(study: str, number: int, recipe: Recipe) -> Row:
-    """The row of a trial that begins."""
-    settings = {name: value for name, value in asdict(recipe).items() if name in TRIALS.names}
-    return (
-        dict.fromkeys(TRIALS.names)
-        | settings
-        | {
-            "study": study,
-            "trial": number,
-            "max_epochs": recipe.epochs,
-            "n_blocks": len(block_names(recipe.backbone)),
-            "state": RUNNING,
-            "epochs": 0,
-            "repeated_epochs": 0,
-            "attempt": 1,
-            "started": datetime.now(UTC),
-        }
-    )
 
 
 def _progress(result: Row) -> Row:

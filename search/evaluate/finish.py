@@ -27,10 +27,10 @@ from search.data import prepare
 from search.data.prepare import Screen
 from search.evaluate import final_worker
 from search.evaluate.final_worker import TRAINED_ON, FinalModel
-from search.report import leaderboard
 from search.run.commands import command
 from search.run.lock import driving
 from search.run.model_store import final_model, write_model
+from search.run.ranking import select
 from search.run.tables import (
     FINISH,
     as_indices,
@@ -122,7 +122,7 @@ def _best(folder: Path) -> list[FinalModel]:
 
     Their seed is the last that the search tried any with.
     """
-    trials = leaderboard.select(read_trials(folder))
+    trials = select(read_trials(folder))
     best: dict[Recipe, FinalModel] = {}
     for row in trials[trials["val_f1"].notna()].to_dict("records"):
         settings = {field.name: row[field.name] for field in fields(Recipe)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
-from genre_core.models.onnx_export import require_onnx, write_onnx
+from genre_core.onnx_export import require_onnx, write_onnx
 from genre_core.system.atomic import whole_folder
 from search.export.chosen_model import chosen
 from search.export.model_card import readme

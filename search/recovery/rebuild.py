@@ -18,7 +18,7 @@ from search.config.space import Space
 from search.run.tables import epochs_file, read_epochs_file
 from search.study.journal import JOURNAL, Row, recorded
 from search.study.study import BEST_EPOCH, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
-from search.tune.searcher import sample
+from search.study.suggest import sample
 
 
 def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:

@@ -13,12 +13,20 @@ from genre_core.models.artifact import is_whole
 from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
-from search.engine.recorder import Row, new_row
 from search.recovery.unclaimed import Unclaimed
-from search.run.tables import EPOCHS, RUNNING, TRIALS, ResultsWriter, epochs_file, read_epochs_file
+from search.run.tables import (
+    EPOCHS,
+    RUNNING,
+    TRIALS,
+    ResultsWriter,
+    Row,
+    epochs_file,
+    new_row,
+    read_epochs_file,
+)
 from search.study.journal import is_of
 from search.study.study import ERROR, STOPPED, Study, best_epoch
-from search.tune.searcher import sample
+from search.study.suggest import sample
 
 _TRIALS_OWN = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
 """Folders that hold one file, or one folder, for each of some trials -> how their names end."""

@@ -9,31 +9,15 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from genre_core.corpus.tracks import Corpus, load_corpus
-from search.cli.progress import STATE_WORD, duration, score
-from search.config.schema import SearchConfig, load
-from search.report import leaderboard
+from genre_core.corpus.tracks import load_corpus
+from search.config.schema import load
+from search.report.formatting import STATE_WORD, duration, score
+from search.run import ranking
+from search.run.conditions import conditions, differences
 from search.run.tables import read_trials
 
 _SHOWN = 8
 """Digits of a hash that tell one from another for people."""
-
-
-def conditions(config: SearchConfig, tracks: Corpus) -> dict[str, Any]:
-    """What every score of a search depends on, by name: searches that differ in any are not comparable."""
-    return {
-        "corpus": tracks.fingerprint,
-        "genres": {track.content: track.genre for track in tracks.usable},
-        "split": {track.content: track.split for track in tracks.usable},
-        "front_end": config.front_end,
-        "level": config.level,
-    }
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the conditions that differ; of another corpus the genres and the split are others anyway."""
-    differ = [name for name in one if one[name] != other[name]]
-    return [name for name in differ if "corpus" not in differ or name not in ("genres", "split")]
 
 
 def read_together(runs: Sequence[Path]) -> pd.DataFrame:
@@ -78,7 +62,7 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
 def _cells(trials: pd.DataFrame, own: Mapping[str, Any]) -> list[str]:
     counts = trials["state"].value_counts()
     places = sorted((content, part, own["genres"][content]) for content, part in own["split"].items())
-    best = leaderboard.select(trials).head(1)
+    best = ranking.select(trials).head(1)
     scored = best[best["val_f1"].notna()]
     return [
         score(scored["val_f1"].iloc[0] if len(scored) else None),

@@ -9,15 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from genre_core.errors import InputError
-from search.cli.progress import STATE_STYLE, STATE_WORD, duration, score
 from search.config.space import Space
 from search.evaluate.verdict import extension
+from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
+from search.run import ranking
 from search.run.commands import command
 from search.run.lock import is_driven
 from search.run.tables import RUNNING, read_epochs, read_finish, read_test_look, read_trials
 
-_ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
-"""Columns whose small values come first."""
 _TITLES = (
     "trial",
     "state",
@@ -33,28 +32,6 @@ _TITLES = (
     "seconds",
 )
 _BAR = "▁▂▃▄▅▆▇█"
-
-
-def select(
-    trials: pd.DataFrame, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
-) -> pd.DataFrame:
-    """The trials that are asked for, in order; those without the sorted value come last.
-
-    Raises:
-        InputError: no such state, or no such column.
-    """
-    if state is not None and state.upper() not in STATE_WORD:
-        raise InputError(f"--state must be one of {', '.join(STATE_WORD)}, but got --state {state}")
-    if sort not in trials.columns:
-        raise InputError(
-            f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}"
-        )
-    if state is not None:
-        trials = trials[trials["state"] == state.upper()]
-    if backbone is not None:
-        trials = trials[trials["backbone"] == backbone]
-    keys, ascending = [sort, "trial"], [sort in _ASCENDING, True]
-    return trials.sort_values(keys, ascending=ascending, na_position="last", ignore_index=True)
 
 
 def table(trials: pd.DataFrame, *, of_several: bool = False) -> Table:
@@ -128,7 +105,7 @@ def winner(run: Path) -> list[Any]:
     Raises:
         InputError: no run, or no trial of it has scored.
     """
-    scored = select(read_trials(run))
+    scored = ranking.select(read_trials(run))
     scored = scored[scored["val_f1"].notna()]
     if scored.empty:
         raise InputError(

@@ -19,16 +19,17 @@ from genre_core.corpus.audit import reason_counts
 from genre_core.corpus.relocation import relocated_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
 from genre_core.system.atomic import whole_file
-from search.cli.progress import STATE_WORD, duration
 from search.config import schema
 from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.evaluate.verdict import configurations, extension
-from search.report import charts, leaderboard
+from search.report import charts
 from search.report.charts import Figure
+from search.report.formatting import STATE_WORD, duration
 from search.report.importance import FEWEST_TRIALS, FROZEN, Importance, importances, seed_noise
 from search.report.misclassified import WrongTrack, worst_tracks
 from search.report.time_accounting import TimeSpent, time_spent
+from search.run import ranking
 from search.run.commands import command
 from search.run.lock import is_driven
 from search.run.model_store import kept_card
@@ -144,7 +145,7 @@ def facts(run: Path, *, cache: Path, data: Path | None = None) -> Facts:
     corpus = load_corpus(run / "corpus.parquet")
     if data:
         corpus = relocated_by_name(corpus, data)
-    trials = leaderboard.select(read_trials(run))
+    trials = ranking.select(read_trials(run))
     finish = read_finish(run)
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
     subject = _subject(trials, finish)

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_core.errors import InputError
+from genre_core.models.registry import block_names
+from genre_core.recipe import Recipe
 from genre_core.system.atomic import make_folder, whole_file
 from genre_core.training.metrics import SCORES
 from search.run.commands import command
@@ -152,6 +154,29 @@ TEST_TRACKS = _schema(
     ("probabilities", pa.list_(_real)),
 )
 """A row per model and track of the test part; probabilities in the order of the genres."""
+
+
+Row = dict[str, Any]
+
+
+def new_row(study: str, number: int, recipe: Recipe) -> Row:
+    """The row of a trial that begins."""
+    settings = {name: value for name, value in asdict(recipe).items() if name in TRIALS.names}
+    return (
+        dict.fromkeys(TRIALS.names)
+        | settings
+        | {
+            "study": study,
+            "trial": number,
+            "max_epochs": recipe.epochs,
+            "n_blocks": len(block_names(recipe.backbone)),
+            "state": RUNNING,
+            "epochs": 0,
+            "repeated_epochs": 0,
+            "attempt": 1,
+            "started": datetime.now(UTC),
+        }
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

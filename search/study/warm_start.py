@@ -14,11 +14,11 @@ from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load
 from search.config.space import Space
-from search.report.comparison import conditions, differences
+from search.run.conditions import conditions, differences
 from search.run.tables import require_run
 from search.study.journal import own_trials
 from search.study.study import WARM_START, Study
-from search.tune.searcher import draw, draw_depth, sample
+from search.study.suggest import draw, draw_depth, sample
 
 _NO_SCORE = {TrialState.FAIL: "failed", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 

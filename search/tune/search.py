@@ -26,7 +26,7 @@ from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
 from search.data.prepare import Prepared
-from search.engine.recorder import Recorder, Row
+from search.engine.recorder import Recorder
 from search.recovery.rebuild import rebuild
 from search.recovery.reconcile import mend
 from search.recovery.unclaimed import Unclaimed
@@ -36,7 +36,7 @@ from search.run.lock import LOCK, driving
 from search.run.mirror import Mirror, require_usable
 from search.run.model_store import ModelShelf
 from search.run.provenance import versions
-from search.run.tables import ResultsWriter, require_new, require_run, when_test_was_read
+from search.run.tables import ResultsWriter, Row, require_new, require_run, when_test_was_read
 from search.study import study, warm_start
 from search.study.journal import JOURNAL, make_own, own_study
 from search.study.study import Study

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.cli.progress import Display, duration
+from search.cli.progress import Display
+from search.report.formatting import duration
 
 
 def _row(trial: int, state: str, **values: Any) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
 from search.evaluate.verdict import verdict
 from search.export.model_card import readme
-from search.report.leaderboard import select, winner
+from search.report.leaderboard import winner
 from search.report.page import facts, page
+from search.run import ranking
 from search.run.identity import EXTENDED, read_provenance
 from search.run.model_store import kept_models
 from search.run.tables import (
@@ -40,7 +41,7 @@ from search.tune import search
 def _finish(run: Path) -> int:
     """Read the test part as `finish` does, with made-up predictions of the best two; the winner's number."""
     corpus = load_corpus(run / "corpus.parquet")
-    best = select(read_trials(run)).head(2)
+    best = ranking.select(read_trials(run)).head(2)
     n_genres = len(corpus.genres)
     said: list[dict[str, Any]] = [
         {"trial": trial, "seed": 1, "track_id": track.track_id, "genre": track.genre}
@@ -123,7 +124,7 @@ def test_what_was_known_when_the_test_part_was_read_stays_known(extended: Path) 
     look = read_test_look(extended)
     assert look is not None
     assert (look.trials, look.scored) == (TRIALS, TRIALS)
-    then = select(read_trials(extended).head(TRIALS)).head(2)
+    then = ranking.select(read_trials(extended).head(TRIALS)).head(2)
     assert [found["trial"] for found in look.configurations] == then["trial"].tolist()
     assert [found["val_f1"] for found in look.configurations] == then["val_f1"].tolist()
     [extension] = read_provenance(extended)[EXTENDED]

@@ -39,7 +39,7 @@ from search.config.schema import load
 from search.evaluate import final_worker
 from search.evaluate.finish import FinishFailed, finish
 from search.evaluate.verdict import configurations, verdict
-from search.report.leaderboard import select
+from search.run import ranking
 from search.run.lock import driving
 from search.run.tables import FINISH, SCHEMA_VERSION, TEST_TRACKS, read_finish, read_test_tracks, read_trials
 
@@ -104,7 +104,7 @@ def test_before_it_is_finished_a_run_holds_no_word_of_the_test_part(run: Path) -
 def test_the_best_by_validation_are_trained_with_other_seeds_and_never_on_a_test_track(
     finished: Path,
 ) -> None:
-    ranked = select(read_trials(finished)).head(2)
+    ranked = ranking.select(read_trials(finished)).head(2)
     rows = read_finish(finished)
     assert rows["rank"].tolist() == [1, 1, 2, 2]
     assert rows["trial"].tolist() == np.repeat(ranked["trial"], 2).tolist()

@@ -22,7 +22,7 @@ from genre_core.audio.mel import front_end
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import InputError
 from genre_core.models.network import ToImage, build
-from genre_core.models.onnx_export import write_onnx
+from genre_core.onnx_export import write_onnx
 from genre_core.predict import Model
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache

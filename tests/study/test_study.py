@@ -15,7 +15,7 @@ from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from search.config.schema import load
 from search.study.study import PRUNERS, SAMPLERS, Study, make_pruner, make_sampler, mend_journal
-from search.tune.searcher import sample
+from search.study.suggest import sample
 
 WILD = load(
     None,

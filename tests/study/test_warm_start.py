@@ -21,9 +21,9 @@ from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.run.tables import read_trials
 from search.study.study import Study, make_pruner, make_sampler
+from search.study.suggest import sample
 from search.study.warm_start import read_earlier, require_same_data, teach
 from search.tune import search
-from search.tune.searcher import sample
 
 WEIGHTS = {"resnet18": "a file", "alexnet": "another file"}
 SPACE: dict[str, Any] = {

@@ -17,15 +17,17 @@ from genre_core.recipe import Recipe
 from search.cli.progress import Display
 from search.config.grid import endless, grid
 from search.config.schema import SearchConfig, load, to_yaml
-from search.engine.recorder import Recorder, new_row
+from search.engine.recorder import Recorder
 from search.evaluate.finish import _best
 from search.recovery.rebuild import rebuild
 from search.report import leaderboard
-from search.run.tables import ResultsWriter, read_trials
+from search.run import ranking
+from search.run.tables import ResultsWriter, new_row, read_trials
 from search.study.study import PRUNERS, SAMPLERS, TIME_BUDGET, Study, make_pruner, make_sampler
+from search.study.suggest import sample
 from search.study.without_repeats import goal, without_repeats
 from search.tune import search
-from search.tune.searcher import StudySearcher, sample
+from search.tune.searcher import StudySearcher
 
 pytestmark = pytest.mark.filterwarnings("ignore:The distribution is specified by")
 """Optuna's, of a range whose last step would lead beyond its end."""
@@ -280,7 +282,7 @@ def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_
     best = _best(tmp_path)
     assert [model.trial for model in best] == [5, 4, 3]
     assert {model.recipe.seed for model in best} == {1}
-    row = leaderboard.select(read_trials(tmp_path)).iloc[0]
+    row = ranking.select(read_trials(tmp_path)).iloc[0]
     assert "seed=1" in leaderboard.repeat_command(tmp_path, row)
 
 

@@ -13,8 +13,8 @@ from search.run.identity import new_identity
 from search.run.model_store import write_model
 from search.run.tables import ResultsWriter
 from search.study.study import Study, make_pruner, make_sampler
+from search.study.suggest import sample
 from search.tune import search
-from search.tune.searcher import sample
 
 SETTINGS: dict[str, Any] = {
     "weights": "random",

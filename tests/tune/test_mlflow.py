@@ -13,8 +13,7 @@ from rich.console import Console
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
-from search.engine.recorder import Row
-from search.run.tables import read_epochs, read_trials
+from search.run.tables import Row, read_epochs, read_trials
 from search.tune import search
 from search.tune.mlflow import callbacks
 

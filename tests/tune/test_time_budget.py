@@ -20,11 +20,12 @@ from search.recovery.reconcile import mend
 from search.recovery.unclaimed import Unclaimed
 from search.report import leaderboard
 from search.report.time_accounting import time_spent
+from search.run import ranking
 from search.run.tables import ResultsWriter, read_epochs, read_finish, read_trials
 from search.study.study import TIME_BUDGET, Study, make_pruner, make_sampler
+from search.study.suggest import sample
 from search.study.warm_start import teach
 from search.tune import search
-from search.tune.searcher import sample
 from search.tune.time_budget import TimeBudget
 
 SPACE = {"space.backbone": "resnet18", "space.frozen_blocks": 3}
@@ -90,7 +91,7 @@ def test_the_screen_and_the_leaderboard_say_who_ended_them(run: Path) -> None:
     assert lines[-1].endswith(": 2")
     summary = leaderboard.summary(read_trials(run)).plain
     assert summary.startswith("3 trials: 1 complete, 2 cut off by the time budget")
-    best = leaderboard.select(read_trials(run)).iloc[0]
+    best = ranking.select(read_trials(run)).iloc[0]
     assert (best["trial"], best["best_epoch"]) == (1, 2)
 
 
