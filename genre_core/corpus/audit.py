@@ -1,7 +1,7 @@
 """What is wrong with each file of a corpus."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from genre_core.audio import decode
 from genre_core.corpus.tracks import Corpus, Track
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
-from genre_core.system.threads import ALL_CORES, in_threads
+from genre_core.system.atomic import atomic_file
+from genre_core.system.progress import ProgressCallback
+from genre_core.system.threads import ALL_CORES, map_in_threads
 
 CACHE_NAME = "audit-3.parquet"  # a new number when what is stored, or how it is computed, changes
 
@@ -51,7 +52,7 @@ def audit(
     minimum_seconds: float,
     cache: Path | None,
     workers: int = ALL_CORES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Corpus:
     """Decode every file not yet excluded: the corpus with lengths, contents and excluded reasons.
 
@@ -119,7 +120,7 @@ def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
 
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
     """Each path with its finding, in order, as they come. Threads: decoding and hashing release the GIL."""
-    yield from zip(paths, in_threads(_decode, paths, workers), strict=True)
+    yield from zip(paths, map_in_threads(_decode, paths, workers), strict=True)
 
 
 def _decode(path: Path) -> Finding:
@@ -203,7 +204,7 @@ def _remember(known: Known, cache: Path) -> None:
         if finding.lasting
     ]
     try:
-        with whole_file(cache / CACHE_NAME, durable=False) as partial:
+        with atomic_file(cache / CACHE_NAME, durable=False) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=CACHE_SCHEMA), partial)
     except OSError as error:
         raise InputError(

@@ -1,12 +1,12 @@
 """A corpus whose files have moved: the same tracks at their new paths."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from genre_core.corpus.audit import audit
 from genre_core.corpus.tracks import Corpus, read_corpus
 from genre_core.errors import InputError
+from genre_core.system.progress import ProgressCallback
 
 
 def relocated(
@@ -14,7 +14,7 @@ def relocated(
     data: Path,
     *,
     cache: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Corpus:
     """The corpus with its usable tracks at the paths that they have in a folder or manifest.
 

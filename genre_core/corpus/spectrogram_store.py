@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +19,8 @@ from genre_core.audio.decode import BadAudio
 from genre_core.audio.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.corpus.tracks import Track
 from genre_core.system.atomic import sync_file, sync_folder
-from genre_core.system.threads import ALL_CORES, in_threads
+from genre_core.system.progress import ProgressCallback
+from genre_core.system.threads import ALL_CORES, map_in_threads
 from genre_core.training.segments import SegmentArrays
 
 FORMAT_VERSION = 1
@@ -78,7 +79,7 @@ def open_or_build(
     *,
     cache: Path,
     workers: int = ALL_CORES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SpectrogramStore:
     """The store of these tracks: the one in the cache, or a new one, built in parallel.
 
@@ -134,7 +135,7 @@ def _build(
     front_end: FrontEnd,
     wanted: Path,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    progress: ProgressCallback | None,
 ) -> Path:
     """Write the store beside its place, then move it there; whoever holds the lock owns the partial folder."""
     partial = wanted.with_suffix(".partial")
@@ -167,7 +168,7 @@ def _build(
 def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterator[NDArray[np.float16] | None]:
     """Each track's mel in order, a few ahead of what was asked for."""
     with _one_torch_thread():
-        yield from in_threads(partial(_mel, front_end=front_end), tracks, workers)
+        yield from map_in_threads(partial(_mel, front_end=front_end), tracks, workers)
 
 
 def _mel(track: Track, front_end: FrontEnd) -> NDArray[np.float16] | None:

@@ -25,7 +25,7 @@ from genre_core.corpus.manifest import (
 )
 from genre_core.corpus.manifest import MANIFESTS as MANIFESTS  # the folder's names for one
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 
 HIDDEN = "hidden file"  # the reason against what was never meant as audio
 SPLITS = ("train", "validation", "test")
@@ -300,7 +300,7 @@ def _listed_track(root: Path, files: Files, row: Mapping[str, str], where: str) 
 def write_corpus(corpus: Corpus, path: Path) -> None:
     """Write corpus.parquet: a row per track, the excluded ones too. It appears whole or not at all."""
     rows = [vars(track) | {"path": str(track.path)} for track in corpus.tracks]
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 

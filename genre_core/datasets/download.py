@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from genre_core.errors import InputError
-from genre_core.system.atomic import PARTIAL, whole_file
+from genre_core.system.atomic import PARTIAL, atomic_file
+from genre_core.system.progress import ProgressCallback
 
 HASH_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}  # hexadecimal digits of what publishers give
 BLOCK = 2**20  # bytes read at a time
@@ -26,9 +27,6 @@ ATTEMPTS = 3  # in a row that bring nothing new, before the next mirror is asked
 PAUSE = 1.0  # s before the second of those, twice as long before the third
 BUSY = (408, 425, 429, *range(500, 600))  # HTTP statuses that another attempt may change
 USER_AGENT = "genre-search/0.1"  # some hosts turn urllib's own away
-
-Report = Callable[[int, int], None]
-"""Hears how many MiB of how many are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ def _require(holds: bool, key: str, rule: str, value: object) -> None:
         raise InputError(f"an archive's {key} must be {rule}, but got {key}={value!r}")
 
 
-class NotToBeHad(InputError):
+class DownloadFailed(InputError):
     """No mirror could give the file."""
 
 
@@ -95,14 +93,16 @@ class _Origin:
     mixed: bool  # whether bytes of another mirror stand before
 
 
-def download(remote: Remote, folder: Path, *, report: Report | None = None, pause: float = PAUSE) -> Path:
+def download(
+    remote: Remote, folder: Path, *, report: ProgressCallback | None = None, pause: float = PAUSE
+) -> Path:
     """The file in `folder`, from the first mirror that can give it whole.
 
     What an earlier call or another mirror has brought stays, in a partial file, and only the rest is asked for; a
     file whose size or checksum is wrong goes, and the next mirror begins anew.
 
     Raises:
-        NotToBeHad: no mirror could give it, each with its reason.
+        DownloadFailed: no mirror could give it, each with its reason.
         InputError: the disk has no room for it.
     """
     target = folder / remote.name
@@ -120,10 +120,10 @@ def download(remote: Remote, folder: Path, *, report: Report | None = None, paus
         partial.replace(target)
         _note_of(partial).unlink()
         return target
-    raise NotToBeHad(f"{remote.name} could not be downloaded ({'; '.join(complaints)})")
+    raise DownloadFailed(f"{remote.name} could not be downloaded ({'; '.join(complaints)})")
 
 
-def _fetch_right(url: str, remote: Remote, partial: Path, report: Report, pause: float) -> None:
+def _fetch_right(url: str, remote: Remote, partial: Path, report: ProgressCallback, pause: float) -> None:
     """The whole file, checked. Of parts from two mirrors that do not fit, this mirror's alone are tried as well."""
     _fetch(url, remote, partial, report, pause)
     fault, origin = _fault(remote, partial), _origin(partial)
@@ -136,7 +136,7 @@ def _fetch_right(url: str, remote: Remote, partial: Path, report: Report, pause:
         raise _Useless(fault)
 
 
-def _fetch(url: str, remote: Remote, partial: Path, report: Report, pause: float) -> None:
+def _fetch(url: str, remote: Remote, partial: Path, report: ProgressCallback, pause: float) -> None:
     """The whole file, in as many attempts as it takes while each brings something new."""
     failures = 0
     while True:
@@ -150,7 +150,7 @@ def _fetch(url: str, remote: Remote, partial: Path, report: Report, pause: float
             time.sleep(pause * failures)
 
 
-def _go_on(url: str, remote: Remote, partial: Path, report: Report) -> None:
+def _go_on(url: str, remote: Remote, partial: Path, report: ProgressCallback) -> None:
     """One request for what is missing."""
     origin = _origin(partial)
     total = remote.size or (origin.size if origin else None)
@@ -226,7 +226,7 @@ def _validator(response: http.client.HTTPResponse) -> str | None:
 
 
 def _append(
-    response: http.client.HTTPResponse, partial: Path, first: int, size: int | None, report: Report
+    response: http.client.HTTPResponse, partial: Path, first: int, size: int | None, report: ProgressCallback
 ) -> None:
     """The answer's body from byte `first` on; what came before an end too early is kept."""
     done = first
@@ -297,7 +297,7 @@ def _note_of(partial: Path) -> Path:
 
 
 def _note(partial: Path, origin: _Origin) -> None:
-    with whole_file(_note_of(partial), durable=False) as path:
+    with atomic_file(_note_of(partial), durable=False) as path:
         path.write_text(json.dumps(asdict(origin)))
 
 

@@ -12,10 +12,11 @@ from filelock import FileLock, Timeout
 from genre_core.corpus.manifest import MANIFEST_COLUMNS
 from genre_core.corpus.tracks import Track
 from genre_core.datasets import fma, gtzan
-from genre_core.datasets.download import NotToBeHad, Remote, Report, download
+from genre_core.datasets.download import DownloadFailed, Remote, download
 from genre_core.datasets.unpack import unpack
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
+from genre_core.system.progress import ProgressCallback
 
 NAMES = ("gtzan", *(f"fma_{subset}" for subset in fma.SUBSETS))
 MIRRORS = Path(__file__).with_name("mirrors.yaml")
@@ -24,7 +25,7 @@ OTHER_ARCHIVES = {
 }  # names of archives of the same audio that are not downloaded: Kaggle's
 DOWNLOADS = ".downloads"  # in the data set's folder: archives of ours, which go when they are unpacked
 
-Progress = Callable[[str], AbstractContextManager[Report]]
+Progress = Callable[[str], AbstractContextManager[ProgressCallback]]
 Notes = list[str]
 
 
@@ -95,7 +96,7 @@ def _provide(name: str, archive: Remote, folder: Path, progress: Progress) -> No
         with progress(f"Downloading {archive.name}, MiB") as report:
             try:
                 download(archive, own.parent, report=report)
-            except NotToBeHad as error:
+            except DownloadFailed as error:
                 raise InputError(f"{error}; run it again later, or put the file into {folder}") from error
         if not archive.checksums:
             size = "no checksum is known for it; its size is as announced"
@@ -131,7 +132,7 @@ def _tracks(name: str, folder: Path, split: str | None) -> tuple[tuple[Track, ..
 def _write_manifest(tracks: tuple[Track, ...], folder: Path) -> None:
     rows = [(track.track_id, track.genre, track.group, track.split) for track in tracks]
     with (
-        whole_file(folder / "manifest.csv") as partial,
+        atomic_file(folder / "manifest.csv") as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         csv.writer(file, lineterminator="\n").writerows([MANIFEST_COLUMNS, *rows])

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from genre_core.datasets.download import BLOCK, Report, mebibytes
+from genre_core.datasets.download import BLOCK, mebibytes
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
+from genre_core.system.progress import ProgressCallback
 
 EXPANSION = 20  # times its own size that an archive may unpack to; audio gains little, tables up to 5
 SMALL = 2**20  # bytes that any archive may unpack to
@@ -30,7 +31,7 @@ class _Member:
     content: IO[bytes]
 
 
-def unpack(archive: Path, folder: Path, report: Report | None = None) -> None:
+def unpack(archive: Path, folder: Path, report: ProgressCallback | None = None) -> None:
     """Write the files of a zip, or of a tar however compressed, below `folder`, each whole or not at all.
 
     What is there already in its full size stays, so that an interrupted call is gone on with; what this call wrote
@@ -55,7 +56,7 @@ def unpack(archive: Path, folder: Path, report: Report | None = None) -> None:
         raise
 
 
-def _bounded(archive: Path, raw: IO[bytes], report: Report) -> Iterator[_Member]:
+def _bounded(archive: Path, raw: IO[bytes], report: ProgressCallback) -> Iterator[_Member]:
     """The files, as long as what they announce stays within bounds."""
     length, unpacked = archive.stat().st_size, 0
     for member in _members(archive, raw):
@@ -68,7 +69,7 @@ def _bounded(archive: Path, raw: IO[bytes], report: Report) -> Iterator[_Member]
 
 def _write(archive: Path, member: _Member, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target, durable=False) as partial:
+    with atomic_file(target, durable=False) as partial:
         with partial.open("wb") as file:
             for block in _blocks(archive, member.content):
                 file.write(block)

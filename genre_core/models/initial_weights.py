@@ -44,14 +44,14 @@ def starting_point(backbone: str, *, weights: Weights, seed: int, node_cache: No
     key = [FORMAT_VERSION, torch.__version__, backbone, weights_identity(backbone, weights), seed]
     name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
     try:
-        with node_cache.making(name):
+        with node_cache.lock(name):
             if found := _found(node_cache.find(name)):
                 return found
             made = _make(backbone, weights, seed)
             _keep(made, name, node_cache)
             return made
     except OSError as error:  # such as a full disk: nothing is shared then
-        node_cache.unusable(error)
+        node_cache.record_error(error)
         return _make(backbone, weights, seed)
 
 
@@ -71,11 +71,11 @@ def _keep(made: StartingPoint, name: str, node_cache: NodeCache) -> None:
     """Store a starting point for others, if the cache can have it."""
     size = HEADER_BYTES + sum(tensor.nbytes for tensor in made.state.values())
     try:
-        with node_cache.new(name, size) as partial:
+        with node_cache.reserve(name, size) as partial:
             if partial is not None:
                 save_file(dict(made.state), partial, metadata=dict(made.digests))
     except (OSError, SafetensorError) as error:  # the latter carries the system's error as text
-        node_cache.unusable(error)
+        node_cache.record_error(error)
 
 
 def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:

@@ -8,7 +8,6 @@ import csv
 import itertools
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from genre_core.errors import InputError
 from genre_core.synthetic.arrangement import perform, record
 from genre_core.synthetic.styles import GENRES
 from genre_core.synthetic.synth import SAMPLE_RATE
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
+from genre_core.system.progress import ProgressCallback
 
 __all__ = ["GENRES", "SAMPLE_RATE", "SyntheticCorpus", "render", "write"]
 
@@ -63,7 +63,7 @@ def render(spec: SyntheticCorpus, genre: str, index: int) -> npt.NDArray[np.int1
     return perform(recording, samples, random.Random(f"{recording_seed}/{index}"))
 
 
-def write(spec: SyntheticCorpus, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def write(spec: SyntheticCorpus, folder: Path, progress: ProgressCallback | None = None) -> Path:
     """Write the corpus and return its manifest; `progress` hears how many of how many tracks are done.
 
     Writes GENRE/GENRE.00000.wav (16-bit mono, GTZAN's layout) and manifest.csv (path, genre, group), which
@@ -80,7 +80,7 @@ def write(spec: SyntheticCorpus, folder: Path, progress: Callable[[int, int], No
         if progress:
             progress(len(rows), spec.tracks_per_genre * len(GENRES))
     with (
-        whole_file(manifest, durable=False) as partial,
+        atomic_file(manifest, durable=False) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         csv.writer(file, lineterminator="\n").writerows([("path", "genre", "group"), *rows])

@@ -7,8 +7,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt(3)."""
 
 
-def keep() -> None:
-    """From now on, freed memory stays with the process until `give_back`.
+def keep_freed_memory() -> None:
+    """From now on, freed memory stays with the process until `release_freed_memory`.
 
     By default glibc returns every large block at once, and the next step pays for each of its pages again:
     with the gradients of AlexNet's and VGG's linear layers that is a third of a step. Elsewhere than on
@@ -19,7 +19,7 @@ def keep() -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Return what is free to the system."""
     if malloc_trim := _libc("malloc_trim"):
         malloc_trim(0)

@@ -15,7 +15,7 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.E
 
 
 @contextmanager
-def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path next to `path` to write to; on leaving without an error it replaces `path`.
 
     Args:
@@ -36,7 +36,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder next to `path` to fill; on leaving without an error it becomes `path`, which may be empty.
 
     From then on it survives a power cut. One process at a time: what a killed one left of it is deleted.

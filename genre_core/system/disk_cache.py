@@ -51,7 +51,7 @@ class NodeCache:
         """Args: a folder on a disk of this node, and the bytes that its files may take; 0 keeps nothing."""
         self.folder = folder
         self.budget_bytes = budget_bytes
-        self._trouble: str | None = None
+        self._error: str | None = None
 
     def find(self, name: str) -> Path | None:
         """The file of this name, now the last one to be dropped; None where there is none."""
@@ -65,7 +65,7 @@ class NodeCache:
         return path
 
     @contextmanager
-    def making(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[None]:
         """One process at a time makes files under this name: the others wait, and then find them.
 
         Raises:
@@ -80,7 +80,7 @@ class NodeCache:
             lock.release()
 
     @contextmanager
-    def new(self, name: str, size: int, *, drop: bool = True) -> Iterator[Path | None]:
+    def reserve(self, name: str, size: int, *, evict: bool = True) -> Iterator[Path | None]:
         """Yield a path to write so many bytes to; on leaving without an error the file stands under its name.
 
         Yields None where there is no room. Room that was given counts as used, so that it is given only once.
@@ -88,7 +88,7 @@ class NodeCache:
         Args:
             name: of the file.
             size: bytes that it will take.
-            drop: whether the least recently used files may go for it.
+            evict: whether the least recently used files may go for it.
 
         Raises:
             OSError: the folder cannot be used, or its disk is full after all.
@@ -96,7 +96,7 @@ class NodeCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}"
         claim = partial.with_name(f"{partial.name}.{size}{CLAIM}")
-        descriptor = self._claim(claim, size, drop=drop)
+        descriptor = self._claim(claim, size, evict=evict)
         if descriptor is None:
             yield None
             return
@@ -108,27 +108,27 @@ class NodeCache:
             claim.unlink(missing_ok=True)
             os.close(descriptor)
 
-    def unusable(self, error: Exception) -> None:
-        """Note that the folder could not be used, for whoever asks `trouble`."""
+    def record_error(self, error: Exception) -> None:
+        """Note that the folder could not be used, for whoever asks `pop_error`."""
         reason = getattr(error, "strerror", None) or str(error)
-        self._trouble = f"{self.folder} cannot be used: {reason}"
+        self._error = f"{self.folder} cannot be used: {reason}"
 
-    def trouble(self) -> str | None:
+    def pop_error(self) -> str | None:
         """Why the folder could not be used since this was asked for the last time; None where it could."""
-        trouble, self._trouble = self._trouble, None
+        trouble, self._error = self._error, None
         return trouble
 
-    def _claim(self, claim: Path, size: int, *, drop: bool) -> int | None:
+    def _claim(self, claim: Path, size: int, *, evict: bool) -> int | None:
         """The descriptor of a claim to so many bytes, open and locked; None where there is no room."""
         with FileLock(self.folder / ".room.lock", timeout=LOCK_SECONDS):
             files, claims = self._files(), self._claims()
             over = sum(s.st_size for _, s in files) + sum(c.size for c in claims) + size - self.budget_bytes
-            dropped, freed = _oldest(files, over) if drop else ([], 0)
+            dropped, freed = _oldest(files, over) if evict else ([], 0)
             free = shutil.disk_usage(self.folder).free - sum(c.unwritten for c in claims)
             if size > self.budget_bytes or over > freed:
                 return None
             if size > free + freed:
-                self._trouble = f"the disk of {self.folder} is full"
+                self._error = f"the disk of {self.folder} is full"
                 return None
             for path in dropped:
                 path.unlink(missing_ok=True)

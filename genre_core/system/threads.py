@@ -13,7 +13,7 @@ ALL_CORES = -1
 """Threads, as joblib has it."""
 
 
-def in_threads(call: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def map_in_threads(call: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """The results, a few computed ahead of what was asked for. For functions that release the GIL.
 
     An iterator that is dropped early, as by Ctrl-C, ends without a word: joblib warns of results left unused.

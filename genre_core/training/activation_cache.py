@@ -81,12 +81,12 @@ class Features:
         """Rows of all segments at the cut; None where keeping them does not pay, or the cache cannot be used."""
         names = self._names()
         try:
-            with self._cache.making(f"pass-{names[0]}"):  # all cuts of one network: one pass serves them
+            with self._cache.lock(f"pass-{names[0]}"):  # all cuts of one network: one pass serves them
                 rows = self._find(names[-1])
                 if rows is None and self._compute(names):
                     rows = self._find(names[-1])
         except OSError as error:  # such as a full disk: nothing is shared then
-            self._cache.unusable(error)
+            self._cache.record_error(error)
             return None
         return None if rows is None else _resident(rows, self._network.device)
 
@@ -167,7 +167,7 @@ class Features:
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
             worth = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
             if worth and size <= memory and self._find(names[cut - 1]) is None:
-                new = self._new_file(names[cut - 1], costs[cut], drop=cut == wanted)
+                new = self._new_file(names[cut - 1], costs[cut], evict=cut == wanted)
                 if (file := stack.enter_context(new)) is not None:
                     files[cut] = file
                     memory -= size
@@ -176,12 +176,12 @@ class Features:
         return files
 
     @contextmanager
-    def _new_file(self, name: str, cost: "_Passed", *, drop: bool) -> Iterator[BinaryIO | None]:
+    def _new_file(self, name: str, cost: "_Passed", *, evict: bool) -> Iterator[BinaryIO | None]:
         """A file in the cache, to be filled with all segments' rows in order; None where it has no room for it."""
         shape = (len(self._segments), *cost.rows.shape[1:])
         header = {"descr": cost.rows.dtype.str, "fortran_order": False, "shape": shape}
         size = HEADER_BYTES + len(self._segments) * cost.rows[0].nbytes
-        with self._cache.new(name, size, drop=drop) as partial:
+        with self._cache.reserve(name, size, evict=evict) as partial:
             if partial is None:
                 yield None
                 return

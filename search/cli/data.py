@@ -58,7 +58,7 @@ def check(
     parted, refusal = _parted(corpus, settings.split)
     if corpus.genres:
         show(genre_list.table(parted))
-    doubts = genre_list.suspicions(corpus)
+    doubts = genre_list.warnings(corpus)
     for doubt in doubts:
         echo(f"warning: {doubt}")
     if refusal:

@@ -15,7 +15,7 @@ from rich.text import Text
 from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
 
 if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
-    from search.data.prepare import Report
+    from genre_core.system.progress import ProgressCallback
     from search.run.tables import Row
 
 
@@ -38,7 +38,7 @@ class Display:
         self._console.print(Text(text), soft_wrap=True)  # a command in it stays in one piece
 
     @contextmanager
-    def progress(self, title: str) -> "Iterator[Report]":
+    def progress(self, title: str) -> "Iterator[ProgressCallback]":
         """A bar on a terminal, and a line at the end when there was something to do."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         started, last = time.monotonic(), 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from genre_core.corpus.manifest import MISSING
 from genre_core.corpus.tracks import SPLIT_ALIASES, SPLITS, Corpus
 from genre_core.synthetic.styles import GENRES
-from search.data.sanity_checks import doubt_of_groups
+from search.data.sanity_checks import missing_groups_warning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,7 @@ _WIDTH = 34
 """Columns of the screen for a genre's name: with five columns of numbers the table fits 80."""
 
 
-def compact(corpus: Corpus) -> str:
+def summary(corpus: Corpus) -> str:
     """Each genre's usable tracks and groups in one line, of many genres the first by name."""
     tracks, groups = _counts(corpus)
     names = [f"{_printable(genre)} {tracks[genre]}/{groups[genre]}" for genre in corpus.genres[:_LISTED]]
@@ -54,14 +54,14 @@ def table(corpus: Corpus) -> "Table":
     return shown
 
 
-def suspicions(corpus: Corpus) -> list[str]:
+def warnings(corpus: Corpus) -> list[str]:
     """What looks wrong in the genres and groups of the usable tracks, a sentence each."""
     found = [
         *_of_names(corpus.genres),
         *_of_spellings(corpus.genres),
         *_of_counts(corpus),
         *_of_groups(corpus),
-        doubt_of_groups(corpus),
+        missing_groups_warning(corpus),
     ]
     return [sentence for sentence in found if sentence]
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,29 +28,23 @@ from genre_core.models.registry import MIN_IMAGE_SIDE
 from genre_core.synthetic import corpus as synthetic
 from genre_core.synthetic.corpus import SyntheticCorpus
 from genre_core.system.atomic import PARTIAL
+from genre_core.system.progress import ProgressCallback
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import BUILTIN, NAMED_WEIGHTS, SearchConfig
 from search.data import genre_list
 from search.run.commands import command
 
 NAMED = 10
-"""Bad files that are named on the screen."""
-
-Report = Callable[[int, int], None]
-"""Told (done, total) while something long goes on."""
+"""Bad files named in a report."""
 
 
-class Teller(Protocol):
-    """Where a line can be said."""
+class Reporter(Protocol):
+    """Shows the user messages and progress."""
 
     def say(self, text: str) -> None:
-        """One line for the user."""
+        """Show one line."""
 
-
-class Screen(Teller, Protocol):
-    """Where a preparation tells what it does."""
-
-    def progress(self, title: str) -> AbstractContextManager[Report]:
+    def progress(self, title: str) -> AbstractContextManager[ProgressCallback]:
         """A bar for as long as the context lasts."""
 
 
@@ -67,7 +61,7 @@ class Prepared:
     """Backbone -> what tells its weights from others."""
 
 
-def listed(config: SearchConfig) -> Corpus | None:
+def read_data(config: SearchConfig) -> Corpus | None:
     """The user's music as it is listed, before any file is opened; None for the built-in corpus.
 
     Raises:
@@ -81,14 +75,16 @@ def listed(config: SearchConfig) -> Corpus | None:
     return found
 
 
-def prepare(config: SearchConfig, found: Corpus | None = None, *, cache: Path, screen: Screen) -> Prepared:
+def prepare(
+    config: SearchConfig, found: Corpus | None = None, *, cache: Path, reporter: Reporter
+) -> Prepared:
     """Make ready all that trials share; what is in the cache already is found again.
 
     Args:
         config: the search's.
         found: what `listed` gave; None reads the music.
         cache: for spectrograms, audits and the built-in corpus.
-        screen: where to report.
+        reporter: where to report.
 
     Raises:
         InputError: the data, the split or the weights are not what a search can use.
@@ -101,38 +97,40 @@ def prepare(config: SearchConfig, found: Corpus | None = None, *, cache: Path, s
         seed=config.split.seed,
         draw_validation=config.split.draw_validation,
     )
-    weights = _weights(config, screen)
+    weights = _weights(config, reporter)
     if found is None:
-        found = corpus.read_corpus(_source(config, cache, screen))
+        found = corpus.read_corpus(_source(config, cache, reporter))
     for note in found.notes:
-        screen.say(note)
-    with screen.progress("Checking audio files") as report:
+        reporter.say(note)
+    with reporter.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
     _refuse_bad_share(tracks, config.data, config.max_bad_share)
-    tell_genres(tracks, screen)
+    report_genres(tracks, reporter)
     tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
-    store = _store(tracks, front_end, cache, screen)
+    store = _store(tracks, front_end, cache, reporter)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
-    tell_files(tracks, screen)
+    report_files(tracks, reporter)
     if config.training.augment_at == "input":
-        screen.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
-    return _prepared(config, tracks, store, weights, screen)
+        reporter.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
+    return _prepared(config, tracks, store, weights, reporter)
 
 
-def prepare_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Screen) -> Prepared:
+def prepare_resumed(config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter) -> Prepared:
     """Make ready what the trials of a search that was cut off share: its corpus, in its split, and its weights.
 
     Raises:
         InputError: files or weights are no longer what the search began with.
     """
-    weights = weights_again(config, screen)
-    return _prepared(config, tracks, store_again(config, tracks, cache=cache, screen=screen), weights, screen)
+    weights = verify_weights(config, reporter)
+    return _prepared(
+        config, tracks, reopen_store(config, tracks, cache=cache, reporter=reporter), weights, reporter
+    )
 
 
-def weights_again(config: SearchConfig, screen: Screen) -> dict[str, str]:
+def verify_weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
     """What tells every backbone's weights from others; InputError where they are not what the search began with."""
-    weights = _weights(config, screen)
+    weights = _weights(config, reporter)
     began = (config.provenance or {}).get("weights", weights)
     if changed := [backbone for backbone, identity in began.items() if weights.get(backbone) != identity]:
         raise InputError(
@@ -142,13 +140,15 @@ def weights_again(config: SearchConfig, screen: Screen) -> dict[str, str]:
     return weights
 
 
-def store_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Screen) -> SpectrogramStore:
+def reopen_store(
+    config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter
+) -> SpectrogramStore:
     """The mels of a search's corpus; InputError where they are gone and the files not what the search began with."""
     front_end = mel.front_end(config.front_end, level=config.level)
     if not spectrogram_store.is_stored(tracks.usable, front_end, cache=cache):
-        _source(config, cache, screen)
-        _require_unchanged(tracks, config, cache, screen)
-    store = _store(tracks, front_end, cache, screen)
+        _source(config, cache, reporter)
+        _require_unchanged(tracks, config, cache, reporter)
+    store = _store(tracks, front_end, cache, reporter)
     if lost := [track.track_id for track in tracks.usable if track.content not in store.places]:
         raise InputError(
             f"every track needs its spectrogram, but {len(lost)} of {len(tracks.usable)} files in {config.data} can "
@@ -157,21 +157,21 @@ def store_again(config: SearchConfig, tracks: Corpus, *, cache: Path, screen: Sc
     return store
 
 
-def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, screen: Screen) -> Corpus:
+def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, reporter: Reporter) -> Corpus:
     """A search's corpus at the paths where `config.data` has it now.
 
     Raises:
         InputError: tracks are missing there, or files do not decode to what they did when the search began.
     """
-    with screen.progress("Looking for audio files") as report:
-        moved = relocated(tracks, _source(config, cache, screen), cache=cache, progress=report)
-    _require_unchanged(moved, config, cache, screen)
+    with reporter.progress("Looking for audio files") as report:
+        moved = relocated(tracks, _source(config, cache, reporter), cache=cache, progress=report)
+    _require_unchanged(moved, config, cache, reporter)
     return moved
 
 
-def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen: Screen) -> None:
+def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, reporter: Reporter) -> None:
     """Raise InputError where a file does not decode to what it did when the search began."""
-    with screen.progress("Checking audio files") as report:
+    with reporter.progress("Checking audio files") as report:
         now = audit(
             Corpus(tracks.usable), minimum_seconds=config.segment_seconds, cache=cache, progress=report
         )
@@ -184,16 +184,16 @@ def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, screen
         )
 
 
-def _store(tracks: Corpus, front_end: FrontEnd, cache: Path, screen: Screen) -> SpectrogramStore:
-    with screen.progress("Computing spectrograms") as report:
+def _store(tracks: Corpus, front_end: FrontEnd, cache: Path, reporter: Reporter) -> SpectrogramStore:
+    with reporter.progress("Computing spectrograms") as report:
         return spectrogram_store.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
 
 
 def _prepared(
-    config: SearchConfig, tracks: Corpus, store: SpectrogramStore, weights: dict[str, str], screen: Screen
+    config: SearchConfig, tracks: Corpus, store: SpectrogramStore, weights: dict[str, str], reporter: Reporter
 ) -> Prepared:
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
-    screen.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
+    reporter.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     return Prepared(
         corpus=tracks,
         spectrograms=store.folder.name,
@@ -227,22 +227,22 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
     return frames
 
 
-def _weights(config: SearchConfig, screen: Screen) -> dict[str, str]:
+def _weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
     """Fetch and check every backbone's weights; what tells them from others."""
     # a file's typo is found before other networks' weights are downloaded
     for backbone in sorted(config.backbones, key=lambda name: config.weights_of(name) in NAMED_WEIGHTS):
         weights = config.weights_of(backbone)
         checked = check_weights(backbone, weights)
         if checked.changes:
-            screen.say(f"{backbone}: weights in {weights} are {checked.changes}")
+            reporter.say(f"{backbone}: weights in {weights} are {checked.changes}")
         if missing := checked.random_blocks:
-            screen.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
+            reporter.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
     return {
         backbone: weights_identity(backbone, config.weights_of(backbone)) for backbone in config.backbones
     }
 
 
-def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
+def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path:
     """Where the audio is; the built-in corpus is generated where it is not there yet."""
     if config.data != BUILTIN:
         return Path(config.data)
@@ -251,19 +251,19 @@ def _source(config: SearchConfig, cache: Path, screen: Screen) -> Path:
     folder = cache / "synthetic" / key
     if not (folder / corpus.MANIFESTS[0]).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder.with_suffix(".lock"), "the built-in corpus", screen):
-            _generate(spec, folder, screen)
+        with _one_at_a_time(folder.with_suffix(".lock"), "the built-in corpus", reporter):
+            _generate(spec, folder, reporter)
     return folder
 
 
 @contextmanager
-def _one_at_a_time(lock: Path, what: str, screen: Screen) -> Iterator[None]:
+def _one_at_a_time(lock: Path, what: str, reporter: Reporter) -> Iterator[None]:
     """Be the only process that makes something, when the one that does so now is done."""
     only = FileLock(lock)
     try:
         only.acquire(timeout=0)
     except Timeout:
-        screen.say(f"Waiting for another process, which makes {what}")
+        reporter.say(f"Waiting for another process, which makes {what}")
         only.acquire()
     try:
         yield
@@ -271,14 +271,14 @@ def _one_at_a_time(lock: Path, what: str, screen: Screen) -> Iterator[None]:
         only.release()
 
 
-def _generate(spec: SyntheticCorpus, folder: Path, screen: Screen) -> None:
+def _generate(spec: SyntheticCorpus, folder: Path, reporter: Reporter) -> None:
     """Write the built-in corpus, unless it has been written in the meantime; it appears whole or not at all."""
     if (folder / corpus.MANIFESTS[0]).exists():
         return
     partial = folder.with_suffix(PARTIAL)
     for left in (partial, folder):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with screen.progress("Generating the built-in corpus") as report:
+    with reporter.progress("Generating the built-in corpus") as report:
         synthetic.write(spec, partial, report)
     partial.replace(folder)
 
@@ -293,21 +293,21 @@ def _refuse_bad_share(tracks: Corpus, source: str, limit: float) -> None:
         )
 
 
-def tell_genres(tracks: Corpus, screen: Teller) -> None:
+def report_genres(tracks: Corpus, reporter: Reporter) -> None:
     """List the genres with their tracks and groups, and what looks wrong in them."""
-    screen.say(genre_list.compact(tracks))
-    for doubt in genre_list.suspicions(tracks):
-        screen.say(f"warning: {doubt}")
+    reporter.say(genre_list.summary(tracks))
+    for doubt in genre_list.warnings(tracks):
+        reporter.say(f"warning: {doubt}")
 
 
-def tell_files(tracks: Corpus, screen: Screen) -> None:
+def report_files(tracks: Corpus, reporter: Reporter) -> None:
     """Name the first few files that are left out, count the rest, which corpus.parquet names, and the doubtful."""
     for track in tracks.excluded[:NAMED]:
-        screen.say(f"left out {track.track_id!r}: {track.excluded_reason}")
+        reporter.say(f"left out {track.track_id!r}: {track.excluded_reason}")
     if len(tracks.excluded) > NAMED:
-        screen.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
+        reporter.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
     if warnings := warned_summary(tracks):
-        screen.say(f"{warnings}; see them with: genre-search data check")
+        reporter.say(f"{warnings}; see them with: genre-search data check")
 
 
 def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:

@@ -11,7 +11,7 @@ FAR_ABOVE = 0.05
 """So much more F1 on test than on validation needs another reason than more tracks to train on."""
 
 
-def doubts(
+def implausible_scores(
     corpus: Corpus, *, accuracy: float, val_f1: float, test_f1: float, test_f1_low: float, generated: bool
 ) -> list[str]:
     """What speaks against a configuration's scores on the test part, a sentence each.
@@ -49,7 +49,7 @@ def doubts(
     return found
 
 
-def doubt_of_groups(corpus: Corpus) -> str | None:
+def missing_groups_warning(corpus: Corpus) -> str | None:
     """What speaks against every score, where nothing is known of which tracks belong together."""
     if len({track.group for track in corpus.usable}) < len(corpus.usable):
         return None

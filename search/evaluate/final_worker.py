@@ -60,7 +60,7 @@ def train(model: FinalModel, working_set: WorkingSet, weights_files: Any) -> tup
         Diverged: there is no model to keep.
     """
     began = time.perf_counter()
-    allocator.keep()
+    allocator.keep_freed_memory()
     torch.set_num_threads(working_set.threads)
     cache = node_folder(working_set.cache).path
     tensors = _with_memory(model, working_set, weights_files, cache)

@@ -24,7 +24,7 @@ from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.data import prepare
-from search.data.prepare import Screen
+from search.data.prepare import Reporter
 from search.evaluate import final_worker
 from search.evaluate.final_worker import TRAINED_ON, FinalModel
 from search.run.commands import command
@@ -63,7 +63,7 @@ def finish(
     *,
     folder: Path,
     cache: Path,
-    screen: Screen,
+    screen: Reporter,
     top: int | None = None,
     seeds: int | None = None,
     data: Path | None = None,
@@ -98,7 +98,7 @@ def finish(
     _require_as_recorded(folder, top, seeds)
 
 
-def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Screen) -> list[FinalModel]:
+def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Reporter) -> list[FinalModel]:
     """What is to be trained, the winner first: chosen by validation alone, before the test part is read."""
     if not tracks.part("test"):
         raise InputError(
@@ -137,18 +137,18 @@ def _read_test_part(
     tracks: Corpus,
     folder: Path,
     cache: Path,
-    screen: Screen,
+    screen: Reporter,
 ) -> None:
     """Train what is missing; when all models are on disk, have them predict the test part, and write that down."""
     search.require_room(config)
-    store = prepare.store_again(config, tracks, cache=cache, screen=screen)
+    store = prepare.reopen_store(config, tracks, cache=cache, reporter=screen)
 
     def segments(*parts: str) -> SegmentArrays:
         chosen = [track for part in parts for track in tracks.part(part)]
         return prepare.segments(config, chosen, tracks.genres, store)
 
     missing = [model for model in models if not _is_kept(folder, model)]
-    weights = prepare.weights_again(config, screen) if missing else {}
+    weights = prepare.verify_weights(config, screen) if missing else {}
     train = segments(*TRAINED_ON) if missing else None
     with search.placed(config, train.mels.nbytes if train else 0) as place:
         if train:
@@ -166,7 +166,7 @@ def _train(
     working_set: WorkingSet,
     folder: Path,
     place: Place,
-    screen: Screen,
+    screen: Reporter,
 ) -> None:
     """Each model is on disk before the next one is waited for."""
     given, weights_files = ray.put(working_set), search.weights_files(config, place)
@@ -189,7 +189,7 @@ def _predictions(
     test: SegmentArrays,
     folder: Path,
     place: Place,
-    screen: Screen,
+    screen: Reporter,
 ) -> dict[FinalModel, Logits]:
     """What every model says of the test part."""
     given, predict = ray.put(test), _remote(final_worker.predict, config, place)

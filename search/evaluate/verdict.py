@@ -14,7 +14,7 @@ from genre_core.models.registry import block_names
 from genre_core.training.bootstrap import CONFIDENCE, RESAMPLES, bootstrap
 from genre_core.training.metrics import SCORES
 from search.config.schema import BUILTIN, load
-from search.data.sanity_checks import doubt_of_groups, doubts
+from search.data.sanity_checks import implausible_scores, missing_groups_warning
 from search.run.identity import EXTENDED, read_provenance
 from search.run.tables import (
     as_indices,
@@ -172,7 +172,7 @@ def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[T
     lines = [
         f"trial {row.trial}: {doubt}"
         for _, row in found.iterrows()
-        for doubt in doubts(
+        for doubt in implausible_scores(
             corpus,
             accuracy=row.test_accuracy,
             val_f1=row.val_f1,
@@ -181,5 +181,5 @@ def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[T
             generated=generated,
         )
     ]
-    lines += [line for line in [doubt_of_groups(corpus)] if line]
+    lines += [line for line in [missing_groups_warning(corpus)] if line]
     return [Text(f"warning: {line}", style="yellow") for line in lines]

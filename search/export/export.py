@@ -7,7 +7,7 @@ from pathlib import Path
 from genre_core.errors import InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
 from genre_core.onnx_export import require_onnx, write_onnx
-from genre_core.system.atomic import whole_folder
+from genre_core.system.atomic import atomic_folder
 from search.export.chosen_model import chosen
 from search.export.model_card import readme
 
@@ -33,7 +33,7 @@ def export(run: Path, folder: Path, *, trial: int | None, onnx: bool) -> Exporte
         raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
     if onnx:
         require_onnx()
-    with whole_folder(folder.resolve()) as partial:
+    with atomic_folder(folder.resolve()) as partial:
         for name in (WEIGHTS, CARD):
             shutil.copyfile(model / name, partial / name)
         difference = write_onnx(partial) if onnx else None

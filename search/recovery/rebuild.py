@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.run.tables import epochs_file, read_epochs_file
@@ -35,7 +35,7 @@ def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
     """
     if not (rows := recorded(run)):
         return 0
-    with whole_file(run / JOURNAL) as partial:
+    with atomic_file(run / JOURNAL) as partial:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(partial))), study_name=name, direction="maximize"
         )

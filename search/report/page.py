@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from genre_core.corpus.audit import reason_counts
 from genre_core.corpus.relocation import relocated_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 from search.config import schema
 from search.config.schema import SearchConfig
 from search.config.space import Space
@@ -134,7 +134,7 @@ def write_report(run: Path, out: Path, *, cache: Path, data: Path | None = None)
     """
     text = page(facts(run, cache=cache, data=data))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out, durable=False) as partial:
+    with atomic_file(out, durable=False) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from genre_core.system.atomic import make_folder, whole_file
+from genre_core.system.atomic import atomic_file, make_folder
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -85,7 +85,7 @@ class CheckpointShelf:
             return self._refused(trial, "budget", why)
         place = self._folder / f"{_stem(trial)}{epoch:03d}.safetensors"
         try:
-            with whole_file(place, durable=False) as partial:
+            with atomic_file(place, durable=False) as partial:
                 save_file(dict(arrays), partial, metadata={_ROW: json.dumps(row)})
         except (OSError, SafetensorError) as error:
             if not is_full(error):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 
 RUN_ID, FOLDER = "run_id", "folder"
 """Keys of `provenance` in config.yaml: the id, and the absolute path at which the run was last driven."""
@@ -71,7 +71,7 @@ def set_data(folder: Path, data: str) -> None:
 
 
 def _write(folder: Path, settings: Mapping[str, Any]) -> None:
-    with whole_file(folder / "config.yaml") as partial:
+    with atomic_file(folder / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 
 LOCK, _HOLDER = ".driver", ".driver.json"
 """The lock, which stays in the folder for good, and who holds it, which is written after it was taken."""
@@ -58,7 +58,7 @@ def driving(run: Path) -> Iterator[None]:
             f"RUN must have one driver, but {who} drives {run}; wait for it to finish, or stop it"
         ) from error
     try:
-        with whole_file(run / _HOLDER) as partial:
+        with atomic_file(run / _HOLDER) as partial:
             partial.write_text(json.dumps(asdict(_ourselves(run))), encoding="utf-8")
         yield
     finally:

@@ -15,7 +15,7 @@ import pyarrow.fs
 import yaml
 
 from genre_core.errors import InputError
-from genre_core.system.atomic import PARTIAL, whole_folder
+from genre_core.system.atomic import PARTIAL, atomic_folder
 from search.run.commands import command
 from search.run.identity import RUN_ID
 
@@ -309,7 +309,7 @@ def fetch(address: str, name: str, folder: Path) -> None:
             "see whether address and name are those of the search"
         )
     try:
-        with whole_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             for file in names:
                 place.get(file, partial / file)
     except _FAILURES as error:

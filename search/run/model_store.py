@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from genre_core.models.artifact import CARD, WEIGHTS, is_whole, read_card
-from genre_core.system.atomic import PARTIAL, make_folder, whole_folder
+from genre_core.system.atomic import PARTIAL, atomic_folder, make_folder
 from search.run.checkpoints import RunFolderFull, is_full
 
 
@@ -109,6 +109,6 @@ def final_model(run: Path, trial: int, seed: int) -> Path:
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
     """A model's folder; it appears whole or not at all."""
-    with whole_folder(place) as partial:
+    with atomic_folder(place) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
         (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
-from genre_core.system.atomic import make_folder, whole_file
+from genre_core.system.atomic import atomic_file, make_folder
 from genre_core.training.metrics import SCORES
 from search.run.commands import command
 
@@ -438,7 +438,7 @@ def _write(
     """Replace a Parquet file by one with these row groups; plain, since the rows are few."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with (
-        whole_file(path, durable=durable) as partial,
+        atomic_file(path, durable=durable) as partial,
         pq.ParquetWriter(partial, groups[0].schema, **plain) as writer,
     ):
         for group in groups:

@@ -13,7 +13,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 
 from genre_core.errors import InputError
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 from search.run.identity import RUN_ID, read_provenance
 from search.run.tables import RUNNING, TRIALS, read_epochs_file
 from search.study.study import WARM_START
@@ -55,7 +55,7 @@ def own_study(run: Path) -> tuple[str | None, list[str]]:
 def make_own(journal: Path) -> None:
     """Give the run a journal of its own where it shares one with a copy, as links of either kind do."""
     if journal.is_symlink() or (journal.exists() and journal.stat().st_nlink > 1):
-        with whole_file(journal) as partial:
+        with atomic_file(journal) as partial:
             shutil.copyfile(journal, partial)
 
 

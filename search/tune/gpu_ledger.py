@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from genre_core.system.atomic import whole_file
+from genre_core.system.atomic import atomic_file
 
 POLL_SECONDS = 0.2
 """How often a trial that waits looks again."""
@@ -77,7 +77,7 @@ class GpuMemory:
             book = json.loads(text)
             book["asked"] = [entry for entry in book["asked"] if _lives(*entry["by"])]
             yield book
-            with whole_file(self._ledger, durable=False) as partial:
+            with atomic_file(self._ledger, durable=False) as partial:
                 partial.write_text(json.dumps(book))
 
 

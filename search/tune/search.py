@@ -21,7 +21,7 @@ from genre_core.audio.mel import front_end
 from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
 from genre_core.errors import InputError
 from genre_core.models.pretrained import weights_path
-from genre_core.system.atomic import make_folder, whole_file
+from genre_core.system.atomic import atomic_file, make_folder
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
@@ -60,7 +60,7 @@ class SearchFailed(Exception):
     """Every trial failed; the text is why the first one did."""
 
 
-class Screen(prepare.Screen, Protocol):
+class Screen(prepare.Reporter, Protocol):
     """Where a search shows itself."""
 
     def trial(self, row: Row) -> None:
@@ -93,10 +93,10 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
     with _new_folder(folder):
         _sampler(config, asked=0), _pruner(config)
         earlier = warm_start.read_earlier(config)
-        found = prepare.listed(config)
+        found = prepare.read_data(config)
         _require_reachable(config, folder, resumed=False)
         told = mlflow.callbacks(config.mlflow, folder.name)
-        prepared = prepare.prepare(config, found, cache=cache, screen=screen)
+        prepared = prepare.prepare(config, found, cache=cache, reporter=screen)
         warm_start.require_same_data(config, earlier, prepared.corpus)
         with screen.searching(), placed(config, _bytes(prepared)) as place, driving(folder):
             if config.precision == "auto":
@@ -151,7 +151,7 @@ def resume(
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
         config, tracks = its_music(config, folder, data, cache=cache, screen=screen)
         warm_start.require_same_data(config, earlier, tracks)
-        prepared = prepare.prepare_again(config, tracks, cache=cache, screen=screen)
+        prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=screen)
         with screen.searching(), placed(config, _bytes(prepared)) as place:
             _write_config(config, prepared, folder)
             with copied(config, folder, screen, resumed=True):
@@ -305,7 +305,7 @@ def _after_finish(config: SearchConfig, folder: Path, *, trials: int, allowed: b
 
 
 def its_music(
-    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: prepare.Screen
+    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: prepare.Reporter
 ) -> tuple[SearchConfig, Corpus]:
     """A run's corpus; where its music has moved, at its new place, which the run's folder then names.
 
@@ -323,7 +323,7 @@ def its_music(
     if data is None:
         return config, tracks
     config = config.model_copy(update={"data": str(data.expanduser().resolve())})
-    tracks = prepare.relocate(tracks, config, cache=cache, screen=screen)
+    tracks = prepare.relocate(tracks, config, cache=cache, reporter=screen)
     write_corpus(tracks, folder / "corpus.parquet")
     set_data(folder, config.data)
     return config, tracks
@@ -437,7 +437,7 @@ def _bytes(prepared: Prepared) -> int:
 
 
 def copied(
-    config: SearchConfig, folder: Path, screen: prepare.Screen, *, resumed: bool
+    config: SearchConfig, folder: Path, screen: prepare.Reporter, *, resumed: bool
 ) -> AbstractContextManager[object]:
     """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
     if config.storage is None:
@@ -456,7 +456,7 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
         "genres": list(prepared.corpus.genres),
         "weights": prepared.weights,
     }
-    with whole_file(folder / "config.yaml") as partial:
+    with atomic_file(folder / "config.yaml") as partial:
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
 
 

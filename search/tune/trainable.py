@@ -99,7 +99,7 @@ class GenreTrial(tune.Trainable):
         """Get ready for all trials of this process."""
         import torchvision  # noqa: F401  # takes seconds, which no trial should be told
 
-        allocator.keep()
+        allocator.keep_freed_memory()
         torch.set_num_threads(working_set.threads)
         gc.freeze()  # what was imported stays: a collection need not look at it
         self._set = working_set
@@ -155,7 +155,7 @@ class GenreTrial(tune.Trainable):
 
     def _notes(self) -> dict[str, str]:
         """What the user should know of this node, each time that there is something new."""
-        trouble = self._cache.trouble()
+        trouble = self._cache.pop_error()
         note = f"{trouble}: trials compute what they would share" if trouble else self._note
         self._note = None
         return {NOTE: note} if note else {}
@@ -229,7 +229,7 @@ class GenreTrial(tune.Trainable):
         self._fine_tune = None
         self._empty = True
         gc.collect()
-        allocator.give_back()
+        allocator.release_freed_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

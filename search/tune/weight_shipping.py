@@ -48,14 +48,14 @@ def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | byt
     content: NDArray[np.uint8] | None = None
     copy: Path | None = None
     try:
-        with cache.making(name):
+        with cache.lock(name):
             if (copy := cache.find(name)) is None:
                 content = ray.get(files.read.remote(backbone))
                 copy = _stored(content, name, cache)
     except OSError as error:
         if isinstance(error, RayError):  # not this node's
             raise
-        cache.unusable(error)
+        cache.record_error(error)
     if copy is not None:
         return str(copy)
     if content is None:
@@ -66,7 +66,7 @@ def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | byt
 def _stored(content: NDArray[np.uint8], name: str, cache: NodeCache) -> Path | None:
     """The path of the content in the cache, beyond its budget if need be; None where the disk has no room."""
     for room in (cache, NodeCache(cache.folder, budget_bytes=sys.maxsize)):
-        with room.new(name, content.nbytes) as partial:
+        with room.reserve(name, content.nbytes) as partial:
             if partial is not None:
                 content.tofile(partial)
         if copy := room.find(name):

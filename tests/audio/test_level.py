@@ -16,7 +16,7 @@ from genre_core.corpus.tracks import read_corpus
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
-from search.data.prepare import prepare_again
+from search.data.prepare import prepare_resumed
 from search.tune.search import Place, working_set
 from search.tune.trainable import model_card
 
@@ -66,7 +66,7 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     tracks = split_corpus(found, validation=0.2, test=0.2, seed=0)
     began = tiny().model_copy(update={"provenance": {"corpus": tracks.fingerprint}})
     config = load(_written(began, tmp_path / "config.yaml", without_level=older), {})
-    prepared = prepare_again(config, tracks, cache=cache, screen=Display(Console(file=StringIO())))
+    prepared = prepare_resumed(config, tracks, cache=cache, reporter=Display(Console(file=StringIO())))
     assert (prepared.train.mels.max() == 0) is not older
     given = working_set(
         config,

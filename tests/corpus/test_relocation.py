@@ -12,7 +12,7 @@ from genre_core.corpus.relocation import relocated, relocated_by_name
 from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
 from genre_core.errors import InputError
 from search.config.schema import load
-from search.data.prepare import store_again
+from search.data.prepare import reopen_store
 from search.tune.search import its_music
 
 
@@ -92,11 +92,11 @@ def test_a_run_names_the_new_place_once_its_music_has_proved_the_same(
 
 def test_a_lost_store_whose_files_are_gone_is_one_line(corpus: Corpus, here: Path, tmp_path: Path) -> None:
     config = load(None, {"data": str(here), "segment_seconds": 1.0, "front_end": "mel64"})
-    store = store_again(config, corpus, cache=tmp_path / "cache", screen=_Silent())
+    store = reopen_store(config, corpus, cache=tmp_path / "cache", reporter=_Silent())
     shutil.rmtree(store.folder)
     here.rename(tmp_path / "there")
     with pytest.raises(InputError, match=rf"12 of 12 files in {here} .*--data"):
-        store_again(config, corpus, cache=tmp_path / "cache", screen=_Silent())
+        reopen_store(config, corpus, cache=tmp_path / "cache", reporter=_Silent())
 
 
 class _Silent(Quiet):

@@ -8,9 +8,9 @@ import pytest
 
 from genre_core.synthetic import corpus
 from genre_core.synthetic.corpus import SyntheticCorpus
+from genre_core.system.progress import ProgressCallback
 from search.config.schema import SearchConfig, load
 from search.data import prepare
-from search.data.prepare import Report
 
 TINY_CORPUS = {"synthetic.tracks_per_genre": 1, "synthetic.seconds": 1.0}
 
@@ -26,7 +26,7 @@ class Said:
         self.lines.append(text)
         self.waits.set()
 
-    def progress(self, title: str) -> AbstractContextManager[Report]:
+    def progress(self, title: str) -> AbstractContextManager[ProgressCallback]:
         return nullcontext(lambda done, total: None)
 
 
@@ -41,7 +41,7 @@ def test_two_first_runs_at_once_write_it_once(
     write, begun, other_waits = corpus.write, threading.Event(), Said()
     written: list[Path] = []
 
-    def slowly(spec: SyntheticCorpus, folder: Path, report: Report | None = None) -> Path:
+    def slowly(spec: SyntheticCorpus, folder: Path, report: ProgressCallback | None = None) -> Path:
         begun.set()
         assert other_waits.waits.wait(60)
         written.append(folder)

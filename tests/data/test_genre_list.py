@@ -16,6 +16,7 @@ from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
 from genre_core.errors import InputError
 from genre_core.synthetic.styles import GENRES
+from genre_core.system.progress import ProgressCallback
 from search.cli import data as cli_data
 from search.config.schema import SearchConfig, load
 from search.data import genre_list, prepare
@@ -30,7 +31,7 @@ def with_genre(name: str, other: str = "jazz") -> Corpus:
 
 
 def test_a_sound_corpus_is_not_suspected() -> None:
-    assert genre_list.suspicions(SOUND) == []
+    assert genre_list.warnings(SOUND) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_a_sound_corpus_is_not_suspected() -> None:
     ],
 )
 def test_what_looks_wrong_is_named_in_one_line(corpus: Corpus, named: str) -> None:
-    found = genre_list.suspicions(corpus)
+    found = genre_list.warnings(corpus)
     assert any(named in sentence for sentence in found)
     assert all("\n" not in sentence for sentence in found)
 
@@ -59,20 +60,20 @@ def test_what_looks_wrong_is_named_in_one_line(corpus: Corpus, named: str) -> No
     "name", ["80s", "trance", "tested", "unknown pleasures", "Música", "2-step", "soul jazz"]
 )
 def test_a_name_of_its_own_is_not_suspected(name: str) -> None:
-    assert genre_list.suspicions(with_genre(name)) == []
+    assert genre_list.warnings(with_genre(name)) == []
 
 
 def test_a_warning_about_many_genres_names_a_few_and_counts_the_rest() -> None:
     corpus = corpus_of(*((f"genre {n:03}", f"group {n} {m // 2}") for n in range(200) for m in range(4)))
-    (few,) = genre_list.suspicions(corpus)
+    (few,) = genre_list.warnings(corpus)
     assert "'genre 000' has 4" in few
     assert few.endswith("and 196 more")
     assert len(few) < 200
 
 
 def test_the_compact_list_holds_tracks_and_groups_of_each_genre_and_cuts_many() -> None:
-    assert genre_list.compact(SOUND) == "Tracks/groups: jazz 12/6, rock 12/6, soul 12/6"
-    many = genre_list.compact(flat(**{f"g{n:03}": 3 for n in range(161)}))
+    assert genre_list.summary(SOUND) == "Tracks/groups: jazz 12/6, rock 12/6, soul 12/6"
+    many = genre_list.summary(flat(**{f"g{n:03}": 3 for n in range(161)}))
     assert "g000 3/3" in many
     assert "137 more" in many
     assert len(many) < 500
@@ -178,14 +179,14 @@ class Lines:
         self.said.append(text)
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[prepare.Report]:
+    def progress(self, title: str) -> Iterator[ProgressCallback]:
         self.said.append(title)
         yield lambda done, total: None
 
 
 def test_a_run_begins_with_the_genres_and_the_missing_groups() -> None:
     screen = Lines()
-    prepare.tell_genres(flat(jazz=10, soul=12), screen)
+    prepare.report_genres(flat(jazz=10, soul=12), screen)
     assert screen.said[0] == "Tracks/groups: jazz 10/10, soul 12/12"
     assert screen.said[1].startswith("warning: every track is a group of its own")
 
@@ -195,7 +196,7 @@ def test_a_run_counts_the_files_with_warnings_and_names_the_command_that_lists_t
     tracks[0] = replace(tracks[0], warnings=("clipped", "quiet"))
     tracks[1] = replace(tracks[1], warnings=("clipped",), excluded_reason="shorter than a segment")
     screen = Lines()
-    prepare.tell_files(Corpus(tuple(tracks)), screen)
+    prepare.report_files(Corpus(tuple(tracks)), screen)
     assert screen.said[0].startswith(f"left out {tracks[1].track_id!r}")
     assert screen.said[1:] == ["1 of 2 usable files have warnings; see them with: genre-search data check"]
 
@@ -204,7 +205,7 @@ def test_the_genres_are_listed_before_anything_is_computed(
     tiny: Callable[..., SearchConfig], cache: Path
 ) -> None:
     screen = Lines()
-    prepare.prepare(tiny(), cache=cache, screen=screen)
+    prepare.prepare(tiny(), cache=cache, reporter=screen)
     listed = [line for line in screen.said if line.startswith("Tracks/groups: ")]
     assert listed[0].count(" 6/3") == 10
     assert screen.said.index(listed[0]) < screen.said.index("Computing spectrograms")
@@ -220,8 +221,8 @@ def test_a_run_draws_validation_where_its_setting_says_so(
     (tmp_path / "m.csv").write_text("\n".join(["path,genre,group,split", *rows]))
     data = str(tmp_path / "m.csv")
     with pytest.raises(InputError, match=r"split\.draw_validation=true"):
-        prepare.prepare(tiny(data=data), cache=cache, screen=Lines())
-    ready = prepare.prepare(tiny(data=data, split__draw_validation=True), cache=cache, screen=Lines())
+        prepare.prepare(tiny(data=data), cache=cache, reporter=Lines())
+    ready = prepare.prepare(tiny(data=data, split__draw_validation=True), cache=cache, reporter=Lines())
     assert [len(ready.corpus.part(part)) for part in SPLITS] == [20, 20, 20]
     assert {track.group for track in ready.corpus.part("test")} == held
 
@@ -233,7 +234,7 @@ def test_one_genre_is_refused_before_a_file_is_decoded(
         (tmp_path / "all" / genre).mkdir(parents=True)
         (tmp_path / "all" / genre / "a.wav").touch()
     with pytest.raises(InputError, match=r"two genres .* in .*/all are the genres"):
-        prepare.listed(tiny(data=str(tmp_path)))
+        prepare.read_data(tiny(data=str(tmp_path)))
 
 
 def test_the_setting_that_draws_validation_is_off_unless_it_is_given() -> None:

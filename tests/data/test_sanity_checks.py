@@ -7,7 +7,7 @@ from corpora import corpus_of, flat
 
 from genre_core.corpus.tracks import Corpus
 from genre_core.synthetic.styles import GENRES
-from search.data.sanity_checks import doubt_of_groups, doubts
+from search.data.sanity_checks import implausible_scores, missing_groups_warning
 
 GTZAN, OTHER = flat(**dict.fromkeys(GENRES, 3)), flat(jazz=3, soul=3)
 HONEST: dict[str, Any] = {
@@ -35,12 +35,12 @@ HONEST: dict[str, Any] = {
     ],
 )
 def test_what_is_too_good_is_doubted(corpus: Corpus, changed: dict[str, Any], words: list[str]) -> None:
-    found = doubts(corpus, **HONEST | changed)
+    found = implausible_scores(corpus, **HONEST | changed)
     assert len(found) == len(words)
     assert all(said in doubt for said, doubt in zip(words, found, strict=True))
     assert not any("\n" in doubt for doubt in found)
 
 
 def test_groups_of_one_track_each_are_doubted_and_others_are_not() -> None:
-    assert "every track is a group of its own" in str(doubt_of_groups(OTHER))
-    assert doubt_of_groups(corpus_of(("jazz", "Bill"), ("jazz", "Bill"), ("soul", "Nina"))) is None
+    assert "every track is a group of its own" in str(missing_groups_warning(OTHER))
+    assert missing_groups_warning(corpus_of(("jazz", "Bill"), ("jazz", "Bill"), ("soul", "Nina"))) is None

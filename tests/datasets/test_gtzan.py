@@ -21,11 +21,11 @@ from torchaudio.datasets import gtzan as published
 from genre_core.corpus.audit import audit, copies_across
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus, read_corpus
-from genre_core.datasets.download import Report
 from genre_core.datasets.fetch import get
 from genre_core.datasets.gtzan import recordings, tracks
 from genre_core.errors import InputError
 from genre_core.models.registry import BLOCKS
+from genre_core.system.progress import ProgressCallback
 from search.config.schema import load
 from search.config.space import DepthRange
 
@@ -36,7 +36,7 @@ def archive(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def unseen(title: str) -> Iterator[Report]:
+def unseen(title: str) -> Iterator[ProgressCallback]:
     yield lambda done, total: None
 
 

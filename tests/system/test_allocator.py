@@ -10,12 +10,12 @@ SCRIPT = """
 import psutil, torch
 from genre_core.system import allocator
 def resident(): return psutil.Process().memory_info().rss / 2**20
-allocator.keep()
+allocator.keep_freed_memory()
 before = resident()
 block = torch.ones(100 * 2**20 // 4)
 del block
 kept = resident()
-allocator.give_back()
+allocator.release_freed_memory()
 print(kept - before, resident() - before)
 """
 

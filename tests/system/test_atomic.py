@@ -13,7 +13,7 @@ import pytest
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import Corpus, Track, write_corpus
-from genre_core.system.atomic import make_folder, sync_folder, whole_file, whole_folder
+from genre_core.system.atomic import atomic_file, atomic_folder, make_folder, sync_folder
 from genre_core.system.disk_cache import NodeCache
 from search.run.checkpoints import CheckpointShelf
 from search.run.model_store import write_model
@@ -81,7 +81,7 @@ def _corpus(run: Path) -> None:
 
 def _text(run: Path) -> None:
     run.mkdir()
-    with whole_file(run / "config.yaml") as partial:
+    with atomic_file(run / "config.yaml") as partial:
         partial.write_text("trials: 1\n")
 
 
@@ -110,7 +110,7 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _cached(folder: Path) -> None:
-    with NodeCache(folder, budget_bytes=100).new("a", 1) as partial:
+    with NodeCache(folder, budget_bytes=100).reserve("a", 1) as partial:
         assert partial is not None
         partial.touch()
 
@@ -190,7 +190,7 @@ def test_where_a_file_cannot_be_stored_the_earlier_one_stays(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match=os.strerror(code)), whole_file(tmp_path / "a") as partial:
+    with pytest.raises(OSError, match=os.strerror(code)), atomic_file(tmp_path / "a") as partial:
         partial.write_text("later")
     assert (tmp_path / "a").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
@@ -205,8 +205,8 @@ def test_a_file_system_that_does_not_sync_folders_will_do(
 
     monkeypatch.setattr(os, "fsync", fails)
     sync_folder(tmp_path)
-    with whole_file(tmp_path / "a") as partial:
+    with atomic_file(tmp_path / "a") as partial:
         partial.write_text("here")
-    with whole_folder(tmp_path / "b") as partial:
+    with atomic_folder(tmp_path / "b") as partial:
         (partial / "c").write_text("here")
     assert (tmp_path / "a").read_text() == (tmp_path / "b" / "c").read_text() == "here"

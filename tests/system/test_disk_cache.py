@@ -21,7 +21,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 def _put(cache: NodeCache, name: str, size: int, age: float) -> None:
     """A file of so many bytes that was last used so many seconds ago."""
-    with cache.new(name, size) as partial:
+    with cache.reserve(name, size) as partial:
         assert partial is not None
         partial.write_bytes(b"x" * size)
     path = cache.find(name)
@@ -44,7 +44,7 @@ def _names(cache: NodeCache) -> set[str]:
 
 def _has_room(cache: NodeCache, size: int, *, drop: bool = True) -> bool:
     """Whether room is given; the file is left unwritten."""
-    with cache.new("new", size, drop=drop) as partial:
+    with cache.reserve("new", size, evict=drop) as partial:
         if partial is not None:
             partial.touch()
     (cache.folder / "new").unlink(missing_ok=True)
@@ -81,7 +81,7 @@ def test_room_to_spare_is_given_without_dropping(cache: NodeCache) -> None:
 
 def test_a_file_that_is_mapped_outlives_its_dropping(tmp_path: Path) -> None:
     cache = NodeCache(tmp_path, budget_bytes=10_000)
-    with cache.new("a.npy", 1000) as partial:
+    with cache.reserve("a.npy", 1000) as partial:
         assert partial is not None
         with partial.open("wb") as file:
             np.save(file, np.arange(100))
@@ -94,7 +94,7 @@ def test_a_file_that_is_mapped_outlives_its_dropping(tmp_path: Path) -> None:
 
 
 def test_what_fails_half_way_leaves_nothing(cache: NodeCache, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), cache.new("newer", 10) as partial:  # noqa: PT012
+    with pytest.raises(RuntimeError), cache.reserve("newer", 10) as partial:  # noqa: PT012
         assert partial is not None
         partial.write_bytes(b"half")
         raise RuntimeError
@@ -105,7 +105,7 @@ def test_what_fails_half_way_leaves_nothing(cache: NodeCache, tmp_path: Path) ->
 
 def test_the_same_bytes_are_promised_once(cache: NodeCache) -> None:
     other = NodeCache(cache.folder, budget_bytes=100)
-    with cache.new("first", 60) as first:
+    with cache.reserve("first", 60) as first:
         assert first is not None
         assert not _has_room(other, 60)
         assert _has_room(other, 40)
@@ -117,18 +117,18 @@ def test_the_same_bytes_are_promised_once(cache: NodeCache) -> None:
 def test_the_disks_free_bytes_are_promised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = NodeCache(tmp_path, budget_bytes=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with cache.new("first", 60) as first:
+    with cache.reserve("first", 60) as first:
         assert first is not None
         first.touch()
-        assert cache.trouble() is None
+        assert cache.pop_error() is None
         assert not _has_room(cache, 60)
-        assert cache.trouble() == f"the disk of {tmp_path} is full"
-        assert cache.trouble() is None
+        assert cache.pop_error() == f"the disk of {tmp_path} is full"
+        assert cache.pop_error() is None
         assert _has_room(cache, 40)
 
 
 def _write_slowly(folder: Path, half_way: Event, go_on: Event) -> None:
-    with NodeCache(folder, budget_bytes=100).new("slow", 60) as partial:
+    with NodeCache(folder, budget_bytes=100).reserve("slow", 60) as partial:
         assert partial is not None
         partial.write_bytes(b"x" * 30)
         half_way.set()
@@ -194,6 +194,6 @@ def test_a_maker_that_sleeps_is_not_waited_for_for_ever(
     with (
         FileLock(tmp_path / "shared" / ".features.lock"),
         pytest.raises(OSError, match="lock"),
-        cache.making("features"),
+        cache.lock("features"),
     ):
         pass

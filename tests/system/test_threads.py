@@ -7,12 +7,12 @@ from itertools import count
 import joblib
 import pytest
 
-from genre_core.system.threads import in_threads
+from genre_core.system.threads import map_in_threads
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_results_come_in_order(workers: int) -> None:
-    assert list(in_threads(lambda item: item * item, range(50), workers)) == [i * i for i in range(50)]
+    assert list(map_in_threads(lambda item: item * item, range(50), workers)) == [i * i for i in range(50)]
 
 
 def test_an_iterator_that_is_dropped_leaves_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_an_iterator_that_is_dropped_leaves_no_warning(monkeypatch: pytest.Monke
         warnings.warn("tasks have been successfully executed but not used", UserWarning, stacklevel=2)
 
     monkeypatch.setattr(joblib.Parallel, "_warn_exit_early", warn)
-    results = in_threads(lambda item: item, count(), 2)
+    results = map_in_threads(lambda item: item, count(), 2)
     assert next(results) == 0
     del results
     gc.collect()
@@ -33,4 +33,4 @@ def test_an_iterator_that_is_dropped_leaves_no_warning(monkeypatch: pytest.Monke
 
 def test_an_error_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda item: 1 // item, [2, 1, 0], 2))
+        list(map_in_threads(lambda item: 1 // item, [2, 1, 0], 2))

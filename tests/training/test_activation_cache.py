@@ -181,7 +181,7 @@ def test_a_full_disk_costs_sharing_and_nothing_else(
         node_cache = _cache(disk)
         kind, results = _epochs(recipe, node_cache)
         assert kind == "computed"
-        assert str(disk) in str(node_cache.trouble())
+        assert str(disk) in str(node_cache.pop_error())
         assert not [path for path in (disk / "shared").iterdir() if path.suffix != ".lock"]
     monkeypatch.undo()
     assert results == _epochs(recipe, _cache(tmp_path))[1]
@@ -192,7 +192,7 @@ def test_a_cache_that_cannot_be_written_costs_sharing_and_nothing_else(tmp_path:
     node_cache = _cache(tmp_path / "file")
     kind, results = _epochs(replace(RECIPE, frozen_blocks=1), node_cache)
     assert kind == "computed"
-    assert "Not a directory" in str(node_cache.trouble())
+    assert "Not a directory" in str(node_cache.pop_error())
     assert results == _epochs(replace(RECIPE, frozen_blocks=1), _cache(tmp_path))[1]
 
 

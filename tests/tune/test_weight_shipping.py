@@ -59,14 +59,14 @@ def test_a_node_with_a_full_disk_uses_what_is_sent_without_a_copy(head: Head, tm
     with small_disk(tmp_path / "disk", 4096) as disk:
         cache = NodeCache(disk / "shared", budget_bytes=10**6)
         assert _sent(head, cache) == CONTENT
-        assert cache.trouble()
+        assert cache.pop_error()
     assert head.asked == 1
 
 
 def test_a_node_without_a_folder_uses_what_is_sent_without_a_copy(head: Head, tmp_path: Path) -> None:
     cache = NodeCache(tmp_path / "w.pth" / "shared", budget_bytes=10**6)
     assert _sent(head, cache) == CONTENT
-    assert cache.trouble()
+    assert cache.pop_error()
 
 
 def test_a_file_that_the_head_has_lost_is_named(tmp_path: Path) -> None:
