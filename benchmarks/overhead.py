@@ -20,7 +20,7 @@ from search.config.schema import SearchConfig, load
 from search.engine.messages import FINISHED
 from search.engine.recorder import Recorder
 from search.run.tables import ResultsWriter
-from search.study import study, suggest
+from search.study import pruners, samplers, suggest
 from search.study.study import Study
 from search.tune import connect, search
 from search.tune.scheduler import StudyScheduler
@@ -139,8 +139,8 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Plac
     the_study = Study(
         folder / "study.journal",
         name="s",
-        sampler=study.make_sampler(config.sampler.name, {}, seed=0),
-        pruner=study.make_pruner(config.pruner.name, {}, epochs=epochs),
+        sampler=samplers.make_sampler(config.sampler.name, {}, seed=0),
+        pruner=pruners.make_pruner(config.pruner.name, {}, epochs=epochs),
     )
     for method in ("ask", "report", "complete", "prune"):
         setattr(the_study, method, clock.watch("optuna", getattr(the_study, method)))

@@ -32,7 +32,7 @@ _TRIALS_OWN = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "mod
 """Folders that hold one file, or one folder, for each of some trials -> how their names end."""
 
 
-def mend(
+def reconcile(
     run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, unclaimed: Unclaimed
 ) -> list[Row]:
     """Make the tables say what the study says, and the study know every epoch that is in the tables.
@@ -54,7 +54,7 @@ def mend(
         unclaimed.take(run / "results" / "trials.parquet")
     ended = {row["trial"]: row for row in table if row["state"] != RUNNING}
     begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]
-    rows = [_mend(run, config, study, writer, trial, unclaimed) for trial in begun]
+    rows = [_reconcile_trial(run, config, study, writer, trial, unclaimed) for trial in begun]
     for trial, row in zip(begun, rows, strict=True):
         if row["state"] != RUNNING and is_of(trial, last := ended.get(trial.number)):
             row.update(last or {})
@@ -70,7 +70,7 @@ def _strangers(run: Path, own: set[int]) -> Iterator[Path]:
                 yield path
 
 
-def _mend(
+def _reconcile_trial(
     run: Path,
     config: SearchConfig,
     study: Study,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 
@@ -50,6 +51,20 @@ def own_study(run: Path) -> tuple[str | None, list[str]]:
     own = _own(run, storage)
     names = [study.study_name for study in storage.get_all_studies()]
     return (None, []) if own is None else (own.study_name, [name for name in names if name != own.study_name])
+
+
+def repair_journal(journal: Path) -> None:
+    """Make a journal whole whose writer died: its last line, where it is cut, and a lock that nobody holds, go.
+
+    Only for who drives the run: nobody else may be writing to it.
+    """
+    for lock in journal.parent.glob(f"{journal.name}{LOCK_FILE_SUFFIX}*"):
+        lock.unlink()
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def make_own(journal: Path) -> None:

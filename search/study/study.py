@@ -1,21 +1,15 @@
 """The Optuna study of a search, in a journal file: the single source of truth of what was tried."""
 
-import inspect
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from genre_core.errors import InputError
 from genre_core.system.atomic import sync_folder
 from search.run.identity import RUN_ID
 
@@ -31,33 +25,6 @@ BEST_EPOCH = "best_epoch"
 """User attribute: the epoch whose F1 is the trial's value."""
 WARM_START = "warm_start"
 """User attribute of a trial of an earlier search: the folder it is from, and its number there."""
-
-SAMPLERS: dict[str, type[BaseSampler]] = {
-    "tpe": optuna.samplers.TPESampler,
-    "random": optuna.samplers.RandomSampler,
-    "qmc": optuna.samplers.QMCSampler,
-    "gp": optuna.samplers.GPSampler,
-    "cmaes": optuna.samplers.CmaEsSampler,
-}
-PRUNERS: dict[str, type[BasePruner]] = {
-    "none": optuna.pruners.NopPruner,
-    "median": optuna.pruners.MedianPruner,
-    "percentile": optuna.pruners.PercentilePruner,
-    "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
-    "hyperband": optuna.pruners.HyperbandPruner,
-    "patient": optuna.pruners.PatientPruner,
-}
-_NO_LONGER = {"wilcoxon": "compares instances of a problem, not epochs"}
-"""Pruners that earlier versions offered, and why they are not offered any more."""
-
-# The frozen depth depends on the drawn backbone, so the space is conditional. TPE models each branch as a
-# group of its own; the others draw a conditional parameter independently, which needs no warning a trial.
-_SAMPLER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "tpe": {"group": True, "multivariate": True},
-    "qmc": {"warn_independent_sampling": False, "warn_asynchronous_seeding": False},
-    "gp": {"warn_independent_sampling": False},
-    "cmaes": {"warn_independent_sampling": False},
-}
 
 
 class Study:
@@ -211,86 +178,3 @@ class Study:
 def best_epoch(scores: Mapping[int, float]) -> int:
     """The epoch of the best F1, the first of equal ones."""
     return max(scores, key=lambda epoch: (scores[epoch], -epoch))
-
-
-def mend_journal(journal: Path) -> None:
-    """Make a journal whole whose writer died: its last line, where it is cut, and a lock that nobody holds, go.
-
-    Only for who drives the run: nobody else may be writing to it.
-    """
-    for lock in journal.parent.glob(f"{journal.name}{LOCK_FILE_SUFFIX}*"):
-        lock.unlink()
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
-def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int, asked: int = 0) -> BaseSampler:
-    """One of Optuna's samplers by name, with Optuna's own parameters.
-
-    Args:
-        name: in SAMPLERS.
-        parameters: of Optuna's class.
-        seed: of the search.
-        asked: trials that the study has already. The sampler then has another seed, or it would draw the same ones
-            again; `qmc` finds its place in its sequence by itself, but not in what it draws outside of it.
-
-    Raises:
-        InputError: no such sampler, or it does not take these parameters.
-    """
-    fresh = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]) if asked else seed
-    given = {"seed": fresh, **_SAMPLER_DEFAULTS.get(name, {}), **parameters}
-    if name == "qmc" and asked:
-        given = {"independent_sampler": optuna.samplers.RandomSampler(seed=fresh)} | given | {"seed": seed}
-    sampler: BaseSampler = _make("sampler", name, SAMPLERS, given)
-    return sampler
-
-
-def make_pruner(name: str, parameters: Mapping[str, Any], *, epochs: int) -> BasePruner:
-    """One of Optuna's pruners by name, with Optuna's own parameters; its steps are epochs.
-
-    `patient` wraps another: `{name: patient, patience: 2, wrapped_pruner: {name: median}}`.
-
-    Raises:
-        InputError: no such pruner, or it does not take these parameters.
-    """
-    if name in _NO_LONGER:
-        raise InputError(
-            f"pruner.name must be one of {', '.join(PRUNERS)}, but got pruner.name={name!r}, which "
-            f"{_NO_LONGER[name]}; begin a new search with another pruner and --warm-start RUN"
-        )
-    given = dict(parameters)
-    if name == "hyperband":
-        given.setdefault("max_resource", epochs)
-    if name == "patient":
-        wrapped = given.get("wrapped_pruner")
-        wrapped = {"name": wrapped} if isinstance(wrapped, str) else wrapped
-        if wrapped is not None and not (isinstance(wrapped, dict) and "name" in wrapped):
-            raise InputError(f"pruner.wrapped_pruner must be a pruner with a name, but got {wrapped!r}")
-        inner = dict(wrapped) if wrapped else {}
-        given["wrapped_pruner"] = make_pruner(inner.pop("name"), inner, epochs=epochs) if wrapped else None
-    pruner: BasePruner = _make("pruner", name, PRUNERS, given)
-    return pruner
-
-
-def _make(kind: str, name: str, known: Mapping[str, type[Any]], given: Mapping[str, Any]) -> Any:
-    if name not in known:
-        raise InputError(f"{kind}.name must be one of {', '.join(known)}, but got {kind}.name={name!r}")
-    maker = known[name]
-    legal = inspect.signature(maker).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in legal.values())
-    if unknown := [key for key in given if key not in legal or takes_any]:
-        own = ", ".join(key for key in legal if key not in ("seed", "args", "kwargs")) or "no parameters"
-        raise InputError(f"{kind} {name} takes {own}, but got {kind}.{unknown[0]}={given[unknown[0]]!r}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return maker(**given)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{kind} {name} refuses its parameters: {error}") from error
-    except ImportError as error:
-        raise InputError(
-            f"{kind} {name} needs a package that is not installed: {error}; pip install {name}"
-        ) from error

@@ -28,7 +28,7 @@ from search.data import prepare
 from search.data.prepare import Prepared
 from search.engine.recorder import Recorder
 from search.recovery.rebuild import rebuild
-from search.recovery.reconcile import mend
+from search.recovery.reconcile import reconcile
 from search.recovery.unclaimed import Unclaimed
 from search.run.checkpoints import CheckpointShelf, start_over
 from search.run.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
@@ -37,9 +37,11 @@ from search.run.mirror import Mirror, require_usable
 from search.run.model_store import ModelShelf
 from search.run.provenance import versions
 from search.run.tables import ResultsWriter, Row, require_new, require_run, when_test_was_read
-from search.study import study, warm_start
-from search.study.journal import JOURNAL, make_own, own_study
-from search.study.study import Study
+from search.study import warm_start
+from search.study.journal import JOURNAL, make_own, own_study, repair_journal
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import TIME_BUDGET, Study
 from search.study.without_repeats import goal, used_up, without_repeats
 from search.tune import connect, mlflow
 from search.tune.barrier import Arrivals
@@ -248,7 +250,7 @@ def _search(
 def _end(recorder: Recorder, the_study: Study, screen: Screen, *, interrupted: bool) -> None:
     """Leave the trials that still run to a resume, or where the time was over, record that it cut them off."""
     still = len(the_study.running)
-    recorder.end(None if interrupted else study.TIME_BUDGET)
+    recorder.end(None if interrupted else TIME_BUDGET)
     if still and not interrupted:
         screen.say(f"time budget reached; running trials that were cut off and keep their epochs: {still}")
 
@@ -271,7 +273,7 @@ def _recorder(config: SearchConfig, the_study: Study, folder: Path, screen: Scre
     writer = ResultsWriter(folder)
     recorder = Recorder(the_study, writer, name=folder.resolve().name, show=screen.trial)
     unclaimed = Unclaimed(folder)
-    rows = mend(folder, config, the_study, writer, unclaimed)
+    rows = reconcile(folder, config, the_study, writer, unclaimed)
     if unclaimed.message:
         screen.say(unclaimed.message)
     if rows:
@@ -334,7 +336,7 @@ def _restored_study(config: SearchConfig, folder: Path, screen: Screen) -> str:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     journal = folder / JOURNAL
     make_own(journal)
-    study.mend_journal(journal)
+    repair_journal(journal)
     own, others = own_study(folder) if journal.exists() else (None, [])
     if others:
         names = ", ".join(map(repr, others))
@@ -356,14 +358,12 @@ def _open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
 
 
 def _sampler(config: SearchConfig, *, asked: int) -> BaseSampler:
-    sampler = study.make_sampler(
-        config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked
-    )
+    sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
     return without_repeats(sampler, config, asked=asked)
 
 
 def _pruner(config: SearchConfig) -> BasePruner:
-    return study.make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
+    return make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
 
 
 @contextmanager

@@ -25,7 +25,9 @@ from search.engine.recorder import Recorder
 from search.run.checkpoints import RunFolderFull, is_full
 from search.run.model_store import ModelShelf
 from search.run.tables import ResultsWriter
-from search.study.study import Study, make_pruner, make_sampler
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import Study
 from search.tune.scheduler import StudyScheduler
 from search.tune.trainable import GenreTrial
 

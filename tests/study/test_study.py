@@ -14,7 +14,10 @@ from optuna.trial import FrozenTrial
 from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from search.config.schema import load
-from search.study.study import PRUNERS, SAMPLERS, Study, make_pruner, make_sampler, mend_journal
+from search.study.journal import repair_journal
+from search.study.pruners import PRUNERS, make_pruner
+from search.study.samplers import SAMPLERS, make_sampler
+from search.study.study import Study
 from search.study.suggest import sample
 
 WILD = load(
@@ -172,7 +175,7 @@ def test_a_journal_that_is_cut_in_its_last_line_is_made_whole(cut: bytes, tmp_pa
     journal = tmp_path / "study.journal"
     journal.write_bytes((whole := journal.read_bytes()) + cut)
     (tmp_path / "study.journal.lock").symlink_to(journal)
-    mend_journal(journal)
+    repair_journal(journal)
     assert journal.read_bytes() == whole
     assert not list(tmp_path.glob("*.lock"))
     again = _study(tmp_path)
@@ -203,7 +206,7 @@ def test_a_sampler_that_goes_on_does_not_draw_the_same_again(sampler: str, tmp_p
             "sampler tpe takes .*n_startup_trials.*, but got sampler.n_trials=3",
         ),
         (make_sampler, "random", {"x": 1}, "sampler random takes no parameters, but got sampler.x=1"),
-        (make_sampler, "qmc", {"qmc_type": "grid"}, "sampler qmc refuses its parameters"),
+        (make_sampler, "qmc", {"qmc_type": "grid"}, "sampler qmc rejects its parameters"),
         (make_pruner, "asha", {}, "pruner.name must be one of none, median"),
         (make_pruner, "wilcoxon", {}, "but got pruner.name='wilcoxon'.*--warm-start"),
         (make_pruner, "patient", {"patience": 1, "wrapped_pruner": "wilcoxon"}, "pruner.name='wilcoxon'"),
@@ -213,8 +216,8 @@ def test_a_sampler_that_goes_on_does_not_draw_the_same_again(sampler: str, tmp_p
             {"warmup": 3},
             "pruner median takes .*n_warmup_steps.*, but got pruner.warmup=3",
         ),
-        (make_pruner, "percentile", {}, "pruner percentile refuses its parameters: .*percentile"),
-        (make_pruner, "percentile", {"percentile": 120}, "pruner percentile refuses its parameters"),
+        (make_pruner, "percentile", {}, "pruner percentile rejects its parameters: .*percentile"),
+        (make_pruner, "percentile", {"percentile": 120}, "pruner percentile rejects its parameters"),
         (make_pruner, "none", {"x": 1}, "pruner none takes no parameters"),
         (make_pruner, "patient", {"patience": 1, "wrapped_pruner": 3}, "wrapped_pruner must be a pruner"),
         (make_pruner, "patient", {"patience": 1, "wrapped_pruner": "asha"}, "pruner.name must be one of"),

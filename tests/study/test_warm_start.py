@@ -20,7 +20,9 @@ from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.run.tables import read_trials
-from search.study.study import Study, make_pruner, make_sampler
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import Study
 from search.study.suggest import sample
 from search.study.warm_start import read_earlier, require_same_data, teach
 from search.tune import search

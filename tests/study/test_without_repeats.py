@@ -23,7 +23,9 @@ from search.recovery.rebuild import rebuild
 from search.report import leaderboard
 from search.run import ranking
 from search.run.tables import ResultsWriter, new_row, read_trials
-from search.study.study import PRUNERS, SAMPLERS, TIME_BUDGET, Study, make_pruner, make_sampler
+from search.study.pruners import PRUNERS, make_pruner
+from search.study.samplers import SAMPLERS, make_sampler
+from search.study.study import TIME_BUDGET, Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, without_repeats
 from search.tune import search

@@ -12,7 +12,9 @@ from search.engine.recorder import Recorder
 from search.run.identity import new_identity
 from search.run.model_store import write_model
 from search.run.tables import ResultsWriter
-from search.study.study import Study, make_pruner, make_sampler
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import Study
 from search.study.suggest import sample
 from search.tune import search
 

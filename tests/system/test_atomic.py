@@ -18,7 +18,9 @@ from genre_core.system.disk_cache import NodeCache
 from search.run.checkpoints import CheckpointShelf
 from search.run.model_store import write_model
 from search.run.tables import EPOCHS, ResultsWriter, epochs_file, write_finish, write_test_tracks
-from search.study.study import Study, make_pruner, make_sampler
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import Study
 
 Write = Callable[[Path], object]
 Row = dict[str, object]

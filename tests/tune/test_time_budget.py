@@ -16,13 +16,15 @@ from search.engine.recorder import Recorder
 from search.evaluate.finish import finish
 from search.export.chosen_model import chosen
 from search.export.export import export
-from search.recovery.reconcile import mend
+from search.recovery.reconcile import reconcile
 from search.recovery.unclaimed import Unclaimed
 from search.report import leaderboard
 from search.report.time_accounting import time_spent
 from search.run import ranking
 from search.run.tables import ResultsWriter, read_epochs, read_finish, read_trials
-from search.study.study import TIME_BUDGET, Study, make_pruner, make_sampler
+from search.study.pruners import make_pruner
+from search.study.samplers import make_sampler
+from search.study.study import TIME_BUDGET, Study
 from search.study.suggest import sample
 from search.study.warm_start import teach
 from search.tune import search
@@ -109,7 +111,7 @@ def test_a_resumed_search_keeps_them_as_they_are_and_lost_tables_are_made_again(
     assert (study.running, study.ended, study.all_failed()) == ((), 3, None)
     writer = ResultsWriter(run)
     Recorder(study, writer, name="r", show=lambda row: None).take_up(
-        mend(run, CONFIG, study, writer, Unclaimed(run))
+        reconcile(run, CONFIG, study, writer, Unclaimed(run))
     )
     writer.flush()
     columns = ["trial", "state", "stopped", "val_f1", "epochs"]
@@ -135,7 +137,7 @@ def test_tables_of_a_version_without_the_column_are_read_and_mended(run: Path) -
     assert old["stopped"].isna().tolist() == [True] * 3
     assert leaderboard.summary(old).plain.startswith("3 trials: 1 complete, 2 pruned")
     study = _open(run)
-    rows = mend(run, CONFIG, study, ResultsWriter(run), Unclaimed(run))
+    rows = reconcile(run, CONFIG, study, ResultsWriter(run), Unclaimed(run))
     assert [row["stopped"] for row in rows] == [None] * 3, (
         "of a trial that has ended, the table has the last word"
     )
