@@ -9,9 +9,27 @@ class ErrorCode(StrEnum):
     # audio
     # corpus
     # datasets
+    ARCHIVE_DAMAGED = "archive-damaged"
+    ARCHIVE_SPECIAL_FILE = "archive-special-file"
+    ARCHIVE_TOO_LARGE = "archive-too-large"
+    ARCHIVE_UNSAFE_PATH = "archive-unsafe-path"
+    DOWNLOAD_FAILED = "download-failed"
+    FMA_TABLE_UNREADABLE = "fma-table-unreadable"
+    FOLDER_IN_USE = "folder-in-use"
+    FOLDER_IS_A_FILE = "folder-is-a-file"
+    FOLDER_NOT_WRITABLE = "folder-not-writable"
+    INVALID_ARCHIVE_ENTRY = "invalid-archive-entry"
+    MIRRORS_UNREADABLE = "mirrors-unreadable"
+    MIRRORS_WITHOUT_DATA_SET = "mirrors-without-data-set"
+    NO_SPACE = "no-space"
+    NO_TRACKS = "no-tracks"
+    SPLIT_NOT_SELECTABLE = "split-not-selectable"
+    UNKNOWN_DATA_SET = "unknown-data-set"
+    UNKNOWN_SPLIT = "unknown-split"
     # models
     # recipe
     # synthetic
+    SYNTHETIC_OUT_OF_RANGE = "synthetic-out-of-range"
 
 
 class InputError(Exception):

@@ -1,1 +1,1 @@
-"""Published data sets: downloaded, unpacked and listed as a corpus."""
+"""Published data sets, downloaded, unpacked and listed as a corpus."""

@@ -1,15 +1,18 @@
-"""FMA as it lies in a folder -> tracks with its artists, its top genres and its official split."""
+"""The tracks of an unpacked FMA subset, with artists, top genres and the official split."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from genre_core.corpus.tracks import Track
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 
 METADATA = Path("fma_metadata/tracks.csv")
-SUBSETS = ("small", "medium", "large")  # each holds those before it
-SILENT = (99134, 108925, 133297)  # track ids whose MP3 files hold no audio
+"""The table of all tracks, in the data set's folder."""
+SUBSETS = ("small", "medium", "large")
+"""Each contains the ones before it."""
+SILENT = (99134, 108925, 133297)
+"""Ids of tracks whose MP3 files contain no audio."""
 SIDES = {"training": "train", "validation": "validation", "test": "test"}
 
 _COLUMNS = {
@@ -21,16 +24,24 @@ _COLUMNS = {
 
 
 def tracks(folder: Path, subset: str) -> tuple[tuple[Track, ...], list[str]]:
-    """The tracks of one of SUBSETS, in `folder`/fma_SUBSET, and what there is to say of those that are left out.
+    """List the tracks of a subset in `folder`/fma_SUBSET, grouped by artist.
 
-    A group is an artist. Raises InputError for a table that is not FMA's, or where no audio of it is there.
+    Args:
+        folder: has the metadata and the subset's audio.
+        subset: one of SUBSETS.
+
+    Returns:
+        The tracks, and a message that counts the skipped ones, if any.
+
+    Raises:
+        InputError: the metadata is not FMA's table of tracks, or the folder has no audio of the subset.
     """
     table = _read(folder / METADATA)
     wanted = table[table["subset"].isin(SUBSETS[: SUBSETS.index(subset) + 1])]
     silent = wanted.index.isin(SILENT)
-    untold = (wanted["genre"] == "") | ~wanted["split"].isin(SIDES)
+    unlabelled = (wanted["genre"] == "") | ~wanted["split"].isin(SIDES)
     listed = []
-    usable = wanted[~silent & ~untold]
+    usable = wanted[~silent & ~unlabelled]
     for number, *cells in zip(
         usable.index.tolist(), *(usable[name].tolist() for name in _COLUMNS), strict=True
     ):
@@ -48,19 +59,21 @@ def tracks(folder: Path, subset: str) -> tuple[tuple[Track, ...], list[str]]:
             )
     if not listed:
         raise InputError(
-            f"no track of {folder / METADATA} is in {folder}/fma_{subset}: take that away and run it again"
+            f"{folder}/fma_{subset} has no track of {folder / METADATA}: delete the folder fma_{subset} and "
+            "repeat the command",
+            code=ErrorCode.NO_TRACKS,
         )
     counts = {
-        "known to hold no audio": silent.sum(),
-        "without a top genre or a split": (untold & ~silent).sum(),
-        f"not in {folder}/fma_{subset}": len(usable) - len(listed),
+        "known to contain no audio": silent.sum(),
+        "without top genre or split": (unlabelled & ~silent).sum(),
+        f"missing in {folder}/fma_{subset}": len(usable) - len(listed),
     }
-    left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
-    return tuple(listed), [f"tracks left out: {left_out}"] if left_out else []
+    skipped = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+    return tuple(listed), [f"skipped tracks: {skipped}"] if skipped else []
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """_COLUMNS of tracks.csv by track id, as strings; its header has two rows, and a third with the index's name."""
+    """Read _COLUMNS of tracks.csv as strings, indexed by track id; the header is two rows and one for the index."""
     try:
         header = pd.read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
         names = list(zip(*header.to_numpy().tolist(), strict=True))
@@ -71,5 +84,6 @@ def _read(path: Path) -> pd.DataFrame:
         return table.rename(columns=places).set_index(table[0].astype(int))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} must be FMA's table of tracks, but cannot be read as one ({error}): take it away and run it again"
+            f"{path} must be FMA's table of tracks, but it cannot be read ({error}): delete it and repeat the command",
+            code=ErrorCode.FMA_TABLE_UNREADABLE,
         ) from error

@@ -1,25 +1,28 @@
-"""GTZAN as it lies in a folder -> tracks with a split: the one filtered by artist and fault, or one that leaks."""
+"""The tracks of an unpacked GTZAN, with the fault- and artist-filtered split or a stratified one that leaks."""
 
 import re
 from pathlib import Path
 
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import SYSTEM_FOLDER, Corpus, Track
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 
 SPLITS = ("filtered", "stratified")
-STRATIFIED_SHARE = 0.2  # of the tracks for validation, and as many for test
+STRATIFIED_SHARE = 0.2
+"""Share of the tracks for validation; as many are for test."""
 LEAK = (
-    "warning: the stratified split leaks. 64% of its test tracks share an artist with its training tracks, and "
-    "GTZAN's replicas and mislabelled tracks are among them: scores come out far too high, and none is comparable "
-    "with one on --split filtered"
+    "warning: the stratified split leaks. 64% of its test tracks share an artist with its training tracks, and it "
+    "includes GTZAN's replicas and mislabelled tracks: scores are far too high and not comparable with those on "
+    "--split filtered"
 )
 
-_RECORDING = re.compile(r"([a-z]+)\.\d{5}\.(wav|au)")  # what archives add, such as ._blues.00000.wav, is none
+_RECORDING = re.compile(
+    r"([a-z]+)\.\d{5}\.(wav|au)"
+)  # does not match files that archivers add: ._blues.00000.wav
 
 
 def recordings(folder: Path) -> dict[str, Path]:
-    """GTZAN's audio files anywhere below a folder, as GENRE/GENRE.00012.wav, by names such as `blues.00012`."""
+    """Find GTZAN's files GENRE/GENRE.NUMBER.wav anywhere in a folder, by names such as `blues.00012`."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.*.*")):
         match = _RECORDING.fullmatch(path.name)
@@ -31,13 +34,26 @@ def recordings(folder: Path) -> dict[str, Path]:
 
 
 def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
-    """The tracks of one of SPLITS that are in the folder, and what there is to say of the others.
+    """List the tracks of a split that are in a folder.
 
-    Each is a group of its own: no list of artists is published with the audio, and the filtered split keeps them
-    apart already. Raises InputError for another split, or where no track of it is there.
+    Each track is its own group: no list of artists is published with the audio, and the filtered split already
+    separates them.
+
+    Args:
+        folder: has the audio, at any depth.
+        split: one of SPLITS.
+
+    Returns:
+        The tracks, and messages about missing and skipped ones.
+
+    Raises:
+        InputError: the split is unknown, or the folder has none of its tracks.
     """
     if split not in SPLITS:
-        raise InputError(f"--split of gtzan must be {' or '.join(SPLITS)}, but got --split {split}")
+        raise InputError(
+            f"--split of gtzan must be {' or '.join(SPLITS)}, but got --split {split}",
+            code=ErrorCode.UNKNOWN_SPLIT,
+        )
     found = recordings(folder)
     if split == "stratified":
         listed = tuple(_track(folder, name, path, None) for name, path in found.items())
@@ -47,16 +63,17 @@ def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
     listed = tuple(_track(folder, name, path, sides[name]) for name, path in found.items() if name in sides)
     if not listed:
         raise InputError(
-            f"no track of GTZAN's filtered split is in {folder}: take its files away and run it again"
+            f"{folder} has no track of GTZAN's filtered split: delete its files and repeat the command",
+            code=ErrorCode.NO_TRACKS,
         )
     notes = []
-    if lacking := [name for name in sides if name not in found]:
+    if missing := [name for name in sides if name not in found]:
         notes.append(
-            f"{len(lacking)} of the filtered split's {len(sides)} tracks are not there, first {lacking[0]}"
+            f"{len(missing)} of the filtered split's {len(sides)} tracks are missing, the first is {missing[0]}"
         )
     if unlisted := len(found) - len(listed):
         notes.append(
-            f"{unlisted} files that the filtered split does not list, faulty or replicas, are left out"
+            f"skipped {unlisted} files that the filtered split does not list because they are faulty or replicas"
         )
     return listed, notes
 
@@ -67,8 +84,8 @@ def _track(folder: Path, name: str, path: Path, side: str | None) -> Track:
 
 
 def _filtered_sides() -> dict[str, str]:
-    """Name -> side, of the 443, 197 and 290 tracks of the split filtered by artist and fault."""
-    from torchaudio.datasets import gtzan  # brings torch, and takes two seconds
+    """Map the names in the filtered split (443, 197 and 290 tracks) to train, validation or test."""
+    from torchaudio.datasets import gtzan  # imports torch, which takes two seconds
 
     parts = {"train": gtzan.filtered_train, "validation": gtzan.filtered_valid, "test": gtzan.filtered_test}
     return {name: side for side, names in parts.items() for name in names}

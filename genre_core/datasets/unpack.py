@@ -1,4 +1,7 @@
-"""An archive -> a folder: nothing of it lands outside, is a link or a device, or is larger than it may be."""
+"""Safe extraction of archives: no file outside the folder, no links or devices, no decompression bombs."""
+
+# tarfile's data filter (PEP 706) does not replace these checks: it keeps links within the folder and Windows paths,
+# bounds no sizes, writes no file atomically, and does not cover zip files.
 
 import lzma
 import re
@@ -12,59 +15,68 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from genre_core.datasets.download import BLOCK, mebibytes
-from genre_core.errors import InputError
+from genre_core.datasets.download import BLOCK_BYTES, mebibytes
+from genre_core.errors import ErrorCode, InputError
 from genre_core.system.atomic import atomic_file
 from genre_core.system.progress import ProgressCallback
 
-EXPANSION = 20  # times its own size that an archive may unpack to; audio gains little, tables up to 5
-SMALL = 2**20  # bytes that any archive may unpack to
-HEADER = 512  # bytes that a file counts for besides its content, so that empty ones cannot be without number
+MAX_RATIO = 20
+"""Largest ratio of unpacked to packed size; audio hardly compresses, tables by up to 5."""
+ALWAYS_ALLOWED_BYTES = 2**20
+"""Unpacked bytes allowed whatever the ratio."""
+HEADER_BYTES = 512
+"""Bytes counted for each file in addition to its content, which bounds the number of empty files."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in an archive, as the archive announces it."""
+    """A file in an archive, as its header describes it."""
 
     name: str
     size: int  # bytes
     content: IO[bytes]
 
 
-def unpack(archive: Path, folder: Path, report: ProgressCallback | None = None) -> None:
-    """Write the files of a zip, or of a tar however compressed, below `folder`, each whole or not at all.
+def unpack(archive: Path, folder: Path, progress: ProgressCallback | None = None) -> None:
+    """Extract the files of a zip or a (compressed) tar archive into `folder`, each atomically.
 
-    What is there already in its full size stays, so that an interrupted call is gone on with; what this call wrote
-    goes again when the archive is refused. Permissions, owners and times are not taken over. `report` hears how many
-    MiB of the archive are read.
+    Files that already exist with their full size are kept, so that an interrupted call can be resumed; files written
+    by this call are deleted if the archive is rejected. Permissions, owners and times are not restored.
+
+    Args:
+        archive: the file.
+        folder: where to extract; created if necessary.
+        progress: called with the read and the total MiB of the archive.
 
     Raises:
-        InputError: a name leads out of the folder, a member is no plain file, the content is more than was
-            announced or than EXPANSION times the archive, or the archive is damaged.
+        InputError: a path leads out of the folder, a member is not a regular file, the content is larger than
+            declared or than MAX_RATIO times the archive, or the archive is damaged.
     """
-    fresh: list[Path] = []
+    written: list[Path] = []
     try:
         with archive.open("rb") as raw:
-            for member in _bounded(archive, raw, report or (lambda done, total: None)):
+            for member in _bounded(archive, raw, progress or (lambda done, total: None)):
                 target = folder / _inside(archive, member.name)
                 if not (target.is_file() and target.stat().st_size == member.size):
                     _write(archive, member, target)
-                    fresh.append(target)
+                    written.append(target)
     except InputError:
-        for path in fresh:
+        for path in written:
             path.unlink(missing_ok=True)
         raise
 
 
-def _bounded(archive: Path, raw: IO[bytes], report: ProgressCallback) -> Iterator[_Member]:
-    """The files, as long as what they announce stays within bounds."""
-    length, unpacked = archive.stat().st_size, 0
+def _bounded(archive: Path, raw: IO[bytes], progress: ProgressCallback) -> Iterator[_Member]:
+    """Yield the files while their declared sizes stay within bounds."""
+    packed, unpacked = archive.stat().st_size, 0
     for member in _members(archive, raw):
-        unpacked += member.size + HEADER
-        if unpacked > max(SMALL, EXPANSION * length):
-            raise _refused(archive, f"would unpack to more than {EXPANSION} times its own size")
+        unpacked += member.size + HEADER_BYTES
+        if unpacked > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * packed):
+            raise _rejected(
+                archive, f"would unpack to more than {MAX_RATIO} times its size", ErrorCode.ARCHIVE_TOO_LARGE
+            )
         yield member
-        report(min(mebibytes(raw.tell()), mebibytes(length)), mebibytes(length))
+        progress(min(mebibytes(raw.tell()), mebibytes(packed)), mebibytes(packed))
 
 
 def _write(archive: Path, member: _Member, target: Path) -> None:
@@ -73,21 +85,22 @@ def _write(archive: Path, member: _Member, target: Path) -> None:
         with partial.open("wb") as file:
             for block in _blocks(archive, member.content):
                 file.write(block)
-        if (written := partial.stat().st_size) != member.size:
-            raise _refused(archive, f"says {member.size} bytes of {member.name!r} and holds {written}")
+        if (size := partial.stat().st_size) != member.size:
+            fault = f"declares {member.size} bytes for {member.name!r}, but contains {size}"
+            raise _rejected(archive, fault, ErrorCode.ARCHIVE_DAMAGED)
 
 
 def _blocks(archive: Path, source: IO[bytes]) -> Iterator[bytes]:
     while True:
         with _reading(archive):
-            block = source.read(BLOCK)
+            block = source.read(BLOCK_BYTES)
         if not block:
             return
         yield block
 
 
 def _members(archive: Path, raw: IO[bytes]) -> Iterator[_Member]:
-    """The files, in their order; folders come with the files in them."""
+    """Yield the files in their order, without folders."""
     with _reading(archive):
         zipped = raw.read(2) == b"PK"
         raw.seek(0)
@@ -101,51 +114,60 @@ def _tar_members(archive: Path, raw: IO[bytes]) -> Iterator[_Member]:
                 continue
             content = tar.extractfile(info) if info.isreg() else None
             if content is None:
-                raise _refused(archive, f"holds {info.name!r}, which is no plain file but a link or a device")
+                raise _not_a_file(archive, info.name)
             yield _Member(info.name, info.size, content)
-        # tarfile takes a header that makes no sense for the end; and what is compressed has its checksum there
-        rest = tar.fileobj.read(BLOCK) if tar.fileobj else b""
-        if len(rest) == BLOCK or rest.strip(b"\0"):
-            raise _refused(archive, "is damaged (it ends within its files)")
+        # tarfile treats an invalid header as the end; and the checksum of compressed data is at its end
+        rest = tar.fileobj.read(BLOCK_BYTES) if tar.fileobj else b""
+        if len(rest) == BLOCK_BYTES or rest.strip(b"\0"):
+            raise _rejected(archive, "is damaged (it ends within its files)", ErrorCode.ARCHIVE_DAMAGED)
 
 
 def _zip_members(archive: Path, raw: IO[bytes]) -> Iterator[_Member]:
     with zipfile.ZipFile(raw) as packed:
         for info in packed.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if the archive was not created on Unix
             if info.is_dir():
                 continue
             if kind not in (0, stat.S_IFREG):
-                raise _refused(
-                    archive, f"holds {info.filename!r}, which is no plain file but a link or a device"
-                )
+                raise _not_a_file(archive, info.filename)
             with packed.open(info) as content:
                 yield _Member(info.filename, info.file_size, content)
 
 
 def _inside(archive: Path, name: str) -> Path:
-    """The path below a folder that a name means, on whatever system it was written."""
+    """The relative path that a member's name stands for, whatever system wrote it."""
     parts = re.split(r"[/\\]", name)
     if parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise _refused(archive, f"holds {name!r}, which leads out of the folder")
+        raise _rejected(
+            archive,
+            f"contains the path {name!r}, which leads out of the folder",
+            ErrorCode.ARCHIVE_UNSAFE_PATH,
+        )
     return Path(*parts)
 
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """What the readers of archives raise at damaged ones, as one line."""
+    """Turn the errors that tarfile and zipfile raise for damaged archives into InputError."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # the system's, not a decompressor's
+        if error.errno is not None:  # from the system, not from a decompressor
             raise
-        raise _refused(archive, f"is damaged ({error})") from error
+        raise _rejected(archive, f"is damaged ({error})", ErrorCode.ARCHIVE_DAMAGED) from error
     except (
         tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
         NotImplementedError, UnicodeError, ValueError, OverflowError,
     ) as error:  # fmt: skip
-        raise _refused(archive, f"is damaged or of a kind that is not read ({error})") from error
+        raise _rejected(
+            archive, f"is damaged or not supported ({error})", ErrorCode.ARCHIVE_DAMAGED
+        ) from error
 
 
-def _refused(archive: Path, fault: str) -> InputError:
-    return InputError(f"{archive} {fault}: get it anew, or from another place")
+def _not_a_file(archive: Path, name: str) -> InputError:
+    fault = f"contains {name!r}, which is a link or a device, not a regular file"
+    return _rejected(archive, fault, ErrorCode.ARCHIVE_SPECIAL_FILE)
+
+
+def _rejected(archive: Path, fault: str, code: ErrorCode) -> InputError:
+    return InputError(f"{archive} {fault}: download it again, or from another source", code=code)
