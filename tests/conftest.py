@@ -1,4 +1,4 @@
-"""What tests share: one small Ray, one small corpus with its cache, and a command line to call."""
+"""Shared fixtures: one small Ray, one small corpus with its cache, one finished search, and the command line."""
 
 import json
 import logging
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from tiny import MUSIC, TINY
 
@@ -24,12 +25,32 @@ settings.load_profile("any speed")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TRIALS = 8
-"""Of the finished search that tests share."""
+"""Number of trials of the finished search that tests share."""
+
+WORKER = "PYTEST_XDIST_WORKER"
+"""Environment variable that pytest-xdist sets in its workers."""
+RAY_FIXTURES = {"small_ray"}
+"""Tests that request one of these run in one worker, in order to share one Ray."""
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marker in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: tests that share Ray form one group, which starts first; other groups are files."""
+    for item in items:
+        uses_ray = RAY_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else item.path.stem))
+    items.sort(key=lambda item: not _is_in_ray_group(item))
+
+
+def _is_in_ray_group(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("xdist_group")
+    return marker is not None and marker.args == ("ray",)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts tests and what they start, also where a shell has had it ignored, as for what is run with &."""
+    """Ctrl-C interrupts tests and their subprocesses even if a shell ignores SIGINT for them, as it does with `&`."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -37,7 +58,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As many of torch's as a worker has here: with others, sums come out in another order."""
+    """As many torch threads as a worker of a search has: with another number, sums are rounded differently."""
     import torch
 
     before = torch.get_num_threads()
@@ -48,29 +69,47 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def unsynced() -> Iterator[None]:
-    """Tests wait for no disk: no power cut is to be survived."""
+    """Skip fsync: the tests need not survive a power failure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
 @pytest.fixture(scope="session")
-def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""
-    folder = tmp_path_factory.mktemp("corpus")
-    write(MUSIC, folder)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if WORKER in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker of pytest-xdist to need it makes, while the others wait."""
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not done.exists():
+            make(folder)
+            done.touch()
     return folder
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def music(shared: Path) -> Path:
+    """A folder of generated music: ten genres, six tracks of three recordings each, 3.2 s long."""
+    return made_once(shared / "corpus", lambda folder: write(MUSIC, folder))
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
     """One cache for all tests."""
-    return tmp_path_factory.mktemp("cache")
+    (shared / "cache").mkdir(exist_ok=True)
+    return shared / "cache"
 
 
 @pytest.fixture(scope="session")
 def tiny(music: Path) -> Callable[..., SearchConfig]:
-    """Makes a tiny search's configuration, with changes by dotted key."""
+    """Configuration of a tiny search, with changes by dotted key."""
 
     def make(**changes: Any) -> SearchConfig:
         return load(None, TINY | {"data": str(music)} | {k.replace("__", "."): v for k, v in changes.items()})
@@ -80,7 +119,7 @@ def tiny(music: Path) -> Callable[..., SearchConfig]:
 
 @pytest.fixture(scope="session")
 def small_ray() -> Iterator[None]:
-    """A Ray with two cores that all tests of a session share."""
+    """A Ray with two cores for all tests of a session."""
     import ray
 
     with tempfile.TemporaryDirectory(prefix="gs", dir="/tmp") as folder:
@@ -100,7 +139,7 @@ def small_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def genre_search(cache: Path) -> Command:
-    """Calls the installed command as a user would, in a process of its own."""
+    """Run the installed command in a process of its own, as a user does."""
 
     def call(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
         command = [str(Path(sys.executable).parent / "genre-search"), *map(str, arguments)]
@@ -113,20 +152,22 @@ def genre_search(cache: Path) -> Command:
 
 
 def sets(**changes: object) -> list[str]:
-    """The options that make a search tiny, with changes by dotted key."""
+    """Options for a tiny search, with changes by dotted key."""
     settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}
     return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
 @pytest.fixture(scope="session")
-def run(music: Path, genre_search: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished search that prunes; tests share it and leave it as it is."""
-    runs = tmp_path_factory.mktemp("runs")
+def run(music: Path, genre_search: Command, shared: Path) -> Path:
+    """The folder of a finished search that prunes; tests share it and must not change it."""
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
-    done = genre_search(
-        *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
-        *sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("trial ") >= TRIALS
-    return runs / "tiny"
+
+    def search(runs: Path) -> None:
+        done = genre_search(
+            *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
+            *sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("trial ") >= TRIALS
+
+    return made_once(shared / "runs", search) / "tiny"
