@@ -15,5 +15,11 @@ class SearchErrorCode(StrEnum):
     # recovery
     # report
     # run
+    RUN_IS_DRIVEN = "run-is-driven"
+    STORAGE_UNUSABLE = "storage-unusable"
+    STORAGE_HOLDS_ANOTHER_RUN = "storage-holds-another-run"
+    STORAGE_WITHOUT_RUN = "storage-without-run"
+    STORAGE_DOWNLOAD_FAILED = "storage-download-failed"
+    RESTORE_TARGET_EXISTS = "restore-target-exists"
     # study
     # tune

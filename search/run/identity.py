@@ -1,4 +1,4 @@
-"""Which run a folder is: an id in its config.yaml that survives renaming and moving, and that a copy does not share."""
+"""A run's identity: an id in its config.yaml that survives renaming and moving and that a copy does not share."""
 
 import uuid
 from collections.abc import Mapping
@@ -11,41 +11,41 @@ import yaml
 from genre_core.system.atomic import atomic_file
 
 RUN_ID, FOLDER = "run_id", "folder"
-"""Keys of `provenance` in config.yaml: the id, and the absolute path at which the run was last driven."""
+"""Keys of `provenance` in config.yaml: the run's id, and the absolute path where it was last driven."""
 EXTENDED = "extended_after_finish"
-"""Key of `provenance` in config.yaml: when the search was extended though its test part had been read, and how many
-trials had ended by then; one entry for each time."""
+"""Key of `provenance` in config.yaml: one entry per extension of the search after its test set was used, with the time
+and the number of trials that had ended by then."""
 
 Provenance = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A run's id and place."""
+    """Id and location of a run."""
 
     run_id: str
     folder: Path
-    """Absolute, links resolved."""
+    """Absolute path with links resolved."""
     copy_of: Path | None = None
-    """The run that this folder is a copy of, where it has just been found to be one."""
+    """The original, if this folder was just found to be a copy of it."""
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What config.yaml keeps of it."""
+        """The keys that are stored in config.yaml."""
         return {RUN_ID: self.run_id, FOLDER: str(self.folder)}
 
 
 def new_identity(folder: Path) -> Identity:
-    """That of a run that begins in this folder."""
+    """Identity of a new run in this folder."""
     return Identity(run_id=uuid.uuid4().hex, folder=folder.resolve())
 
 
 def identify(folder: Path) -> Identity:
-    """That of an existing run, recorded in its config.yaml when this returns. For its driver only.
+    """Identity of an existing run, which is also recorded in its config.yaml. Only its driver may call this.
 
     A folder that was renamed, moved, mounted elsewhere or reached through a link keeps its id. A copy whose original
-    is still at its place gets one of its own, since from now on the two are different runs. So does a run of a version
-    that had no ids.
+    still exists gets an id of its own, because the two are different runs from now on. So does a run created by a
+    version without ids.
     """
     provenance = read_provenance(folder)
     identity = _identified(folder, provenance)
@@ -55,18 +55,18 @@ def identify(folder: Path) -> Identity:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """What config.yaml says of where the run comes from; empty where it says nothing."""
+    """The `provenance` in a run's config.yaml; empty if it has none."""
     return dict(_settings(folder).get("provenance") or {})
 
 
 def record(folder: Path, facts: Provenance) -> None:
-    """Set these keys of a run's provenance; everything else in its config.yaml stays as it is."""
+    """Set these keys of a run's provenance; the rest of its config.yaml is unchanged."""
     settings = _settings(folder)
     _write(folder, settings | {"provenance": {**(settings.get("provenance") or {}), **facts}})
 
 
 def set_data(folder: Path, data: str) -> None:
-    """Set where a run's music is; everything else in its config.yaml stays as it is."""
+    """Set the location of a run's music; the rest of its config.yaml is unchanged."""
     _write(folder, _settings(folder) | {"data": data})
 
 
@@ -85,9 +85,9 @@ def _identified(folder: Path, provenance: Provenance) -> Identity:
     return Identity(run_id=run_id, folder=here)
 
 
-def _holds(place: Path, run_id: str) -> bool:
-    """Whether the run of this id is at a place."""
-    return (place / "config.yaml").is_file() and read_provenance(place).get(RUN_ID) == run_id
+def _holds(folder: Path, run_id: str) -> bool:
+    """Whether the run with this id is in a folder."""
+    return (folder / "config.yaml").is_file() and read_provenance(folder).get(RUN_ID) == run_id
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The driver's lock: at most one process at a time changes a run's folder."""
+"""The driver's lock: only one process at a time may change a run's folder."""
 
 import json
 import os
@@ -12,27 +12,28 @@ from filelock import FileLock, Timeout
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
+from search.errors import SearchErrorCode
 
 LOCK, _HOLDER = ".driver", ".driver.json"
-"""The lock, which stays in the folder for good, and who holds it, which is written after it was taken."""
+"""The lock file, which is never deleted, and the record of its holder, which is written once the lock is held."""
 _CLOCK_STEP_SECONDS = 1.0
-"""psutil derives a process's start from the clock, which may be adjusted meanwhile."""
+"""Tolerance for start times: psutil derives them from the system clock, which may be adjusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Holder:
-    """A process that drives a run."""
+    """The process that drives a run."""
 
     pid: int
     started: float
-    """Seconds since 1970, as psutil has it: tells the process from a later one of the same number."""
+    """Start of the process in seconds since 1970, which distinguishes it from a later one with the same PID."""
     host: str
     lock: int
-    """Inode of the lock file: a copy of the folder has another."""
+    """Inode of the lock file, which differs in a copy of the folder."""
 
     @property
-    def lives(self) -> bool:
-        """Whether it still runs; of another host's processes nothing is known, so they are taken to."""
+    def is_alive(self) -> bool:
+        """Whether the process still runs; assumed for a process of another host."""
         if self.host != os.uname().nodename:
             return True
         try:
@@ -43,10 +44,10 @@ class _Holder:
 
 @contextmanager
 def driving(run: Path) -> Iterator[None]:
-    """Be the run's only driver for as long as the context lasts; however the process ends, the lock ends with it.
+    """Hold the driver's lock while the context lasts; the lock is released however the process ends.
 
     Raises:
-        InputError: another process drives it.
+        InputError: another process holds it.
     """
     lock = FileLock(run / LOCK, timeout=0)
     try:
@@ -55,11 +56,12 @@ def driving(run: Path) -> Iterator[None]:
         holder = _holder(run)
         who = f"process {holder.pid} on {holder.host}" if holder else "another process"
         raise InputError(
-            f"RUN must have one driver, but {who} drives {run}; wait for it to finish, or stop it"
+            f"RUN must have one driver, but {who} already drives {run}; wait for it to finish, or stop it",
+            code=SearchErrorCode.RUN_IS_DRIVEN,
         ) from error
     try:
         with atomic_file(run / _HOLDER) as partial:
-            partial.write_text(json.dumps(asdict(_ourselves(run))), encoding="utf-8")
+            partial.write_text(json.dumps(asdict(_this_process(run))), encoding="utf-8")
         yield
     finally:
         (run / _HOLDER).unlink(missing_ok=True)
@@ -67,12 +69,12 @@ def driving(run: Path) -> Iterator[None]:
 
 
 def is_driven(run: Path) -> bool:
-    """Whether a process drives this run now: looks, and never takes the lock."""
+    """Whether a process drives this run now; does not take the lock."""
     holder = _holder(run)
-    return holder is not None and holder.lives
+    return holder is not None and holder.is_alive
 
 
-def _ourselves(run: Path) -> _Holder:
+def _this_process(run: Path) -> _Holder:
     pid = os.getpid()
     return _Holder(
         pid=pid,
@@ -83,9 +85,9 @@ def _ourselves(run: Path) -> _Holder:
 
 
 def _holder(run: Path) -> _Holder | None:
-    """Who took this folder's lock last and has not given it back."""
+    """The process that took the folder's lock and has not released it."""
     try:
         holder = _Holder(**json.loads((run / _HOLDER).read_text(encoding="utf-8")))
         return holder if holder.lock == (run / LOCK).stat().st_ino else None
-    except (FileNotFoundError, ValueError, TypeError):  # never driven, or copied by halves
+    except (FileNotFoundError, ValueError, TypeError):  # never driven, or an incomplete copy
         return None

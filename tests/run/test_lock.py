@@ -1,4 +1,4 @@
-"""A run has one driver at a time, and whoever looks for one does not stand in its way."""
+"""A run has one driver at a time, and checking for a driver never blocks one."""
 
 import json
 import multiprocessing
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 from search.run.lock import driving, is_driven
 
 
@@ -21,7 +22,7 @@ def _drive_until_killed(run: Path, ready: Any) -> None:
         signal.pause()
 
 
-def test_the_lock_file_stays_the_same_file(tmp_path: Path) -> None:
+def test_the_lock_file_is_never_replaced(tmp_path: Path) -> None:
     with driving(tmp_path):
         first = (tmp_path / ".driver").stat().st_ino
     with driving(tmp_path):
@@ -29,15 +30,17 @@ def test_the_lock_file_stays_the_same_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".driver"]
 
 
-def test_a_driver_refuses_a_second_one_until_it_is_killed(tmp_path: Path) -> None:
+def test_a_second_driver_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_drive_until_killed, args=(tmp_path, there))
     process.start()
     try:
         pid = here.recv()
         assert is_driven(tmp_path)
-        with pytest.raises(InputError, match=f"process {pid} on {os.uname().nodename}"), driving(tmp_path):
+        with pytest.raises(InputError) as refused, driving(tmp_path):
             pass
+        assert refused.value.code is SearchErrorCode.RUN_IS_DRIVEN
+        assert all(word in str(refused.value) for word in (str(pid), os.uname().nodename, str(tmp_path)))
         copy = shutil.copytree(tmp_path, tmp_path.with_name("copy"))
         assert not is_driven(copy), "a copy has no driver"
         with driving(copy):
@@ -50,7 +53,7 @@ def test_a_driver_refuses_a_second_one_until_it_is_killed(tmp_path: Path) -> Non
         assert is_driven(tmp_path)
 
 
-def test_looking_never_refuses_a_driver(tmp_path: Path) -> None:
+def test_checking_for_a_driver_never_blocks_one(tmp_path: Path) -> None:
     enough = threading.Event()
 
     def look() -> None:
@@ -69,17 +72,17 @@ def test_looking_never_refuses_a_driver(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"pid": 1}'])
-def test_a_damaged_note_of_the_holder_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_of_the_holder_counts_as_no_driver(tmp_path: Path, text: str) -> None:
     with driving(tmp_path):
         pass
     (tmp_path / ".driver.json").write_text(text)
     assert not is_driven(tmp_path)
 
 
-def test_another_process_of_the_same_number_is_not_the_driver(tmp_path: Path) -> None:
+def test_another_process_with_the_same_pid_is_not_the_driver(tmp_path: Path) -> None:
     with driving(tmp_path):
-        note = json.loads((tmp_path / ".driver.json").read_text())
-    (tmp_path / ".driver.json").write_text(json.dumps(note))
+        record = json.loads((tmp_path / ".driver.json").read_text())
+    (tmp_path / ".driver.json").write_text(json.dumps(record))
     assert is_driven(tmp_path)
-    (tmp_path / ".driver.json").write_text(json.dumps(note | {"started": note["started"] - 60}))
+    (tmp_path / ".driver.json").write_text(json.dumps(record | {"started": record["started"] - 60}))
     assert not is_driven(tmp_path)
