@@ -26,7 +26,7 @@ from genre_core.audio.mel import cut, front_end, log_mel, segment_starts
 from genre_core.corpus.audit import audit
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import read_corpus
-from genre_core.models.network import Network, ToImage, build, restored
+from genre_core.models.network import Network, ToImage, build, restore
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import FineTune
@@ -230,7 +230,7 @@ def _best(fine_tune: FineTune, backbone: str) -> Network:
     while not fine_tune.finished:
         if fine_tune.epoch().epoch == fine_tune.best_epoch:
             state = {name: tensor.clone() for name, tensor in fine_tune.network.flat_state().items()}
-    return restored(backbone, state, precision="float32", device=torch.device("cpu"))
+    return restore(backbone, state, precision="float32", device=torch.device("cpu"))
 
 
 def _gained(network: Network, music: Music, reference: str) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut, segment_starts, stored_mel
 from genre_core.errors import InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
-from genre_core.models.network import CHUNK, Network, allow_tf32, restored
+from genre_core.models.network import CHUNK, Network, allow_tf32, restore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
+class SegmentPrediction:
     """What a model says of one segment of a track."""
 
     start: float
@@ -49,7 +49,7 @@ class Prediction:
     """The track's length."""
     padded: bool
     """Whether it was shorter than a segment, and silence was put after it."""
-    over_time: tuple[Stretch, ...] = ()
+    over_time: tuple[SegmentPrediction, ...] = ()
     """The whole track, a segment beside the other; the last one ends with the track."""
 
 
@@ -91,13 +91,13 @@ class Model:
         try:
             front_end = card["front_end"] | {"windows": tuple(card["front_end"]["windows"])}
             precision = card["recipe"]["precision"]
-            network = restored(
+            network = restore(
                 card["recipe"]["backbone"],
                 safetensors.torch.load_file(folder / WEIGHTS),
                 precision=precision,
                 device=place,
             )
-            if (outputs := network.trained.get_submodule("head").out_features) != len(card["genres"]):
+            if (outputs := network.trainable.get_submodule("head").out_features) != len(card["genres"]):
                 raise ValueError(f"{outputs} outputs for {len(card['genres'])} genres")
             model = cls(
                 network,
@@ -145,12 +145,14 @@ class Model:
             over_time=self._stretches(mel) if over_time else (),
         )
 
-    def _stretches(self, mel: NDArray[np.float16]) -> tuple[Stretch, ...]:
+    def _stretches(self, mel: NDArray[np.float16]) -> tuple[SegmentPrediction, ...]:
         """Segments side by side over a whole track, [frames, channels, mels]."""
         last = len(mel) - self.segment_frames
         starts = [*range(0, last, self.segment_frames), last]
         return tuple(
-            Stretch(start=start / self.front_end.frames_per_second, probabilities=self._named(logits))
+            SegmentPrediction(
+                start=start / self.front_end.frames_per_second, probabilities=self._named(logits)
+            )
             for start, logits in zip(starts, self._logits(mel, starts), strict=True)
         )
 

@@ -9,7 +9,7 @@ from genre_core.errors import InputError
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a model is there with all its files: a copy of one may have been cut short."""
     return not _missing(folder)
 

@@ -24,7 +24,7 @@ HEADER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartingPoint:
+class InitialWeights:
     """The blocks of a backbone before any training."""
 
     state: StateDict
@@ -33,7 +33,7 @@ class StartingPoint:
     """Block -> hash of its tensors."""
 
 
-def starting_point(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> StartingPoint:
+def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> InitialWeights:
     """The backbone with these weights; layers that they lack are random from the seed.
 
     Raises:
@@ -55,19 +55,19 @@ def starting_point(backbone: str, *, weights: Weights, seed: int, node_cache: No
         return _make(backbone, weights, seed)
 
 
-def _found(path: Path | None) -> StartingPoint | None:
+def _found(path: Path | None) -> InitialWeights | None:
     """What a file of the cache holds; None where it is damaged, or has been dropped in this moment."""
     if path is None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
             state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # no mapping
-            return StartingPoint(state=state, digests=file.metadata())
+            return InitialWeights(state=state, digests=file.metadata())
     except (FileNotFoundError, SafetensorError):  # cut short when the power failed
         return None
 
 
-def _keep(made: StartingPoint, name: str, node_cache: NodeCache) -> None:
+def _keep(made: InitialWeights, name: str, node_cache: NodeCache) -> None:
     """Store a starting point for others, if the cache can have it."""
     size = HEADER_BYTES + sum(tensor.nbytes for tensor in made.state.values())
     try:
@@ -93,7 +93,7 @@ def _pickled_blocks(backbone: str) -> tuple[bytes, int]:
     return pickle.dumps(blocks), head.in_features
 
 
-def _make(backbone: str, weights: Weights, seed: int) -> StartingPoint:
+def _make(backbone: str, weights: Weights, seed: int) -> InitialWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision_model(backbone)
@@ -101,7 +101,7 @@ def _make(backbone: str, weights: Weights, seed: int) -> StartingPoint:
     blocks, _ = blocks_and_head(backbone, model)
     state = nn.Sequential(blocks).state_dict()
     digests = {name: _digest(block.state_dict()) for name, block in blocks.items()}
-    return StartingPoint(state=state, digests=digests)
+    return InitialWeights(state=state, digests=digests)
 
 
 def _digest(state: StateDict) -> str:

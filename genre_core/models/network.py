@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genre_core.models.backbones import Blocks, StateDict
-from genre_core.models.initial_weights import blocks_without_weights, starting_point
+from genre_core.models.initial_weights import blocks_without_weights, initial_weights
 from genre_core.models.pretrained import Weights
 from genre_core.system.disk_cache import NodeCache
 
@@ -37,7 +37,7 @@ class ToImage(nn.Module):
         return ((mels.float() - self.mean) / self.std).expand(-1, 3, -1, -1)
 
 
-class Frozen(nn.Sequential):
+class FrozenBlocks(nn.Sequential):
     """Blocks that never change: no gradient, and always in eval mode, whatever `train()` is called."""
 
     def __init__(self, blocks: Blocks) -> None:
@@ -45,13 +45,13 @@ class Frozen(nn.Sequential):
         self.requires_grad_(False)
         super().train(False)
 
-    def train(self, mode: bool = True) -> "Frozen":
+    def train(self, mode: bool = True) -> "FrozenBlocks":
         """Stay in eval mode: running statistics do not move, dropout stays off."""
         return super().train(False)
 
 
 class Network(nn.Module):
-    """A backbone cut in two: `image` and `frozen` are constants, `trained` ends in the head."""
+    """A backbone cut in two: `image` and `frozen` are constants, `trainable` ends in the head."""
 
     def __init__(
         self,
@@ -76,8 +76,8 @@ class Network(nn.Module):
         super().__init__()
         named, cut = list(blocks.items()), len(digests)
         self.image = image
-        self.frozen = Frozen(OrderedDict(named[:cut]))
-        self.trained = nn.Sequential(OrderedDict([*named[cut:], ("head", head)]))
+        self.frozen = FrozenBlocks(OrderedDict(named[:cut]))
+        self.trainable = nn.Sequential(OrderedDict([*named[cut:], ("head", head)]))
         self.digests = digests
         self.precision = precision
         self.channels_last = channels_last
@@ -90,7 +90,7 @@ class Network(nn.Module):
         return self.image.mean.device
 
     @torch.no_grad()
-    def through(self, rows: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+    def forward_by_block(self, rows: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         """One chunk of segments through the frozen blocks.
 
         A segment's activations are the same to the bit whichever others it comes with: the blocks see one
@@ -107,47 +107,47 @@ class Network(nn.Module):
         """
         padding = CHUNK[rows.device.type] - len(rows)
         padded = torch.cat([rows, rows[:1].expand(padding, *rows.shape[1:])])
-        activations = self.from_rows(padded) if start else self._images(padded)
+        activations = self.from_contiguous(padded) if start else self._images(padded)
         for passed, block in enumerate(self.frozen[start:], start=start + 1):
             with self._autocast():
                 activations = block(activations)
-            yield passed, self._to_rows(activations)[: len(rows)]
+            yield passed, self._to_contiguous(activations)[: len(rows)]
 
     @torch.no_grad()
-    def to_cut(self, mels: Tensor) -> Tensor:
+    def frozen_forward(self, mels: Tensor) -> Tensor:
         """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the cut."""
         if not len(self.frozen):
             return self._images(mels)
         chunks = torch.split(mels, CHUNK[mels.device.type])
-        return self.from_rows(
-            torch.cat([rows for chunk in chunks for _, rows in [*self.through(chunk)][-1:]])
+        return self.from_contiguous(
+            torch.cat([rows for chunk in chunks for _, rows in [*self.forward_by_block(chunk)][-1:]])
         )
 
-    def from_cut(self, activations: Tensor) -> Tensor:
+    def trainable_forward(self, activations: Tensor) -> Tensor:
         """Activations at the cut -> float32 logits [segments, genres]."""
         with self._autocast():
-            logits: Tensor = self.trained(activations)
+            logits: Tensor = self.trainable(activations)
         return logits.float()
 
     def forward(self, mels: Tensor) -> Tensor:
         """Log-mel segments in dB, [segments, channels, mels, frames] -> float32 logits [segments, genres]."""
-        return self.from_cut(self.to_cut(mels))
+        return self.trainable_forward(self.frozen_forward(mels))
 
     def flat_state(self) -> StateDict:
         """All tensors by `block.layer...` name: the same names wherever the network was cut."""
-        parts = self.frozen.state_dict() | self.trained.state_dict()
+        parts = self.frozen.state_dict() | self.trainable.state_dict()
         return {"image.mean": self.image.mean, "image.std": self.image.std, **parts}
 
     @property
     def trainable_parameters(self) -> int:
         """How many numbers are trained."""
-        return sum(p.numel() for p in self.trained.parameters())
+        return sum(p.numel() for p in self.trainable.parameters())
 
-    def from_rows(self, rows: Tensor) -> Tensor:
-        """Rows of `through` as activations, without a copy."""
+    def from_contiguous(self, rows: Tensor) -> Tensor:
+        """Rows of `forward_by_block` as activations, without a copy."""
         return rows.permute(0, 3, 1, 2) if self.channels_last and rows.dim() == 4 else rows
 
-    def _to_rows(self, activations: Tensor) -> Tensor:
+    def _to_contiguous(self, activations: Tensor) -> Tensor:
         maps = self.channels_last and activations.dim() == 4
         return (activations.permute(0, 2, 3, 1) if maps else activations).contiguous()
 
@@ -189,7 +189,7 @@ def build(
     """
     device = device or torch.device("cpu")
     blocks, features = blocks_without_weights(backbone)
-    start = starting_point(backbone, weights=weights, seed=seed, node_cache=node_cache)
+    start = initial_weights(backbone, weights=weights, seed=seed, node_cache=node_cache)
     frozen = tuple(blocks)[:frozen_blocks]
     # what is frozen stays mapped on the CPU; what is trained becomes the network's own
     state = {
@@ -211,7 +211,7 @@ def build(
     ).to(device)
 
 
-def restored(backbone: str, state: StateDict, *, precision: str, device: torch.device) -> Network:
+def restore(backbone: str, state: StateDict, *, precision: str, device: torch.device) -> Network:
     """A finished network for use alone, from its `flat_state`: in eval mode, with no gradients and no cut.
 
     Args:

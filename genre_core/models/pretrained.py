@@ -19,7 +19,7 @@ Weights = str | bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckedWeights:
     """What weights that fit a backbone come to."""
 
     random_blocks: tuple[str, ...] = ()
@@ -28,19 +28,19 @@ class Checked:
     """What was done to the file's content to read it, in words; empty where nothing was."""
 
 
-def check_weights(backbone: str, weights: str) -> Checked:
+def check_weights(backbone: str, weights: str) -> CheckedWeights:
     """Fetch and check a backbone's weights before anything is spent on them.
 
     Raises:
         InputError: the weights cannot be had or do not fit.
     """
     if weights == "random":
-        return Checked()
+        return CheckedWeights()
     found = _read(backbone, weights)
     with torch.device("meta"):
         model = torchvision_model(backbone)
     _, random_blocks = _fit(model, backbone, found.state, weights)
-    return Checked(random_blocks=random_blocks, changes=found.changes)
+    return CheckedWeights(random_blocks=random_blocks, changes=found.changes)
 
 
 def load_weights(model: nn.Module, backbone: str, weights: Weights) -> None:

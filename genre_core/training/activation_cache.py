@@ -33,7 +33,7 @@ GPU_SHARE = 0.4
 """Most of a GPU's free memory that one set of features may take."""
 
 
-class Features:
+class ActivationCache:
     """What the trained part of a network sees of each segment.
 
     The frozen blocks never change, so their activations are constants of (backbone, weights, cut, corpus,
@@ -73,9 +73,9 @@ class Features:
     def __getitem__(self, segments: Tensor) -> Tensor:
         """Activations at the cut of the segments with these indices, int64 [batch] -> [batch, ...]."""
         if self._rows is None:
-            return self._network.to_cut(self._segments.mels_of(segments))
+            return self._network.frozen_forward(self._segments.mels_of(segments))
         rows = self._rows[segments.to(self._rows.device)].to(self._network.device)
-        return self._network.from_rows(rows)
+        return self._network.from_contiguous(rows)
 
     def _kept(self) -> Tensor | None:
         """Rows of all segments at the cut; None where keeping them does not pay, or the cache cannot be used."""
@@ -128,7 +128,7 @@ class Features:
                 for passed in measured:
                     file.write(passed[cut].rows.data)
             for chunk in chunks:
-                for cut, rows in self._network.through(chunk.to(device), start=start):
+                for cut, rows in self._network.forward_by_block(chunk.to(device), start=start):
                     if cut in files:
                         files[cut].write(_to_numpy(rows).data)
         return True
@@ -140,23 +140,23 @@ class Features:
                 return cut, rows
         return 0, self._segments.mels
 
-    def _measure(self, chunk: Tensor, start: int) -> dict[int, "_Passed"]:
+    def _measure(self, chunk: Tensor, start: int) -> dict[int, "_BlockOutput"]:
         """A chunk's activations after each block, and what they cost."""
         device = self._network.device
         seconds, costs = 0.0, {}
         rows = chunk.to(device)
-        passing = self._network.through(rows, start=start)
+        passing = self._network.forward_by_block(rows, start=start)
         for cut in range(start + 1, len(self._network.frozen) + 1):
             began = _now(device)
             _, rows = next(passing)
             seconds += _now(device) - began
             began = _now(device)
             array = _to_numpy(rows.to("cpu", copy=True))
-            costs[cut] = _Passed(compute=seconds, copy=_now(device) - began, rows=array)
+            costs[cut] = _BlockOutput(compute=seconds, copy=_now(device) - began, rows=array)
         return costs
 
     def _new_files(
-        self, names: list[str], start: int, costs: "dict[int, _Passed]", stack: ExitStack
+        self, names: list[str], start: int, costs: "dict[int, _BlockOutput]", stack: ExitStack
     ) -> dict[int, BinaryIO]:
         """A file for each cut to keep: the one that is wanted, then those on the way while there is room to spare."""
         wanted = len(names)
@@ -165,7 +165,7 @@ class Features:
         for cut in range(wanted, start, -1):
             size = len(self._segments) * costs[cut].rows[0].nbytes
             # where a shallower cut is kept its activations were worth it, and these cost more to compute
-            worth = start > 0 or pays(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
+            worth = start > 0 or caching_is_faster(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
             if worth and size <= memory and self._find(names[cut - 1]) is None:
                 new = self._new_file(names[cut - 1], costs[cut], evict=cut == wanted)
                 if (file := stack.enter_context(new)) is not None:
@@ -176,7 +176,7 @@ class Features:
         return files
 
     @contextmanager
-    def _new_file(self, name: str, cost: "_Passed", *, evict: bool) -> Iterator[BinaryIO | None]:
+    def _new_file(self, name: str, cost: "_BlockOutput", *, evict: bool) -> Iterator[BinaryIO | None]:
         """A file in the cache, to be filled with all segments' rows in order; None where it has no room for it."""
         shape = (len(self._segments), *cost.rows.shape[1:])
         header = {"descr": cost.rows.dtype.str, "fortran_order": False, "shape": shape}
@@ -191,7 +191,7 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Passed:
+class _BlockOutput:
     """A chunk at a cut: its activations, and what they cost."""
 
     compute: float
@@ -202,7 +202,7 @@ class _Passed:
     """The chunk's activations."""
 
 
-def pays(compute: float, copy: float, *, epochs: int) -> bool:
+def caching_is_faster(compute: float, copy: float, *, epochs: int) -> bool:
     """Whether keeping activations costs less than computing them at each look-up.
 
     Kept, they are computed and written once and read at each look-up; writing and reading are taken to

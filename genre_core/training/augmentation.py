@@ -34,7 +34,7 @@ def mixup(activations: Tensor, *, alpha: float, random: np.random.Generator) -> 
     return Mixed(share * activations + (1 - share) * activations[partner], partner, share)
 
 
-def mask(activations: Tensor, *, share: float, empty: Tensor, random: np.random.Generator) -> Tensor:
+def spec_augment(activations: Tensor, *, share: float, empty: Tensor, random: np.random.Generator) -> Tensor:
     """Empty a band of mel rows and a stretch of time columns of each segment; of flat activations, single units.
 
     Park et al. 2019, "SpecAugment", with one mask a direction.

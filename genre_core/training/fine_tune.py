@@ -15,8 +15,8 @@ from genre_core.models.backbones import StateDict
 from genre_core.models.network import Network
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training.activation_cache import Features
-from genre_core.training.augmentation import mask, mixup
+from genre_core.training.activation_cache import ActivationCache
+from genre_core.training.augmentation import mixup, spec_augment
 from genre_core.training.metrics import Scores, confusion_matrix, scores
 from genre_core.training.segments import Segments
 
@@ -82,7 +82,7 @@ class FineTune:
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
         self._random = np.random.default_rng()
-        features = partial(Features, network, node_cache=node_cache, epochs=recipe.epochs)
+        features = partial(ActivationCache, network, node_cache=node_cache, epochs=recipe.epochs)
         self._train_features = features(train, keep=not recipe.augments_input)
         self._validation_features = None if validation is None else features(validation)
         self.features = self._train_features.kind
@@ -144,19 +144,19 @@ class FineTune:
 
     def state_dict(self) -> StateDict:
         """All that the next epoch depends on, at an epoch's end: what is trained, its momentum, and the progress."""
-        parameters = enumerate(self.network.trained.parameters())
+        parameters = enumerate(self.network.trainable.parameters())
         momentum = {i: self._optimizer.state[p].get("momentum_buffer") for i, p in parameters}
         return {
             "progress": torch.tensor([self.epochs_done, self.best_f1, self.best_epoch], dtype=torch.float64),
-            **{f"trained.{name}": tensor for name, tensor in self.network.trained.state_dict().items()},
+            **{f"trained.{name}": tensor for name, tensor in self.network.trainable.state_dict().items()},
             **{f"momentum.{i}": tensor for i, tensor in momentum.items() if tensor is not None},
         }
 
     def load_state_dict(self, state: StateDict) -> None:
         """Go on from where `state_dict` was taken, to the same numbers."""
         trained = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")}
-        self.network.trained.load_state_dict(trained)
-        for i, parameter in enumerate(self.network.trained.parameters()):
+        self.network.trainable.load_state_dict(trained)
+        for i, parameter in enumerate(self.network.trainable.parameters()):
             if (momentum := state.get(f"momentum.{i}")) is not None:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
                     momentum
@@ -174,7 +174,7 @@ class FineTune:
         order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed)).to(device)
         batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
         total = torch.zeros((), device=device)
-        self.network.trained.train()
+        self.network.trainable.train()
         for step, batch in enumerate(batches):
             self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
             total += self._step(batch) * len(batch)
@@ -184,7 +184,7 @@ class FineTune:
         activations, partner, share = self._augmented(batch)
         genre = self._train.genre[self._train.track[batch]]
         began = time.perf_counter()
-        logits = self.network.from_cut(activations)
+        logits = self.network.trainable_forward(activations)
         loss = self._loss(logits, genre)
         if share < 1:
             loss = share * loss + (1 - share) * self._loss(logits, genre[partner])
@@ -203,8 +203,8 @@ class FineTune:
             seen, partner, share = mixup(seen, alpha=self._recipe.mixup, random=self._random)
         if self._recipe.masking:
             empty = self.network.image.mean if at_input else torch.zeros((), device=seen.device)
-            seen = mask(seen, share=self._recipe.masking, empty=empty, random=self._random)
-        return (self.network.to_cut(seen) if at_input else seen), partner, share
+            seen = spec_augment(seen, share=self._recipe.masking, empty=empty, random=self._random)
+        return (self.network.frozen_forward(seen) if at_input else seen), partner, share
 
     def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
         smoothing = self._recipe.label_smoothing
@@ -240,15 +240,15 @@ class FineTune:
 
 
 @torch.no_grad()
-def track_logits(network: Network, segments: Segments, features: Features) -> Tensor:
+def track_logits(network: Network, segments: Segments, features: ActivationCache) -> Tensor:
     """Mean of each track's segments' logits, [tracks, genres], on the CPU; leaves the trained part in eval mode.
 
     On a GPU the sum over segments would come out in another order each time.
     """
-    network.trained.eval()
+    network.trainable.eval()
     indices = torch.arange(len(segments), device=network.device)
     logits = torch.cat(
-        [network.from_cut(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+        [network.trainable_forward(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
     ).cpu()
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
@@ -281,8 +281,8 @@ def epoch_row(result: EpochResult) -> dict[str, Any]:
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
     """SGD over two groups: the trained blocks and the head."""
-    head = list(network.trained.get_submodule("head").parameters())
-    blocks = [p for name, p in network.trained.named_parameters() if not name.startswith("head.")]
+    head = list(network.trainable.get_submodule("head").parameters())
+    blocks = [p for name, p in network.trainable.named_parameters() if not name.startswith("head.")]
     peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)
     groups = [{"params": params, "peak_lr": peak} for params, peak in zip((blocks, head), peaks, strict=True)]
     return torch.optim.SGD(

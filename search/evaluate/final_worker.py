@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genre_core.models.network import ToImage, allow_tf32, restored
+from genre_core.models.network import ToImage, allow_tf32, restore
 from genre_core.recipe import Recipe
 from genre_core.system import allocator
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training.activation_cache import Features
+from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.fine_tune import Diverged, track_logits
 from genre_core.training.segments import SegmentArrays, level_statistics
 from search.tune.node_folder import node_folder
@@ -80,9 +80,9 @@ def predict(
     allow_tf32(recipe.precision != "float32")
     place = torch.device(device)
     state = {name: torch.tensor(array) for name, array in tensors.items()}
-    network = restored(recipe.backbone, state, precision=recipe.precision, device=place)
+    network = restore(recipe.backbone, state, precision=recipe.precision, device=place)
     segments = test.to(place)
-    features = Features(network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1)
+    features = ActivationCache(network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1)
     return track_logits(network, segments, features).numpy()
 
 

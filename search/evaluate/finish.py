@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
-from genre_core.models.artifact import WEIGHTS, is_whole, read_card
+from genre_core.models.artifact import WEIGHTS, is_complete, read_card
 from genre_core.recipe import Recipe
 from genre_core.training.bootstrap import bootstrap
 from genre_core.training.metrics import confusion_matrix, scores
@@ -255,7 +255,7 @@ def _home(folder: Path, model: FinalModel) -> Path:
 def _is_kept(folder: Path, model: FinalModel) -> bool:
     """Whether the model is on disk already."""
     home = _home(folder, model)
-    return is_whole(home) and model.is_of(read_card(home))
+    return is_complete(home) and model.is_of(read_card(home))
 
 
 def _track_rows(

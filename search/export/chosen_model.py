@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from genre_core.errors import InputError
-from genre_core.models.artifact import is_whole, read_card
+from genre_core.models.artifact import is_complete, read_card
 from search.run.model_store import final_model, kept_models
 from search.run.tables import read_finish, require_run
 
@@ -25,7 +25,7 @@ def chosen(run: Path, *, trial: int | None = None) -> Path:
         (number, final_model(run, number, seed))
         for number, seed in zip(finals["trial"], finals["seed"], strict=True)
     ]
-    there = [(number, place) for number, place in [*places, *_kept(run)] if is_whole(place)]
+    there = [(number, place) for number, place in [*places, *_kept(run)] if is_complete(place)]
     for number, place in there:
         if trial in (None, number):
             return place

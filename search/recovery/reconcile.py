@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from genre_core.models.artifact import is_whole
+from genre_core.models.artifact import is_complete
 from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
@@ -66,7 +66,7 @@ def _strangers(run: Path, own: set[int]) -> Iterator[Path]:
     for folder, suffix in _TRIALS_OWN.items():
         for path in sorted((run / folder).glob("[!.]*")):
             number = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", path.name)
-            if not number or int(number[1]) not in own or (folder == "models" and not is_whole(path)):
+            if not number or int(number[1]) not in own or (folder == "models" and not is_complete(path)):
                 yield path
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from genre_core.models.artifact import CARD, WEIGHTS, is_whole, read_card
+from genre_core.models.artifact import CARD, WEIGHTS, is_complete, read_card
 from genre_core.system.atomic import PARTIAL, atomic_folder, make_folder
 from search.run.checkpoints import RunFolderFull, is_full
 
@@ -37,7 +37,7 @@ class ModelShelf:
         for left in folder.glob(f"*{PARTIAL}"):
             shutil.rmtree(left)
         for place in sorted(folder.iterdir()):
-            if is_whole(place):
+            if is_complete(place):
                 card = read_card(place)
                 self._put(card["trial"], card["validation"]["f1"], place)
 
@@ -93,7 +93,7 @@ def _delete(place: Path) -> None:
 def kept_models(run: Path, trial: int | None = None) -> list[Path]:
     """The folders of the models that a search has kept, of all trials or of one."""
     name = "trial-*" if trial is None else f"trial-{trial:05d}-*"
-    return sorted(place for place in (run / "models").glob(name) if is_whole(place))
+    return sorted(place for place in (run / "models").glob(name) if is_complete(place))
 
 
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:

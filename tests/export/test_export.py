@@ -170,7 +170,7 @@ def test_every_family_says_the_same_in_onnx_for_any_number_of_segments(backbone:
         node_cache=NodeCache(tmp_path, budget_bytes=0),
     ).eval()
     torch.nn.init.normal_(
-        network.trained.get_submodule("head").get_parameter("weight")
+        network.trainable.get_submodule("head").get_parameter("weight")
     )  # so that logits differ
     card: dict[str, Any] = {
         "genres": [*"abcde"],

@@ -114,7 +114,7 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
         seed=123,
         node_cache=NodeCache(cache, budget_bytes=0),
     ).eval()
-    network.trained.load_state_dict(state)
+    network.trainable.load_state_dict(state)
     corpus = load_corpus(run / "corpus.parquet")
     store = open_or_build(corpus.usable, front_end("mel64"), cache=cache, workers=1)
     segments = store.segments(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from genre_core.errors import InputError
 from genre_core.models.network import Network, ToImage, build
-from genre_core.models.pretrained import Checked, check_weights, imagenet_file
+from genre_core.models.pretrained import CheckedWeights, check_weights, imagenet_file
 from genre_core.models.registry import BLOCKS, block_names
 from genre_core.models.weights_file import read_weights
 from genre_core.system.disk_cache import NodeCache
@@ -63,7 +63,7 @@ def test_the_blocks_in_order_are_torchvisions_model(name: str, tmp_path: Path, m
     network = make(name, 2, str(tmp_path / "w.pth")).eval()
     with torch.no_grad():
         head.weight, head.bias = (nn.Parameter(p) for p in (head.weight[:3], head.bias[:3]))
-        network.trained.get_submodule("head").load_state_dict(head.state_dict())
+        network.trainable.get_submodule("head").load_state_dict(head.state_dict())
         # not to the bit: torchvision's model has its maps in another order in memory
         assert torch.allclose(network(_mels()), model(network.image(_mels())), rtol=1e-4, atol=1e-5)
 
@@ -104,10 +104,10 @@ def test_dropout_in_frozen_blocks_is_off_and_in_trained_blocks_on(name: str, mak
 @pytest.mark.parametrize("name", FAMILIES)
 def test_activations_at_the_deepest_cut_do_not_depend_on_the_company(name: str, make: MakeNetwork) -> None:
     network, mels = make(name, len(BLOCKS[name])), _mels(21)
-    together = network.to_cut(mels)
+    together = network.frozen_forward(mels)
     assert len(together) == 21
     for few in (torch.tensor([20]), torch.tensor([5, 0, 19]), torch.arange(20, -1, -1)):
-        assert torch.equal(network.to_cut(mels[few]), together[few])
+        assert torch.equal(network.frozen_forward(mels[few]), together[few])
 
 
 def test_one_channel_is_repeated_and_three_are_kept() -> None:
@@ -286,7 +286,7 @@ def test_the_code_that_is_never_run_would_run(tmp_path: Path) -> None:
 def test_layers_missing_as_a_whole_are_named(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(_state(), path)
-    assert check_weights("alexnet", str(path)) == Checked(random_blocks=("fc6", "fc7"))
+    assert check_weights("alexnet", str(path)) == CheckedWeights(random_blocks=("fc6", "fc7"))
 
 
 LIGHTNING = {"epoch": 3, "global_step": 9, "loops": {}, "callbacks": {"best": torch.tensor(0.5)}}
@@ -319,7 +319,7 @@ def test_weights_are_taken_out_of_checkpoints_and_their_names_out_of_prefixes(
     wrap, words = WRAPPED[case]
     state = _state(features__0__bias=torch.arange(64.0))
     torch.save(wrap(state), tmp_path / "w.pth")
-    assert check_weights("alexnet", str(tmp_path / "w.pth")) == Checked(
+    assert check_weights("alexnet", str(tmp_path / "w.pth")) == CheckedWeights(
         random_blocks=("fc6", "fc7"), changes=words
     )
     network = make("alexnet", 5, str(tmp_path / "w.pth"))
@@ -381,7 +381,7 @@ def test_densenets_published_names_are_understood(tmp_path: Path, make: MakeNetw
         for key, value in model.state_dict().items()
     }
     torch.save(published, tmp_path / "w.pth")
-    assert check_weights("densenet121", str(tmp_path / "w.pth")) == Checked()
+    assert check_weights("densenet121", str(tmp_path / "w.pth")) == CheckedWeights()
     network = make("densenet121", 0, str(tmp_path / "w.pth"))
     key = "denseblock1.denselayer1.conv2.weight"
     assert torch.equal(

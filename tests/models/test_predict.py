@@ -22,7 +22,7 @@ from genre_core import predict
 from genre_core.audio.decode import BadAudio
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import InputError
-from genre_core.predict import Model, Prediction, Stretch
+from genre_core.predict import Model, Prediction, SegmentPrediction
 
 RATE = 22_050
 NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
@@ -74,7 +74,7 @@ def test_a_track_of_any_length_is_heard_from_its_beginning_to_its_end(model: Mod
     np.testing.assert_allclose(np.diff(starts)[:-1], model.segment_seconds)
     assert np.diff(starts)[-1] <= model.segment_seconds
     assert starts[-1] + model.segment_seconds == pytest.approx(60, abs=0.1)
-    heard: list[Prediction | Stretch] = [long, short, *long.over_time]
+    heard: list[Prediction | SegmentPrediction] = [long, short, *long.over_time]
     for found in heard:
         assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
 

@@ -20,7 +20,7 @@ from genre_core.models.network import Network
 from genre_core.models.registry import BLOCKS
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training.activation_cache import Features, pays
+from genre_core.training.activation_cache import ActivationCache, caching_is_faster
 from genre_core.training.fine_tune import EpochResult, FineTune
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -30,7 +30,7 @@ PLENTY = 2**33
 @pytest.fixture(autouse=True)
 def worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features are kept whatever computing and copying take on this machine."""
-    monkeypatch.setattr("genre_core.training.activation_cache.pays", lambda *_, **__: True)
+    monkeypatch.setattr("genre_core.training.activation_cache.caching_is_faster", lambda *_, **__: True)
 
 
 def _epochs(recipe: Recipe, node_cache: NodeCache) -> tuple[str, list[EpochResult]]:
@@ -80,7 +80,7 @@ def test_a_pass_that_starts_from_a_shallower_cut_gives_the_same_bits(backbone: s
 
 def _rows(backbone: str, cut: int, node_cache: NodeCache) -> torch.Tensor:
     recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut)
-    features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+    features = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
     assert features.kind == "shared"
     return features[torch.arange(len(TRAIN))].clone()
 
@@ -103,7 +103,7 @@ def test_sixteen_bits_are_kept_where_sixteen_were_computed(tmp_path: Path) -> No
     sizes, rows = [], []
     for precision in ("float32", "bfloat16"):
         recipe = replace(RECIPE, frozen_blocks=3, precision=precision)
-        features = Features(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+        features = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
         rows.append(features[torch.arange(len(TRAIN))].float())
         sizes.append(max(path.stat().st_size for path in _files(tmp_path)))
         for path in _files(tmp_path):
@@ -121,7 +121,7 @@ def test_what_makes_activations_differ_makes_files_differ(tmp_path: Path) -> Non
     node_cache = _cache(tmp_path)
     base = replace(RECIPE, backbone="alexnet", weights=str(weights), frozen_blocks=5)
     names = [
-        Features(network(recipe, node_cache), part, node_cache=node_cache, epochs=5)._names()[-1]
+        ActivationCache(network(recipe, node_cache), part, node_cache=node_cache, epochs=5)._names()[-1]
         for recipe, part in [
             (base, TRAIN),
             (base, VALIDATION),
@@ -158,7 +158,7 @@ def test_sharing_pays_where_copying_costs_less_than_computing(
     compute: float, copy: float, epochs: int, worth: bool
 ) -> None:
     """Two trials look up so often; the first of them computes and writes besides."""
-    assert pays(compute, copy, epochs=epochs) is worth
+    assert caching_is_faster(compute, copy, epochs=epochs) is worth
     assert worth is (compute + copy + 2 * epochs * copy < 2 * epochs * compute)
 
 
@@ -174,7 +174,9 @@ def test_a_full_disk_costs_sharing_and_nothing_else(
     fills_later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(RECIPE, frozen_blocks=1)
-    monkeypatch.setattr("genre_core.training.activation_cache.pays", lambda *given, **named: True)
+    monkeypatch.setattr(
+        "genre_core.training.activation_cache.caching_is_faster", lambda *given, **named: True
+    )
     if fills_later:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=PLENTY))
     with small_disk(tmp_path / "disk", 2**19) as disk:
@@ -218,8 +220,8 @@ def _inode(folder: Path) -> int:
     recipe = replace(RECIPE, frozen_blocks=4)
     node_cache = _cache(folder)
     many = segments(200)
-    with patch("genre_core.training.activation_cache.pays", return_value=True):
-        features = Features(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
+    with patch("genre_core.training.activation_cache.caching_is_faster", return_value=True):
+        features = ActivationCache(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
     path = node_cache.find(features._names()[-1])
     assert features.kind == "shared"
     assert path is not None
@@ -234,15 +236,15 @@ def test_of_two_workers_that_want_the_same_one_computes(tmp_path: Path) -> None:
 
 def _hang_while_computing(folder: Path, reached: Event) -> None:
     """Ask for features, and hang when their file is half written."""
-    through = Network.through
+    forward_by_block = Network.forward_by_block
 
     def hanging(self: Network, *given: Any, **named: Any) -> Any:
         if _partial_files(folder):
             reached.set()
             threading.Event().wait()
-        return through(self, *given, **named)
+        return forward_by_block(self, *given, **named)
 
-    with patch.object(Network, "through", hanging):
+    with patch.object(Network, "forward_by_block", hanging):
         _inode(folder)
 
 

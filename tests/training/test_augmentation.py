@@ -11,7 +11,7 @@ import torch
 from noise import RECIPE, TRAIN, VALIDATION, network
 
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training.augmentation import mask, mixup
+from genre_core.training.augmentation import mixup, spec_augment
 from genre_core.training.fine_tune import FineTune
 
 
@@ -37,7 +37,7 @@ def test_mixups_share_follows_the_beta_distribution() -> None:
 
 
 def test_a_mask_is_one_band_of_rows_and_one_of_columns_the_same_in_all_channels() -> None:
-    masked = mask(torch.ones(200, 3, 20, 10), share=0.3, empty=torch.zeros(()), random=_random())
+    masked = spec_augment(torch.ones(200, 3, 20, 10), share=0.3, empty=torch.zeros(()), random=_random())
     gone = masked == 0
     assert (gone == gone[:, :1]).all()
     for one in gone[:, 0]:
@@ -51,7 +51,7 @@ def test_a_mask_is_one_band_of_rows_and_one_of_columns_the_same_in_all_channels(
 
 
 def test_flat_activations_lose_single_units() -> None:
-    masked = mask(torch.ones(100, 400), share=0.5, empty=torch.zeros(()), random=_random())
+    masked = spec_augment(torch.ones(100, 400), share=0.5, empty=torch.zeros(()), random=_random())
     shares = (masked == 0).float().mean(dim=1)
     assert 0.2 < float(shares.mean()) < 0.3
     assert float(shares.max()) < 0.6
@@ -62,7 +62,7 @@ def test_flat_activations_lose_single_units() -> None:
 def test_at_the_cut_features_stay_shared_and_epochs_repeat_and_resume(
     frozen: int, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genre_core.training.activation_cache.pays", lambda *_, **__: True)
+    monkeypatch.setattr("genre_core.training.activation_cache.caching_is_faster", lambda *_, **__: True)
     recipe = replace(RECIPE, frozen_blocks=frozen, epochs=3, **settings)
     node_cache = NodeCache(tmp_path, budget_bytes=2**33)
 
@@ -96,5 +96,5 @@ def test_at_the_input_nothing_is_shared_and_the_trial_says_so(
 
 def test_what_is_masked_at_the_input_has_the_training_segments_mean_level() -> None:
     mean = torch.tensor([-40.0]).reshape(-1, 1, 1)
-    masked = mask(torch.zeros(4, 1, 8, 8), share=0.9, empty=mean, random=_random())
+    masked = spec_augment(torch.zeros(4, 1, 8, 8), share=0.9, empty=mean, random=_random())
     assert set(masked.flatten().tolist()) == {-40.0, 0.0}

@@ -19,7 +19,7 @@ from genre_core.errors import InputError
 from genre_core.models.network import Network
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training.activation_cache import Features
+from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.fine_tune import (
     Diverged,
     EpochResult,
@@ -205,7 +205,7 @@ def test_the_head_learns_at_its_own_rate() -> None:
 
 def test_a_tracks_logits_are_the_mean_of_its_segments() -> None:
     fine_tune = _fine_tune()
-    features = Features(fine_tune.network, VALIDATION, node_cache=NOTHING_KEPT, epochs=1)
+    features = ActivationCache(fine_tune.network, VALIDATION, node_cache=NOTHING_KEPT, epochs=1)
     logits = track_logits(fine_tune.network, VALIDATION, features)
     fine_tune.network.eval()
     with torch.no_grad():
