@@ -12,8 +12,12 @@ class SearchErrorCode(StrEnum):
     # data
     # evaluate
     # export
+    EXPORT_FOLDER_NOT_EMPTY = "export-folder-not-empty"
+    NO_KEPT_MODEL = "no-kept-model"
+    NO_KEPT_MODEL_OF_TRIAL = "no-kept-model-of-trial"
     # recovery
     # report
+    NO_SCORED_TRIAL = "no-scored-trial"
     # run
     RUN_IS_DRIVEN = "run-is-driven"
     STORAGE_UNUSABLE = "storage-unusable"
@@ -21,5 +25,7 @@ class SearchErrorCode(StrEnum):
     STORAGE_WITHOUT_RUN = "storage-without-run"
     STORAGE_DOWNLOAD_FAILED = "storage-download-failed"
     RESTORE_TARGET_EXISTS = "restore-target-exists"
+    UNKNOWN_COLUMN = "unknown-column"
+    UNKNOWN_STATE = "unknown-state"
     # study
     # tune

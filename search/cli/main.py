@@ -296,7 +296,7 @@ def results(
     if not several:
         show(leaderboard.summary(trials))
     for run, name in zip(runs, comparison.names(runs), strict=True):
-        show(*leaderboard.undriven(run, trials[trials["study"] == name]))
+        show(*leaderboard.abandoned(run, trials[trials["study"] == name]))
 
 
 @app.command()
@@ -309,7 +309,7 @@ def best(run: RunFolder) -> None:
     """
     from search.report import leaderboard
 
-    show(*leaderboard.winner(run))
+    show(*leaderboard.best_trial(run))
 
 
 @cluster_app.command("check")

@@ -1,4 +1,4 @@
-"""What a finished search came to, for people: its final configurations, the winner's genres, and what to doubt."""
+"""Results of a finished search: scores of its final configurations, and warnings about them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,31 +25,30 @@ from search.run.tables import (
     when_test_was_read,
 )
 
-_WORDS = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
-"""Of the scores, as titles, in the order they are shown in."""
+_TITLES = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
+"""Score -> its title, in the order in which scores are shown."""
+_SHARED = ["rank", "trial", "backbone", "frozen_blocks", "learning_rate", "momentum", "epochs", "val_f1"]
+"""Columns in which the final models of a configuration do not differ."""
 
 
-def configurations(finish: pd.DataFrame, said: pd.DataFrame, genres: Sequence[str]) -> pd.DataFrame:
-    """The final models by configuration, the winner first: scores are means over seeds.
+def configurations(finish: pd.DataFrame, predictions: pd.DataFrame, genres: Sequence[str]) -> pd.DataFrame:
+    """Aggregate the final models over seeds.
 
     Args:
-        finish: the final models' table.
-        said: the test tracks' table.
+        finish: one row per final model, as returned by `read_finish`.
+        predictions: one row per final model and test track, as returned by `read_test_tracks`.
         genres: in the order of the models' outputs.
 
     Returns:
-        A row for each rank: what its models have in common, and for each score test_S, the ends of its bootstrap
-        interval test_S_low and test_S_high, and over seeds its standard deviation test_S_sd (None for a single
-        seed), test_S_min and test_S_max.
+        One row per configuration, the winner first: the settings that its models share, and for each score S the mean
+        over seeds test_S, the ends of its bootstrap interval test_S_low and test_S_high, and over seeds the standard
+        deviation test_S_sd (None for a single seed), test_S_min and test_S_max.
     """
     rows = []
     for _, models in finish.groupby("rank"):
-        trial = models.iloc[0]["trial"]
-        intervals = bootstrap(*as_indices(said[said["trial"] == trial], genres), len(genres))
-        row = models.iloc[0][
-            ["rank", "trial", "backbone", "frozen_blocks", "learning_rate", "momentum"]
-        ].to_dict()
-        row |= models.iloc[0][["epochs", "val_f1"]].to_dict()
+        row = models.iloc[0][_SHARED].to_dict()
+        own = predictions[predictions["trial"] == row["trial"]]
+        intervals = bootstrap(*as_indices(own, genres), len(genres))
         for name in SCORES:
             over_seeds = models[f"test_{name}"]
             row[f"test_{name}"] = over_seeds.mean()
@@ -61,38 +60,38 @@ def configurations(finish: pd.DataFrame, said: pd.DataFrame, genres: Sequence[st
 
 
 def verdict(run: Path) -> list[Any]:
-    """Everything to be shown of a run that is finished."""
-    finish, said, corpus = read_finish(run), read_test_tracks(run), load_corpus(run / "corpus.parquet")
+    """The terminal output about a finished run."""
+    finish, corpus = read_finish(run), load_corpus(run / "corpus.parquet")
     look = read_test_look(run)
-    assert look, "a finished run has read its test part"
-    found = configurations(finish, said, corpus.genres)
+    assert look, "a finished run has used its test set"
+    found = configurations(finish, read_test_tracks(run), corpus.genres)
     winner = found.iloc[0]
     return [
         _headline(run, finish, corpus),
         _configurations(found),
         Text(
-            f"\nThe winner is trial {winner.trial}, first by validation before the test part was read; "
-            "to pick another one now by its test score would no longer be honest.",
+            f"\nThe winner is trial {winner.trial}, the best by validation F1 before the test set was used. "
+            "Choosing another one by its test score would bias the result.",
             style="bold",
         ),
         _scores(winner),
         _gap(winner, scored=look.scored),
         _genres(finish[finish["rank"] == 1], corpus),
         *_warnings(found, corpus, generated=load(run / "config.yaml", {}).data == BUILTIN),
-        *[Text(f"warning: {line}", style="yellow") for line in [extension(run)] if line],
+        *[_warning(note) for note in [extension_note(run)] if note],
     ]
 
 
-def extension(run: Path) -> str | None:
-    """What to know of a search that was extended after its test part had been read; None of any other."""
+def extension_note(run: Path) -> str | None:
+    """A warning about a search that was extended after its test set had been used; None for any other search."""
     look = read_test_look(run)
     if look is None or not read_provenance(run).get(EXTENDED):
         return None
     added = len(read_trials(run)) - look.trials
     return (
-        f"the search was extended after its test part had been read, on {look.at:%Y-%m-%d %H:%M} UTC, by "
-        f"{added} {'trial' if added == 1 else 'trials'}: the test scores are of configurations chosen among the "
-        f"first {look.trials} trials; a later one has no test score, and to choose by both would not be honest"
+        f"the search was extended after its test set had been used ({look.at:%Y-%m-%d %H:%M} UTC), by {added} "
+        f"{'trial' if added == 1 else 'trials'}: the test scores are those of configurations chosen among the first "
+        f"{look.trials} trials; later trials have no test score, and choosing by both would bias the result"
     )
 
 
@@ -100,10 +99,11 @@ def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
     moment, seeds = when_test_was_read(run), sorted(finish["seed"].unique())
     models = "1 model" if len(finish) == 1 else f"{len(finish)} models"
     return Text(
-        f"The test part of {run} was read once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "
-        f"{models} trained on train and validation, seeds {', '.join(map(str, seeds))} for each "
-        f"configuration.\nAnother look needs another search. Scores are means over seeds, which vary by ±; in "
-        f"brackets {CONFIDENCE:.0%} bootstrap intervals over tracks, of {RESAMPLES} resamples."
+        f"The test set of {run} was used once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "
+        f"{models} trained on the train and validation sets, seeds {', '.join(map(str, seeds))} for each "
+        f"configuration.\nTo evaluate on the test set again, start a new search. Scores are means over seeds ± "
+        f"standard deviation, with {CONFIDENCE:.0%} bootstrap intervals over tracks in parentheses "
+        f"({RESAMPLES} resamples)."
     )
 
 
@@ -135,13 +135,13 @@ def _configurations(found: pd.DataFrame) -> Table:
 
 def _scores(winner: "pd.Series[Any]") -> Table:
     shown = _table("", "test", "", "seeds ±", "min-max")
-    for name, word in _WORDS.items():
-        shown.add_row(word, *_spread(winner, name))
+    for name, title in _TITLES.items():
+        shown.add_row(title, *_spread(winner, name))
     return shown
 
 
 def _spread(row: "pd.Series[Any]", name: str) -> list[str]:
-    """A score with its interval, its standard deviation over seeds, and its range over seeds."""
+    """A score with its interval, and its standard deviation and range over seeds."""
     mean, low, high, sd, least, most = (
         row[f"test_{name}{end}"] for end in ("", "_low", "_high", "_sd", "_min", "_max")
     )
@@ -168,7 +168,7 @@ def _genres(winners: pd.DataFrame, corpus: Corpus) -> Table:
 
 
 def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[Text]:
-    """What to doubt, a line each."""
+    """Reasons to doubt the scores, one line each."""
     lines = [
         f"trial {row.trial}: {doubt}"
         for _, row in found.iterrows()
@@ -182,4 +182,8 @@ def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[T
         )
     ]
     lines += [line for line in [missing_groups_warning(corpus)] if line]
-    return [Text(f"warning: {line}", style="yellow") for line in lines]
+    return [_warning(line) for line in lines]
+
+
+def _warning(line: str) -> Text:
+    return Text(f"warning: {line}", style="yellow")

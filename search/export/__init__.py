@@ -1,1 +1,1 @@
-"""The winner as a folder to use and to share."""
+"""Export of a run's best model as a folder to use and to share."""

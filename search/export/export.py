@@ -1,4 +1,4 @@
-"""A run's winner as a folder to use and to share: tensors, card, README and, if asked for, ONNX."""
+"""Export of a run's model: weights, model card, README and optionally ONNX."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,29 +8,33 @@ from genre_core.errors import InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
 from genre_core.onnx_export import require_onnx, write_onnx
 from genre_core.system.atomic import atomic_folder
-from search.export.chosen_model import chosen
+from search.errors import SearchErrorCode
+from search.export.chosen_model import chosen_model
 from search.export.model_card import readme
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was exported."""
+    """The result of an export."""
 
     model: str
-    """The name of the model's folder in the run."""
+    """Name of the model's folder in the run."""
     difference: float | None
-    """The largest of a probability between ONNX Runtime and PyTorch; None without ONNX."""
+    """Largest difference in a probability between ONNX Runtime and PyTorch; None without ONNX."""
 
 
 def export(run: Path, folder: Path, *, trial: int | None, onnx: bool) -> Exported:
-    """Export the run's winner, or the model of a trial; the folder appears whole or not at all.
+    """Export the run's best model, or the model of a trial; the folder is created atomically.
 
     Raises:
-        InputError: no run, no such model, a folder that holds something, or ONNX without its packages.
+        InputError: `run` is not a run or has no such model, `folder` is not empty, or a package for ONNX is missing.
     """
-    model = chosen(run, trial=trial)
+    model = chosen_model(run, trial=trial)
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
+        raise InputError(
+            f"DIR must be new or empty, but got {folder}; choose another folder",
+            code=SearchErrorCode.EXPORT_FOLDER_NOT_EMPTY,
+        )
     if onnx:
         require_onnx()
     with atomic_folder(folder.resolve()) as partial:

@@ -1,4 +1,4 @@
-"""What an exported model's README says of it: how good it is, what it was made of, and how it is used."""
+"""README of an exported model: its scores, its data, and how to use and reimplement it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from genre_core.audio.mel import DYNAMIC_RANGE_DB, FrontEnd
 from genre_core.training.metrics import SCORES
 from search.config.schema import load
-from search.evaluate.verdict import extension
+from search.evaluate.verdict import extension_note
 from search.run.tables import read_finish, read_test_look, read_trials, when_test_was_read
 
 _FRONT_MATTER = {
@@ -18,7 +18,7 @@ _FRONT_MATTER = {
     "tags": ["music", "genre-classification", "mel-spectrogram"],
     "metrics": list(SCORES),
 }
-"""What model hubs read; a search knows no licence of its music, so none is named."""
+"""Metadata for model hubs; without a license, since the licenses of the music are unknown."""
 
 _TEXT = """\
 ---
@@ -26,30 +26,30 @@ _TEXT = """\
 
 # {title}
 
-Tells the genre of music: {backbone} from {weights} weights, fine-tuned on log-mel spectrograms by genre-search.
-It is the model `{name}` of a search of {trials} trials.{extension}
+A music genre classifier: {backbone} from {weights} weights, fine-tuned on log-mel spectrograms by genre-search.
+This is the model `{name}` of a search of {trials} trials.{extension}
 
 ## Genres
 
 {genres}
 
-To anything else it gives the likeliest of these. Its probabilities are not calibrated.
+Audio of any other kind is assigned the most likely of these genres. The probabilities are not calibrated.
 
-## How good it is
+## Scores
 
 {scores}
 
-All scores are per track, macro over genres.
+All scores are per track and macro-averaged over genres.
 
 ## Data
 
-{parts}; no group (an artist, a recording) is on two sides of the split.
-Which track is where stands in `model.json`.
+{splits}. Tracks of the same group (an artist, a recording) are always in the same split.
+`model.json` lists the tracks of each split.
 
 ```yaml
 {data}```
 
-## Use
+## Usage
 
 With genre-search installed:
 
@@ -64,16 +64,18 @@ model = Model.load(".")
 print(model.predict("song.mp3"))
 ```
 
-## What it hears
+## Preprocessing
 
-1. The file at {rate:,} Hz, its channels averaged.
-2. Power spectra: {windows}, each in the middle of a Fourier transform of {n_fft:,} samples, one every {hop:,} samples,
-   the first around the track's first sample, with silence before the track and after it.
-3. {n_mels} mel bands from 0 to {nyquist:,} Hz, Slaney's scale and norm.
+1. The audio is resampled to {rate:,} Hz, and its channels are averaged.
+2. Power spectra are computed with {windows}, each centred in a Fourier transform of {n_fft:,} samples, with a hop of
+   {hop:,} samples. The first window is centred on the first sample of the track. The track is padded with silence on
+   both sides.
+3. {n_mels} mel bands span 0 to {nyquist:,} Hz (Slaney scale and norm).
 {decibels}
-5. Segments of {frames} frames ({seconds:.2f} s): as many as fit side by side, {limit} at most, evenly spread; a shorter
-   track is padded with silence. The network itself brings them to zero mean and unit variance.
-6. The mean of the segments' logits, and its softmax.
+5. The track is cut into segments of {frames} frames ({seconds:.2f} s): as many non-overlapping ones as fit, at most
+   {limit}, evenly spaced. A shorter track is padded with silence. The network itself normalizes them to zero mean and
+   unit variance.
+6. The logits of the segments are averaged, followed by a softmax.
 {onnx}
 ## Recipe
 
@@ -88,20 +90,21 @@ print(model.predict("song.mp3"))
 
 _DECIBELS = {
     "track": """\
-4. Decibels below the track's own loudest, so that a track's gain changes nothing: 10 log10(power / largest power), the
-   largest that the track has in any band and frame{each}; what is below -{range:.0f} dB is raised to that. Rounded to
-   float16.""",
+4. Levels are in dB relative to the loudest point of the track, so that its gain has no effect:
+   10 log10(power / maximum power), where the maximum is over all bands and frames{each}. Values below
+   -{range:.0f} dB are raised to that. The result is rounded to float16.""",
     "absolute": """\
-4. Decibels: 10 log10(power), power at least 1e-10; what is more than {range:.0f} dB below the track's loudest is raised
-   to that. Rounded to float16. A louder or quieter copy of a track may get another genre.""",
+4. Levels are in dB: 10 log10(power), with power at least 1e-10. Values more than {range:.0f} dB below the loudest point
+   of the track are raised to that. The result is rounded to float16. A louder or quieter copy of a track may be
+   assigned a different genre.""",
 }
-"""By the front end's `level`."""
+"""Step 4 of the preprocessing, by the front end's `level`."""
 
 _ONNX = """
-`model.onnx` is the network alone, in float32: `mels`, log-mels in dB as after step 4, float32
-[segments, {channels}, {n_mels}, {frames}] for any number of segments, to `logits`, [segments, {n_genres}], in the order
-of the genres above. Over random segments ONNX Runtime's probabilities differ from PyTorch's by {difference:.1e} at
-most.
+`model.onnx` is the network alone, in float32. Its input `mels` are log-mel spectrograms in dB after step 4, float32
+[segments, {channels}, {n_mels}, {frames}] for any number of segments. Its output `logits` is [segments, {n_genres}], in
+the order of the genres above. On random segments, the probabilities of ONNX Runtime and PyTorch differ by at most
+{difference:.1e}.
 """
 
 _KEPT = """\
@@ -109,8 +112,9 @@ _KEPT = """\
 {rule}
 | validation, {tracks} tracks | {values} |
 
-The model is of epoch {epoch}, and both were chosen for this F1, out of {trials} trials: it looks better here than it
-is. It has not heard the {test} tracks of the test part; `genre-search finish` says how good such a model is on them.
+The model is from epoch {epoch}. Trial and epoch were selected for this F1 out of {trials} trials, so it is optimistic.
+The model has not been evaluated on the {test} tracks of the test set; `genre-search finish` does that for models like
+it.
 """
 
 _FINAL = """\
@@ -118,10 +122,10 @@ _FINAL = """\
 {rule}
 | test, {tracks} tracks | {values} |
 
-In brackets 95 % bootstrap intervals over the test tracks. The model was trained on the train and the validation part,
-{epochs} epochs, with seed {seed}. Its configuration was chosen by its validation F1 of {val_f1:.3f}, the {rank} of
-{trials} trials, and only then, on {read}, the test part was read. Over the seeds, {seeds} of them, its test F1 goes
-from {low:.3f} to {high:.3f}.
+Parentheses hold 95 % bootstrap intervals over the test tracks. The model was trained on the train and validation sets
+for {epochs} epochs with seed {seed}. Its configuration was selected by its validation F1 of {val_f1:.3f}, {rank} of
+{trials} trials, before the test set was used, once, on {read}. Over its {seeds} seeds, the test F1 ranges from
+{low:.3f} to {high:.3f}.
 """
 
 
@@ -131,8 +135,8 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
     Args:
         run: the run's folder.
         model: the model's folder.
-        card: the model's.
-        onnx_difference: the largest of a probability between ONNX Runtime and PyTorch; None without ONNX.
+        card: the model's card.
+        onnx_difference: largest difference in a probability between ONNX Runtime and PyTorch; None without ONNX.
     """
     recipe, front_end = card["recipe"], FrontEnd(**card["front_end"])
     tags = [*_FRONT_MATTER["tags"], recipe["backbone"]]
@@ -146,7 +150,7 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
         extension=_extension(run),
         genres="\n".join(f"- {genre}" for genre in card["genres"]),
         scores=_scores(run, card).rstrip(),
-        parts=", ".join(f"{len(tracks)} {part}" for part, tracks in card["split"].items()) + " tracks",
+        splits=", ".join(f"{len(tracks)} {split}" for split, tracks in card["split"].items()) + " tracks",
         data=_yaml(_data(run)),
         rate=front_end.sample_rate,
         nyquist=front_end.sample_rate // 2,
@@ -178,8 +182,8 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
         "trials": look.scored if final and look else len(read_trials(run)),
     }
     if not final:
-        parts = {part: len(tracks) for part, tracks in card["split"].items()}
-        return _KEPT.format(**words, tracks=parts["validation"], test=parts["test"], epoch=card["epoch"])
+        tracks = {split: len(names) for split, names in card["split"].items()}
+        return _KEPT.format(**words, tracks=tracks["validation"], test=tracks["test"], epoch=card["epoch"])
     row = own.iloc[0]
     of_all_seeds = finals[finals["rank"] == row["rank"]]["test_f1"]
     return _FINAL.format(
@@ -188,7 +192,7 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
         epochs=row["epochs"],
         seed=row["seed"],
         val_f1=row["val_f1"],
-        rank="best" if row["rank"] == 1 else f"number {row['rank']}",
+        rank="the best" if row["rank"] == 1 else f"number {row['rank']}",
         read=f"{when_test_was_read(run):%d %B %Y}",
         seeds=len(of_all_seeds),
         low=of_all_seeds.min(),
@@ -197,8 +201,8 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
 
 
 def _extension(run: Path) -> str:
-    """A sentence where the search was extended after its test part had been read."""
-    text = extension(run)
+    """A sentence about a search that was extended after its test set had been used."""
+    text = extension_note(run)
     return f"\n{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -214,7 +218,7 @@ def _with_intervals(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _data(run: Path) -> dict[str, str]:
-    """Where the music came from, without the path, and what tells it from other music."""
+    """The name of the data folder, without its path, and the fingerprint of the corpus."""
     config = load(run / "config.yaml", {})
     return {"data": Path(config.data).name, "corpus": (config.provenance or {})["corpus"]}
 

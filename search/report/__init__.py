@@ -1,1 +1,1 @@
-"""What a search found, for people: leaderboard, comparison and HTML report."""
+"""Results of a search for people: leaderboard, comparison of runs, and HTML report."""

@@ -1,4 +1,4 @@
-"""Which hyperparameter matters: Optuna's fANOVA over the study, the frozen depth as a share of all blocks."""
+"""Hyperparameter importance by Optuna's fANOVA, with the freeze depth as a share of all blocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,33 +16,36 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from genre_core.models.registry import block_names
 from search.study.journal import own_trials
 
-FEWEST_TRIALS = 10
-"""Complete trials below which nothing is said."""
+MIN_TRIALS = 10
+"""Complete trials that are needed for an estimate."""
 TREES = 16
-"""Of the forest that fANOVA fits: enough for two digits, and seconds where there are a thousand trials."""
+"""Size of the random forest that fANOVA fits: enough for two digits, in seconds for a thousand trials."""
 FROZEN = "frozen_share"
-"""Name of the frozen depth as a share of the backbone's blocks: the study's parameter differs between backbones."""
+"""Name of the freeze depth as a share of the backbone's blocks, which makes backbones comparable."""
 
 _DEPTH = "frozen_blocks_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """What the sampled hyperparameters, each alone, explain of the F1 of complete trials."""
+    """The share of each sampled hyperparameter alone in the variance of F1 among complete trials."""
 
     trials: int
+    """Number of complete trials."""
     spread: float
     """Standard deviation of their F1."""
     shares: Mapping[str, float]
-    """Hyperparameter -> share of the variance; what is missing to 1 is their interplay. The largest comes first."""
+    """Hyperparameter -> share of the variance, the largest first; the remainder to 1 is due to interactions."""
 
     def effect(self, name: str) -> float:
-        """Standard deviation of F1 that this hyperparameter alone brings about."""
+        """The standard deviation of F1 that is due to this hyperparameter alone."""
         return self.spread * float(np.sqrt(self.shares[name]))
 
 
 def importances(run: Path) -> dict[str, Importance]:
-    """`all`, and each backbone that has trials enough -> what matters there; the run's journal is only read.
+    """The importances over all trials, as `all`, and within each backbone that has enough trials.
+
+    The run's journal is only read.
 
     Raises:
         InputError: the journal is damaged.
@@ -52,12 +55,12 @@ def importances(run: Path) -> dict[str, Importance]:
     for trial in complete:
         if "backbone" in trial.params:
             groups.setdefault(trial.params["backbone"], []).append(trial)
-    found = {name: _importance(group) for name, group in groups.items() if len(group) >= FEWEST_TRIALS}
+    found = {name: _importance(group) for name, group in groups.items() if len(group) >= MIN_TRIALS}
     return {name: importance for name, importance in found.items() if importance.shares}
 
 
 def seed_noise(finish: pd.DataFrame) -> float | None:
-    """Standard deviation of the test F1 over seeds, pooled over configurations; None without a second seed."""
+    """The standard deviation of test F1 over seeds, pooled over configurations; None with a single seed."""
     if finish.empty:
         return None
     seeds = finish.groupby("trial")["test_f1"].agg(["var", "count"])
@@ -66,7 +69,7 @@ def seed_noise(finish: pd.DataFrame) -> float | None:
 
 
 def _importance(trials: Sequence[FrozenTrial]) -> Importance:
-    """By a study of their own, whose hyperparameters all trials have."""
+    """Run fANOVA on a temporary study in which all trials have the same hyperparameters."""
     uniform = [_uniform(trial) for trial in trials]
     values = {name: {params.get(name) for params, _ in uniform} for name in uniform[0][0]}
     varied = [name for name, found in values.items() if len(found) > 1 and None not in found]
@@ -93,7 +96,7 @@ def _importance(trials: Sequence[FrozenTrial]) -> Importance:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna announces every study; this one is nobody's."""
+    """Suppress the log message of Optuna about a new study."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -103,7 +106,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _uniform(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """The trial's parameters with one frozen depth, whatever the backbone."""
+    """A trial's parameters with the freeze depth as FROZEN, in place of a parameter named after the backbone."""
     params, distributions = dict(trial.params), dict(trial.distributions)
     for name in [name for name in params if name.startswith(_DEPTH)]:
         params[FROZEN] = params.pop(name) / len(block_names(name.removeprefix(_DEPTH)))

@@ -1,4 +1,4 @@
-"""What a search found, for people: the ranking of its trials, its summary, the winner and how to repeat it."""
+"""Terminal output about a run: its trials ranked, a summary, costs, and its best trial."""
 
 import shlex
 from pathlib import Path
@@ -10,8 +10,9 @@ from rich.text import Text
 
 from genre_core.errors import InputError
 from search.config.space import Space
-from search.evaluate.verdict import extension
-from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
+from search.errors import SearchErrorCode
+from search.evaluate.verdict import extension_note
+from search.report.formatting import STATE_STYLE, STATE_WORD, duration, plain_table, score
 from search.run import ranking
 from search.run.commands import command
 from search.run.lock import is_driven
@@ -32,25 +33,21 @@ _TITLES = (
     "seconds",
 )
 _BAR = "▁▂▃▄▅▆▇█"
+"""End of a bar; not rich.bar.Bar, whose characters have no ASCII substitute on plain terminals (search.cli.common)."""
 
 
 def table(trials: pd.DataFrame, *, of_several: bool = False) -> Table:
-    """Trials as a table for the screen; of several runs, each with its run's name."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("run", *_TITLES) if of_several else _TITLES:
-        left = title in ("run", "state", "backbone")
-        shown.add_column(title, justify="left" if left else "right", no_wrap=True)
+    """A table of trials, with a column for the run if there are several."""
+    shown = plain_table(*(["run"] if of_several else []), *_TITLES, left=("run", "state", "backbone"))
     for _, row in trials.iterrows():
         shown.add_row(*([row.study] if of_several else []), *_cells(row))
     return shown
 
 
 def summary(trials: pd.DataFrame) -> Text:
-    """How many trials ended how, the failures' reasons, and the time, in a line or two."""
-    by_themselves = trials[trials["stopped"].isna()]["state"].value_counts()
-    counts = [
-        f"{by_themselves[state]} {word}" for state, word in STATE_WORD.items() if state in by_themselves
-    ]
+    """The number of trials in each state, the elapsed time, and the most frequent errors."""
+    not_cut_off = trials[trials["stopped"].isna()]["state"].value_counts()
+    counts = [f"{not_cut_off[state]} {word}" for state, word in STATE_WORD.items() if state in not_cut_off]
     counts += [f"{count} cut off by the {what}" for what, count in trials["stopped"].value_counts().items()]
     text = Text(f"{len(trials)} trials: {', '.join(counts)}")
     if len(trials) and trials["finished"].notna().any():
@@ -61,18 +58,18 @@ def summary(trials: pd.DataFrame) -> Text:
     return text
 
 
-def undriven(run: Path, trials: pd.DataFrame) -> list[Text]:
-    """That trials of a run are RUNNING with nobody to drive them, and how to go on; nothing where all is well."""
+def abandoned(run: Path, trials: pd.DataFrame) -> list[Text]:
+    """A warning with the command to resume a run whose trials are RUNNING without a driver; otherwise nothing."""
     running = int((trials["state"] == RUNNING).sum())
     if not running or is_driven(run):
         return []
-    said = "1 trial is" if running == 1 else f"{running} trials are"
-    text = f"{said} RUNNING, but no process here drives {run}; go on with: {command('resume', run)}"
+    subject = "1 trial is" if running == 1 else f"{running} trials are"
+    text = f"{subject} RUNNING, but no process on this machine drives {run}. Continue with: {command('resume', run)}"
     return [Text(text, style="yellow")]
 
 
 def _sharing(trials: pd.DataFrame) -> str:
-    """How the trials came by their activations at the cut, and where the data did not fit."""
+    """How trials obtained their activations at the cut, and whether their data fitted on the GPU."""
     kinds = trials["features"].value_counts()
     if kinds.empty:
         return ""
@@ -80,16 +77,15 @@ def _sharing(trials: pd.DataFrame) -> str:
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     text = f"\nactivations at the cut: {counts}; {share:.0%} of the trials' time"
     if not trials["resident"].dropna().all():
-        text += "\nthe segments did not fit on the GPU and were sent to it batch by batch"
+        text += "\nsegments did not fit into GPU memory and were transferred batch by batch"
     return text
 
 
 def costs(trials: pd.DataFrame) -> Table:
-    """What an epoch took, by backbone and frozen depth."""
+    """The mean time of an epoch and of computing activations, by backbone and freeze depth."""
     ran = trials[trials["epochs"] > 0]
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("backbone", "frozen", "trials", "seconds an epoch", "seconds for features"):
-        shown.add_column(title, justify="left" if title == "backbone" else "right", no_wrap=True)
+    titles = ("backbone", "frozen", "trials", "seconds per epoch", "seconds for activations")
+    shown = plain_table(*titles, left=("backbone",))
     for (backbone, frozen, blocks), cell in ran.groupby(["backbone", "frozen_blocks", "n_blocks"]):
         seconds = cell["training_seconds"].sum() / cell["epochs"].sum()
         features = cell["features_seconds"].mean()
@@ -99,17 +95,18 @@ def costs(trials: pd.DataFrame) -> Table:
     return shown
 
 
-def winner(run: Path) -> list[Any]:
-    """The best trial's settings, its curve by epoch, and the command that repeats it.
+def best_trial(run: Path) -> list[Any]:
+    """The settings of the best trial, its learning curve, and the command that repeats it.
 
     Raises:
-        InputError: no run, or no trial of it has scored.
+        InputError: the folder is not a run, or none of its trials has a score.
     """
     scored = ranking.select(read_trials(run))
     scored = scored[scored["val_f1"].notna()]
     if scored.empty:
         raise InputError(
-            f"RUN must have a trial with a score, but {run} has none yet; see {command('results', run)}"
+            f"RUN must have a trial with a score, but {run} has none yet; see {command('results', run)}",
+            code=SearchErrorCode.NO_SCORED_TRIAL,
         )
     row = scored.iloc[0]
     epochs = read_epochs(run)
@@ -117,30 +114,30 @@ def winner(run: Path) -> list[Any]:
     title = Text(
         f"trial {row.trial} of {run}: validation F1 {row.val_f1:.3f} at epoch {row.best_epoch}", style="bold"
     )
-    repeat = [Text("\nrepeat it with:"), Text(repeat_command(run, row))]
+    repeat = [Text("\nRepeat it with:"), Text(repeat_command(run, row))]
     return [title, *_test_scores(run, int(row.trial)), _settings(row), _curve(curve), *repeat]
 
 
 def _test_scores(run: Path, best: int) -> list[Text]:
-    """Of a finished run the winner's test score, and what to know where the best trial is another one by now."""
+    """The test score of a finished run's winner, with a warning if that is no longer the best trial."""
     finals = read_finish(run)
     if finals.empty:
         return []
     final, look = finals[finals["rank"] == 1], read_test_look(run)
-    assert look, "a finished run has read its test part"
+    assert look, "a finished run has used its test set"
     trial = int(final["trial"].iloc[0])
     lines = [
-        f"trial {trial}, the best of {look.scored} trials when the test part was read: test F1 "
+        f"trial {trial}, the best of {look.scored} trials when the test set was used: test F1 "
         f"{final['test_f1'].mean():.3f}, mean over {len(final)} {'seed' if len(final) == 1 else 'seeds'}"
     ]
     if trial != best:
         lines.append(f"trial {best} has no test score")
-    lines += [line for line in [extension(run)] if line]
+    lines += [note for note in [extension_note(run)] if note]
     return [Text(line, style="" if index == 0 else "yellow") for index, line in enumerate(lines)]
 
 
 def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
-    """The command that runs one trial again, to the same numbers on the same machine."""
+    """The command that repeats a trial, with identical results on the same machine."""
     fixed = {f"space.{name}": row[name] for name in Space.model_fields}
     fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null", "warm_start": "[]"}
     fixed["seed"] = row["seed"]
@@ -149,7 +146,7 @@ def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
 
 
 def _plain(value: Any) -> str:
-    """A setting as YAML reads it: floats with all their digits."""
+    """A setting as YAML, with all digits of a float."""
     if isinstance(value, float):
         text = repr(float(value))
         return text if "." in text.partition("e")[0] else text.replace("e", ".0e")
@@ -168,9 +165,7 @@ def _settings(row: "pd.Series[Any]") -> Table:
 
 
 def _curve(epochs: pd.DataFrame) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("epoch", "train loss", "val loss", "F1", ""):
-        shown.add_column(title, justify="right" if title else "left")
+    shown = plain_table("epoch", "train loss", "val loss", "F1", "", left=("",), header_style="dim")
     for _, row in epochs.iterrows():
         bar = "█" * int(row.val_f1 * 30) + _BAR[int(row.val_f1 * 30 % 1 * len(_BAR))]
         shown.add_row(

@@ -1,9 +1,10 @@
-"""The tracks that a model gets most wrong: what it took them for, what they look like, and what they sound like."""
+"""The worst misclassified tracks of a model, with spectrogram images and audio excerpts."""
 
 import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,76 +12,81 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
+from plotly.colors import sample_colorscale
 
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio, Samples
 from genre_core.corpus.tracks import Corpus, Track
+from search.report.charts import COLOURSCALE
 
-SHOWN = 8
-"""Tracks."""
+MAX_TRACKS = 8
 EXCERPT_SECONDS = 10.0
-"""Of a track, from its middle, that are shown and played."""
+"""Length of the excerpt from the middle of a track that is shown and played."""
 SAMPLE_RATE = 22_050
-"""Hz of the excerpt that is played."""
-
-# Cividis (Nuñez, Anderton and Renslow 2018), which looks alike to all eyes, at nine even steps
-_CIVIDIS = (0x00224E, 0x123570, 0x3B496C, 0x575D6D, 0x707173, 0x8A8678, 0xA59C74, 0xC3B369, 0xFEE838)
+"""Sample rate of the audio excerpt in Hz."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrongTrack:
-    """A track of the validation part whose genre the model missed."""
+class MisclassifiedTrack:
+    """A validation track whose genre the model predicted wrong."""
 
     track_id: str
     genre: str
     predicted: str
     probability: float
-    """Of the predicted genre."""
+    """Predicted probability of the predicted genre."""
     probability_of_genre: float
+    """Predicted probability of the true genre."""
     picture: str | None
-    """The excerpt's log-mel as a PNG in a data URI, low notes below; None where neither store nor audio is there."""
+    """Log-mel spectrogram of the excerpt, low frequencies at the bottom: a data URI of a PNG.
+
+    None if the track is neither in the spectrogram store nor readable.
+    """
     sound: str | None
-    """The excerpt as an MP3 in a data URI; None where the audio is not there."""
+    """The audio excerpt: a data URI of an MP3. None if the track is not readable."""
 
 
-def worst_tracks(card: Mapping[str, Any], corpus: Corpus, *, spectrograms: Path) -> tuple[WrongTrack, ...]:
-    """The wrong ones, the surest mistake first: SHOWN at most.
+def worst_tracks(
+    card: Mapping[str, Any], corpus: Corpus, *, spectrograms: Path
+) -> tuple[MisclassifiedTrack, ...]:
+    """At most MAX_TRACKS misclassified validation tracks, the most confident mistake first.
 
     Args:
-        card: of a model.
-        corpus: what it was scored on.
-        spectrograms: the folder of the search's store, which may be gone.
+        card: the model's card.
+        corpus: the corpus of the search.
+        spectrograms: the folder of its spectrogram store, which need not exist.
     """
     genres = list(card["genres"])
     tracks = {track.track_id: track for track in corpus.usable}
     wrong = []
     for track_id, row in zip(card["split"]["validation"], card["validation_probabilities"], strict=True):
         track, predicted = tracks[track_id], int(np.argmax(row))
-        margin = row[predicted] - row[genres.index(track.genre)]
         if genres[predicted] != track.genre:
-            wrong.append((margin, track, predicted, row))
-    wrong.sort(key=lambda one: (-one[0], one[1].track_id))
-    chosen = wrong[:SHOWN]
-    pictures = _pictures([track for _, track, _, _ in chosen], card["front_end"], spectrograms)
+            wrong.append((track, genres[predicted], row[predicted], row[genres.index(track.genre)]))
+    wrong.sort(key=lambda one: (one[3] - one[2], one[0].track_id))
+    worst = wrong[:MAX_TRACKS]
+    pictures = _pictures([track for track, *_ in worst], card["front_end"], spectrograms)
     return tuple(
-        WrongTrack(
+        MisclassifiedTrack(
             track_id=track.track_id,
             genre=track.genre,
-            predicted=genres[predicted],
-            probability=row[predicted],
-            probability_of_genre=row[genres.index(track.genre)],
+            predicted=predicted,
+            probability=probability,
+            probability_of_genre=probability_of_genre,
             picture=picture,
             sound=_sound(track),
         )
-        for (_, track, predicted, row), picture in zip(chosen, pictures, strict=True)
+        for (track, predicted, probability, probability_of_genre), picture in zip(
+            worst, pictures, strict=True
+        )
     )
 
 
 def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: Path) -> list[str | None]:
-    """Each track's log-mel: from the store, else from its audio."""
+    """An image of each track's log-mel spectrogram, from the store or else from its audio."""
     if not tracks:
         return []
-    from genre_core.audio.mel import FrontEnd, log_mel  # with torch, which nothing else here needs
+    from genre_core.audio.mel import FrontEnd, log_mel  # imports torch, which nothing else here needs
     from genre_core.corpus.spectrogram_store import open_store
 
     settings = FrontEnd(**{**front_end, "windows": tuple(front_end["windows"])})
@@ -99,23 +105,21 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
 
 
 def _picture(mel: NDArray[Any]) -> str:
-    """A log-mel in dB, [frames, mels], as a PNG with a pixel for each."""
+    """A data URI of a PNG with one pixel for each value of a log-mel spectrogram in dB, [frames, mels]."""
     levels = mel[:, ::-1].T.astype(np.float32)
     span = max(float(levels.max() - levels.min()), 1e-6)
     image = Image.fromarray(np.uint8(255 * (levels - levels.min()) / span))
-    image.putpalette(_palette().tobytes())
+    image.putpalette(_palette())
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return _data_uri("image/png", file)
 
 
-def _palette() -> NDArray[np.uint8]:
-    """256 colours, [colour, channel]."""
-    steps = np.linspace(0, 255, len(_CIVIDIS))
-    channels = [[colour >> shift & 255 for colour in _CIVIDIS] for shift in (16, 8, 0)]
-    return np.stack([np.interp(np.arange(256), steps, channel) for channel in channels], axis=1).astype(
-        np.uint8
-    )
+@cache
+def _palette() -> bytes:
+    """256 colours of the charts' colour scale, three bytes each."""
+    colours = sample_colorscale(COLOURSCALE, np.linspace(0, 1, 256), colortype="tuple")
+    return np.uint8(np.round(255 * np.array(colours))).tobytes()
 
 
 def _sound(track: Track) -> str | None:
@@ -127,7 +131,7 @@ def _sound(track: Track) -> str | None:
 
 
 def _samples(track: Track, sample_rate: int) -> Samples | None:
-    """None where the audio was moved or changed since the search, or is on another machine."""
+    """None if the audio was moved or changed after the search, or is on another machine."""
     try:
         return decode.read(track.path, sample_rate, content=track.content)
     except BadAudio:
@@ -135,7 +139,7 @@ def _samples(track: Track, sample_rate: int) -> Samples | None:
 
 
 def _middle(values: NDArray[Any], per_second: float) -> NDArray[Any]:
-    """The excerpt along the first axis."""
+    """The middle EXCERPT_SECONDS along the first axis."""
     length = min(len(values), round(EXCERPT_SECONDS * per_second))
     start = (len(values) - length) // 2
     return values[start : start + length]

@@ -1,54 +1,37 @@
 "use strict";
-// Draws each chart when it comes near the screen, in the colours of the style sheet, again when the theme changes.
-const figures = JSON.parse(document.getElementById("figures").textContent);
+// Draws each chart when it comes near the viewport, in the colours of the style sheet, and again when the theme changes.
+const { template, figures } = JSON.parse(document.getElementById("figures").textContent);
 const charts = [...document.querySelectorAll(".chart")];
 const hidden = new Set();
 const probe = document.body.appendChild(document.createElement("span"));
 probe.hidden = true;
 
-// "$name" -> what --name is in the present theme
-function colour(name) {
-  probe.style.color = `var(--${name})`;
+// "var(--name)" -> its value in the current theme
+function resolve(colour) {
+  probe.style.color = colour;
   return getComputedStyle(probe).color;
 }
 
-// Only where colours stand: a genre may be called $ink
-function coloured(value, isColour = false) {
-  if (isColour && typeof value === "string" && value.startsWith("$")) return colour(value.slice(1));
-  if (Array.isArray(value)) return isColour ? value.map((one) => coloured(one, true)) : value;
+// Resolves colours only in properties that hold colours: a genre may be called "var(--ink)"
+function themed(value, isColour = false) {
+  if (isColour && typeof value === "string" && value.startsWith("var(")) return resolve(value);
+  if (Array.isArray(value)) return value.map((one) => themed(one, isColour));
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, one]) => [key, coloured(one, key === "color" || key === "colorscale")]),
+    Object.entries(value).map(([key, one]) => [key, themed(one, /color(scale)?$/.test(key))]),
   );
 }
 
-function layoutOf(layout) {
-  const axis = { gridcolor: colour("line"), linecolor: colour("line"), zerolinecolor: colour("line"), automargin: true };
-  const own = coloured({ ...layout, shapes: undefined });
-  return {
-    margin: { l: 52, r: 12, t: layout.showlegend || layout.shapes ? 34 : 10, b: 48 },
-    showlegend: false,
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colour("ink"), family: "system-ui, sans-serif", size: 13 },
-    hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("line"), font: { color: colour("ink") } },
-    dragmode: false,
-    ...own,
-    shapes: (layout.shapes || []).map((shape) => coloured(shape)),
-    xaxis: { ...axis, ...own.xaxis },
-    yaxis: { ...axis, ...own.yaxis },
-  };
-}
-
-// One after the other: plotly loses its place where a chart is drawn while it is being drawn
+// One after the other: Plotly breaks if a chart is drawn while it is still being drawn
 function draw(chart) {
   return (chart.turn = (chart.turn || Promise.resolve()).then(() => drawNow(chart)));
 }
 
 async function drawNow(chart) {
   const { data, layout } = figures[chart.dataset.figure];
-  const traces = data.map((trace) => ({ ...coloured(trace), visible: !hidden.has(trace.meta) }));
-  await Plotly.react(chart, traces, layoutOf(layout), { responsive: true, displayModeBar: false });
+  const traces = data.map((trace) => ({ ...themed(trace), visible: !hidden.has(trace.meta) }));
+  const settings = { responsive: true, displayModeBar: false };
+  await Plotly.react(chart, traces, themed({ ...layout, template }), settings);
   if (!chart.dataset.drawn) chart.on("plotly_click", ({ points: [point] }) => find([point.customdata].flat()[0]));
   chart.dataset.drawn = "yes";
 }
@@ -69,7 +52,7 @@ function drawAgain() {
   charts.filter((chart) => chart.dataset.drawn).forEach(draw);
 }
 
-// Theme: the system's, until the button is pressed
+// The system's theme, until the button is pressed
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.addEventListener("change", drawAgain);
 document.getElementById("theme").addEventListener("click", () => {
@@ -126,7 +109,7 @@ filter.addEventListener("input", () => {
   });
 });
 
-// Numbers by size, words by letters, "–" before all
+// Numbers numerically, words alphabetically, "–" first
 function compare(one, other) {
   const [a, b] = [parseFloat(one), parseFloat(other)];
   if (Number.isNaN(a) && Number.isNaN(b)) return one.localeCompare(other);

@@ -1,37 +1,41 @@
-"""Where a search's time went, and what pruning and sharing saved it: estimates, from the trials' table alone."""
+"""Time accounting: how workers spent their time, and estimates of what pruning and sharing saved."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 PARTS = ("features", "training", "pruned", "overhead")
-"""What a worker's time goes to: activations at the cut, epochs of trials that the pruner did not end and of those that
-it did, and the rest: starting, and waiting between trials."""
+"""Categories of worker time: computing activations at the cut, training in trials that the pruner did not end and in
+those that it ended, and overhead, which is starting trials and waiting between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSpent:
-    """Seconds, summed over workers; what runs at the same time counts each."""
+    """Time of a search in seconds; where workers are summed, concurrent time counts once for each."""
 
     by_backbone: pd.DataFrame
-    """A row for each backbone, a column for each of PARTS, s."""
+    """One row per backbone and one column per category in PARTS; summed over workers."""
     wall: float
-    """From the first trial's start to the last known moment, pauses included."""
+    """From the start of the first trial to the last recorded time, including interruptions."""
     busy: float
-    """While a trial ran at least, s."""
+    """Time in which at least one trial was running."""
     pruning_saved: float
-    """Epochs that pruned trials were spared, if they had run as long as complete ones, at their own pace."""
+    """Estimated time of the epochs that pruned trials did not train; summed over workers."""
     sharing_saved: float
-    """Passes through frozen blocks that trials were spared, where one of the same cut shows what a pass takes."""
+    """Estimated time of the forward passes through frozen blocks that trials did not compute; summed over workers."""
 
     @property
     def whole(self) -> float:
-        """All workers' seconds."""
+        """Total time of all workers."""
         return float(self.by_backbone.to_numpy().sum())
 
 
 def time_spent(trials: pd.DataFrame) -> TimeSpent:
-    """Args: the table of `results.read_trials`, with a row at least."""
+    """Account for the time of a search.
+
+    Args:
+        trials: at least one row, as returned by `search.run.tables.read_trials`.
+    """
     ran = trials[trials["seconds"].notna()].astype({"seconds": float})
     pruned = _by_the_pruner(ran)
     parts = pd.DataFrame(
@@ -53,7 +57,7 @@ def time_spent(trials: pd.DataFrame) -> TimeSpent:
 
 
 def _busy(trials: pd.DataFrame, now: pd.Timestamp) -> float:
-    """The length of all trials' times laid over each other; a running trial's lasts until now."""
+    """The length of the union of all trials' time spans; a running trial's span ends now."""
     spans = trials.assign(finished=trials["finished"].fillna(now)).sort_values("started")
     covered = spans["finished"].cummax().shift(fill_value=spans["started"].iloc[0])
     return float(
@@ -62,9 +66,9 @@ def _busy(trials: pd.DataFrame, now: pd.Timestamp) -> float:
 
 
 def _overhead(ran: pd.DataFrame) -> "pd.Series[float]":
-    """A trial's seconds on its worker without work, and those that the worker waited before it.
+    """The idle seconds of a worker during each trial and before it.
 
-    A trial that went on after a pause, or elsewhere, is left out: its times are of several workers.
+    Zero for trials that were resumed, because their times come from several workers.
     """
     once = ran[(ran["attempt"] == 1) & ran["finished"].notna()].sort_values("started")
     idle = (once["finished"] - once["started"]).dt.total_seconds() - once["seconds"]
@@ -74,12 +78,16 @@ def _overhead(ran: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _by_the_pruner(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Which trials the pruner ended, and nothing else."""
+    """Whether a trial was ended by the pruner, as opposed to the time budget."""
     return (trials["state"] == "PRUNED") & trials["stopped"].isna()
 
 
 def _pruning_saved(ran: pd.DataFrame) -> float:
-    """Where no trial is complete yet, pruned ones are taken to have had all their epochs before them."""
+    """The time of the epochs that pruned trials did not train, at their own speed.
+
+    They are assumed to have otherwise run for the mean share of epochs of the complete trials, or for all epochs if no
+    trial is complete yet.
+    """
     pruned, complete = ran[_by_the_pruner(ran)], ran[ran["state"] == "COMPLETE"]
     share = (complete["epochs"] / complete["max_epochs"]).mean() if len(complete) else 1.0
     spared = (pruned["max_epochs"] * share - pruned["epochs"]).clip(lower=0)
@@ -87,7 +95,11 @@ def _pruning_saved(ran: pd.DataFrame) -> float:
 
 
 def _sharing_saved(ran: pd.DataFrame) -> float:
-    """The slowest trial of a cut is taken to have computed its activations, in one pass: others would each epoch."""
+    """The time of the forward passes that trials did not compute.
+
+    A pass is assumed to take as long as the slowest trial with the same cut spent on activations. Without sharing, a
+    trial computes one pass per epoch.
+    """
     shared = ran[ran["features"] == "shared"]
     one_pass = shared.groupby(["backbone", "frozen_blocks"])["features_seconds"].transform("max")
     return float((shared["epochs"] * one_pass - shared["features_seconds"]).clip(lower=0).sum())

@@ -1,4 +1,4 @@
-"""What the scores of a search depend on: two searches are comparable where these are equal."""
+"""The conditions under which two searches have comparable scores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from search.config.schema import SearchConfig
 
 
 def conditions(config: SearchConfig, tracks: Corpus) -> dict[str, Any]:
-    """What every score of a search depends on, by name: searches that differ in any are not comparable."""
+    """Everything that all scores of a search depend on; scores of two searches are comparable if it is equal."""
     return {
         "corpus": tracks.fingerprint,
         "genres": {track.content: track.genre for track in tracks.usable},
@@ -19,6 +19,6 @@ def conditions(config: SearchConfig, tracks: Corpus) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the conditions that differ; of another corpus the genres and the split are others anyway."""
+    """The names of the conditions that differ, without genres and split if the corpus itself differs."""
     differ = [name for name in one if one[name] != other[name]]
     return [name for name in differ if "corpus" not in differ or name not in ("genres", "split")]

@@ -1,28 +1,33 @@
-"""The trials of a run in order of a column."""
+"""Filter and sort the trials of a run."""
 
 import pandas as pd
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
-"""Of a trial."""
+"""The states of a trial."""
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
-"""Columns whose small values come first."""
+"""Columns that are sorted in ascending order; all others are in descending order."""
 
 
 def select(
     trials: pd.DataFrame, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
 ) -> pd.DataFrame:
-    """The trials that are asked for, in order; those without the sorted value come last.
+    """Filter and sort trials; those without a value in the sorted column come last.
 
     Raises:
-        InputError: no such state, or no such column.
+        InputError: the state or the column does not exist.
     """
     if state is not None and state.upper() not in STATES:
-        raise InputError(f"--state must be one of {', '.join(STATES)}, but got --state {state}")
+        raise InputError(
+            f"--state must be one of {', '.join(STATES)}, but got --state {state}",
+            code=SearchErrorCode.UNKNOWN_STATE,
+        )
     if sort not in trials.columns:
         raise InputError(
-            f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}"
+            f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}",
+            code=SearchErrorCode.UNKNOWN_COLUMN,
         )
     if state is not None:
         trials = trials[trials["state"] == state.upper()]

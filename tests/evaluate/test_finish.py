@@ -302,9 +302,7 @@ def test_the_verdict_gives_means_spread_and_intervals_over_seeds_and_says_what_i
     for part in verdict(finished):
         Console(file=screen, width=200).print(part, soft_wrap=True)
     text, own = screen.getvalue(), rows[rows["rank"] == 1]["test_f1"]
-    assert (
-        f"The winner is trial {rows['trial'][0]}, first by validation before the test part was read" in text
-    )
+    assert f"The winner is trial {rows['trial'][0]}," in text
     for number in (own.mean(), own.std(), own.min(), own.max()):
         assert f"{number:.3f}" in text
     first = text.splitlines()[3].split()
@@ -325,7 +323,7 @@ def test_the_command_tells_what_is_on_record_and_where_to_go_from_there(
 ) -> None:
     shown = genre_search("finish", finished)
     assert shown.returncode == 0, shown.stderr
-    assert "was read once, at 2" in shown.stdout
+    assert str(finished) in shown.stdout
     assert (
         shown.stdout.splitlines()[-1] == f"genre-search report {finished}    genre-search export {finished}"
     )

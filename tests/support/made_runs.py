@@ -1,17 +1,20 @@
-"""Run folders as a search leaves them, made in milliseconds without Ray or training."""
+"""Run folders with made-up results, written in milliseconds without Ray or training."""
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genre_core.corpus.tracks import Corpus, load_corpus
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.recorder import Recorder
 from search.run.identity import new_identity
-from search.run.model_store import write_model
-from search.run.tables import ResultsWriter
+from search.run.model_store import final_model, kept_models, write_model
+from search.run.tables import FINISH, ResultsWriter, read_trials, write_finish, write_test_tracks
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
@@ -25,10 +28,12 @@ SETTINGS: dict[str, Any] = {
     "sampler": "random",
     "pruner": "none",
 }
+_INTERVAL = {"": 0.0, "_low": -0.1, "_high": 0.1}
+"""Distances of a score and of the ends of its interval from the score."""
 
 
 class Quiet:
-    """A screen that remembers its lines."""
+    """A reporter that records its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -37,19 +42,19 @@ class Quiet:
         self.lines.append(text)
 
     def trial(self, row: Any) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
     def expect(self, trials: int) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
     def take_up(self, rows: Any) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
     def progress(self, title: str) -> Any:
-        raise AssertionError(f"nothing is to be computed, but got {title}")
+        raise AssertionError(f"nothing must be computed, but got {title}")
 
     def searching(self) -> Any:
-        raise AssertionError("nothing is to be searched")
+        raise AssertionError("no trial must run")
 
 
 def make_run(
@@ -58,14 +63,14 @@ def make_run(
     *,
     running: bool = False,
 ) -> Path:
-    """A run whose trials have these validation F1 by epoch.
+    """A run whose trials have the given learning curves.
 
-    With three a trial is COMPLETE, with two PRUNED, with one cut off by the time budget, without any FAIL.
+    A trial with three epochs is COMPLETE, with two PRUNED, with one cut off by the time budget, with none FAIL.
 
     Args:
-        folder: of the run.
-        curves: of each trial.
-        running: whether the last trial is RUNNING, as a killed driver leaves it.
+        folder: the run's folder.
+        curves: validation F1 by epoch, for each trial.
+        running: whether the last trial is RUNNING, as after a driver was killed.
     """
     folder.mkdir(parents=True)
     config = load(None, SETTINGS | {"trials": len(curves)})
@@ -102,7 +107,7 @@ def make_run(
 
 
 def epoch_result(epoch: int, scores: Sequence[float]) -> dict[str, Any]:
-    """What a worker reports of an epoch of a trial with these F1."""
+    """A worker's report of an epoch of a trial with the given learning curve."""
     same = dict.fromkeys(("val_accuracy", "val_precision", "val_recall", "val_f1"), scores[epoch - 1])
     return same | {
         "epoch": epoch,
@@ -129,7 +134,7 @@ def epoch_result(epoch: int, scores: Sequence[float]) -> dict[str, Any]:
 
 
 def make_model(folder: Path, trial: int, epoch: int, f1: float, recipe: Recipe) -> Path:
-    """A kept model, with a tensor and the part of its card that stores read."""
+    """A kept model with one tensor and the fields of its card that the model store reads."""
     place = folder / "models" / f"trial-{trial:05d}-epoch-{epoch:03d}"
     card = {"trial": trial, "epoch": epoch, "validation": {"f1": f1}}
     write_model(place, {"head.bias": np.zeros(2, np.float32)}, card)
@@ -141,8 +146,58 @@ def make_model(folder: Path, trial: int, epoch: int, f1: float, recipe: Recipe) 
     return place
 
 
+def make_finish(run: Path, test_f1: Mapping[tuple[int, int], float]) -> Corpus:
+    """The tables of a finished run, whose final models all predict the test set correctly.
+
+    Every test score of a final model is the given F1, with an interval of 0.1 on both sides.
+
+    Args:
+        run: the folder of a run with a corpus and these trials.
+        test_f1: (trial, seed) -> test F1, the configurations in order of rank.
+
+    Returns:
+        The run's corpus.
+    """
+    corpus, trials = load_corpus(run / "corpus.parquet"), read_trials(run).set_index("trial", drop=False)
+    n_genres = len(corpus.genres)
+    ranks = {trial: rank for rank, trial in enumerate(dict.fromkeys(trial for trial, _ in test_f1), start=1)}
+    shared = [name for name in FINISH.names if name in trials and name not in ("seed", "seconds")]
+    scores = ("accuracy", "precision", "recall", "f1")
+    rows: list[dict[str, Any]] = [
+        {name: trials.at[trial, name] for name in shared}
+        | {"rank": ranks[trial], "seed": seed, "test_loss": 1.0, "seconds": 1.0}
+        | {f"test_{name}{end}": f1 + off for name in scores for end, off in _INTERVAL.items()}
+        | {"f1_per_genre": [f1] * n_genres, "confusion": np.eye(n_genres, dtype=int).tolist()}
+        for (trial, seed), f1 in test_f1.items()
+    ]
+    predictions = [
+        {"trial": trial, "seed": seed, "track_id": track.track_id, "genre": track.genre}
+        | {"predicted": track.genre, "probabilities": [1 / n_genres] * n_genres}
+        for trial, seed in test_f1
+        for track in corpus.part("test")
+    ]
+    write_test_tracks(run, predictions)
+    write_finish(run, rows)
+    return corpus
+
+
+def make_final_model(run: Path, trial: int, seed: int) -> Path:
+    """A final model: a copy of a kept one, with a card as `finish` writes it."""
+    folder = final_model(run, trial, seed)
+    shutil.copytree(min(kept_models(run)), folder)
+    card = json.loads((folder / "model.json").read_text())
+    final = {name: value for name, value in card.items() if not name.startswith("validation")}
+    final |= {
+        "trial": trial,
+        "recipe": card["recipe"] | {"seed": seed},
+        "trained_on": ["train", "validation"],
+    }
+    (folder / "model.json").write_text(json.dumps(final))
+    return folder
+
+
 def resume(folder: Path, *, cache: Path | None = None, **changes: Any) -> list[str]:
-    """Resume a run that has no trials left to run, in this process; what was said."""
+    """Resume a run without remaining trials, in this process; returns the reported lines."""
     screen = Quiet()
     config: SearchConfig = load(folder / "config.yaml", changes)
     assert search.resume(config, folder=folder, cache=cache or folder / "no-cache", screen=screen)

@@ -14,7 +14,7 @@ from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.recorder import Recorder
 from search.evaluate.finish import finish
-from search.export.chosen_model import chosen
+from search.export.chosen_model import chosen_model
 from search.export.export import export
 from search.recovery.reconcile import reconcile
 from search.recovery.unclaimed import Unclaimed
@@ -198,9 +198,9 @@ def test_a_search_with_only_such_trials_ends_in_order_and_its_model_is_used(
     first = read_trials(folder)
     assert first[["state", "stopped"]].values.tolist() == [["PRUNED", TIME_BUDGET]]
     assert first["epochs"][0] >= 2
-    assert leaderboard.winner(folder)
+    assert leaderboard.best_trial(folder)
     finish(load(folder / "config.yaml", {}), folder=folder, cache=cache, screen=display, top=1, seeds=1)
     assert read_finish(folder)[["trial", "epochs"]].values.tolist() == [[0, first["best_epoch"][0]]]
-    assert chosen(folder).parent.name == "finish"
+    assert chosen_model(folder).parent.name == "finish"
     export(folder, tmp_path / "model", trial=0, onnx=False)
     assert (tmp_path / "model" / "model.safetensors").exists()

@@ -1,0 +1,91 @@
+"""The leaderboard: trials are filtered and sorted, and an abandoned run is reported with the command to resume it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import make_run
+
+from genre_core.errors import InputError
+from search.errors import SearchErrorCode
+from search.report import leaderboard
+from search.run import ranking
+from search.run.lock import driving
+from search.run.tables import read_trials
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a complete, a pruned, a cut-off, a failed and a RUNNING trial, in this order."""
+    curves = ((0.2, 0.5, 0.4), (0.7, 0.1), (0.3,), (), (0.6, 0.4))
+    return make_run(tmp_path_factory.mktemp("runs") / "left", curves, running=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [1, 4, 0, 2, 3]),
+        ({"sort": "trial"}, [0, 1, 2, 3, 4]),
+        ({"state": "pruned"}, [1, 2]),
+        ({"state": "FAIL"}, [3]),
+        ({"backbone": "vgg16"}, []),
+    ],
+)
+def test_trials_are_filtered_and_sorted_with_missing_values_last(
+    options: dict[str, Any], expected: list[int], made: Path
+) -> None:
+    assert ranking.select(read_trials(made), **options)["trial"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "parts"),
+    [
+        ({"state": "done"}, SearchErrorCode.UNKNOWN_STATE, ("--state done", "COMPLETE, PRUNED")),
+        ({"sort": "f1"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort f1", "val_f1")),
+    ],
+)
+def test_an_unknown_state_or_column_is_refused_with_the_possible_ones(
+    options: dict[str, Any], code: SearchErrorCode, parts: tuple[str, ...], made: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        ranking.select(read_trials(made), **options)
+    assert error.value.code is code
+    assert all(part in str(error.value) for part in parts)
+
+
+def test_the_summary_counts_trials_by_how_they_ended(made: Path) -> None:
+    text = leaderboard.summary(read_trials(made)).plain
+    for part in (
+        "5 trials",
+        "1 complete",
+        "1 pruned",
+        "1 cut off by the time budget",
+        "1 failed",
+        "1 running",
+    ):
+        assert part in text
+    assert "Diverged" in text
+
+
+def test_a_run_without_a_scored_trial_has_no_best_trial(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", ((), ()))
+    with pytest.raises(InputError) as error:
+        leaderboard.best_trial(run)
+    assert error.value.code is SearchErrorCode.NO_SCORED_TRIAL
+    assert f"genre-search results {run}" in str(error.value)
+
+
+@pytest.mark.parametrize("make", [make_run, lambda folder: make_run(folder, running=True)])
+def test_running_trials_without_a_driver_are_reported_with_the_command_to_resume(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    run = make(tmp_path / "r")
+    trials = read_trials(run)
+    lines = [line.plain for line in leaderboard.abandoned(run, trials)]
+    running = int((trials["state"] == "RUNNING").sum())
+    assert [f"{running} trial" in line and f"genre-search resume {run}" in line for line in lines] == [
+        True
+    ] * running
+    with driving(run):
+        assert leaderboard.abandoned(run, trials) == []
