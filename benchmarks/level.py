@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genre_core.audio import decode
-from genre_core.audio.mel import cut, front_end, log_mel, segment_starts
+from genre_core.audio.mel import cut_segments, front_end, log_mel, segment_starts
 from genre_core.corpus.audit import audit
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import read_corpus
@@ -171,7 +171,7 @@ class Music:
             waveform = self._waveforms[track.track_id] * factor
             levels = _levels(waveform.clip(-1, 1) if clipped else waveform, reference)
             mel = levels.permute(2, 0, 1).numpy()
-            mels += cut(mel, segment_starts(len(mel), SEGMENT_FRAMES, 1), SEGMENT_FRAMES)
+            mels += cut_segments(mel, segment_starts(len(mel), SEGMENT_FRAMES, 1), SEGMENT_FRAMES)
         return SegmentArrays(
             mels=np.stack(mels),
             track=np.arange(len(mels)),

@@ -1,13 +1,43 @@
-"""The one error for a user's mistake, and the codes of all kinds that genre_core raises."""
+"""InputError, the exception for every mistake in what the user gave, and the error codes of genre_core."""
 
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Kinds of mistakes, for programs and tests: they depend on the code, not on the wording."""
+    """Kinds of input errors. Programs and tests should check the code, not the wording of the message."""
 
     # audio
+    UNKNOWN_FRONT_END = "unknown-front-end"
+    UNKNOWN_LEVEL = "unknown-level"
     # corpus
+    AUDIT_CACHE_NOT_WRITABLE = "audit-cache-not-writable"
+    CORPUS_NOT_FOUND = "corpus-not-found"
+    CORPUS_FOLDER_UNREADABLE = "corpus-folder-unreadable"
+    CORPUS_WITHOUT_AUDIO = "corpus-without-audio"
+    CORPUS_TABLE_UNREADABLE = "corpus-table-unreadable"
+    CORPUS_TABLE_VERSION = "corpus-table-version"
+    DUPLICATE_TRACK = "duplicate-track"
+    MANIFEST_AMBIGUOUS = "manifest-ambiguous"
+    MANIFEST_NOT_A_FILE = "manifest-not-a-file"
+    MANIFEST_UNREADABLE = "manifest-unreadable"
+    MANIFEST_QUOTING = "manifest-quoting"
+    MANIFEST_EXTRA_CELLS = "manifest-extra-cells"
+    MANIFEST_MISSING_COLUMN = "manifest-missing-column"
+    MANIFEST_REPEATED_COLUMN = "manifest-repeated-column"
+    MANIFEST_WITHOUT_ROWS = "manifest-without-rows"
+    MANIFEST_EMPTY_CELL = "manifest-empty-cell"
+    MANIFEST_UNKNOWN_SPLIT = "manifest-unknown-split"
+    MANIFEST_WINDOWS_PATH = "manifest-windows-path"
+    TRACKS_NOT_FOUND = "tracks-not-found"
+    TOO_FEW_GENRES = "too-few-genres"
+    TOO_FEW_GROUPS = "too-few-groups"
+    SPLIT_SHARES = "split-shares"
+    SPLIT_NOT_POSSIBLE = "split-not-possible"
+    SPLIT_PARTLY_GIVEN = "split-partly-given"
+    SPLIT_WITHOUT_VALIDATION = "split-without-validation"
+    SPLIT_WITHOUT_PART = "split-without-part"
+    SPLIT_WITHOUT_GENRE = "split-without-genre"
+    GROUP_IN_TWO_SPLITS = "group-in-two-splits"
     # datasets
     ARCHIVE_DAMAGED = "archive-damaged"
     ARCHIVE_SPECIAL_FILE = "archive-special-file"
@@ -33,17 +63,17 @@ class ErrorCode(StrEnum):
 
 
 class InputError(Exception):
-    """A mistake in what the user gave: a setting, a path, a file, a data set.
+    """A mistake in what the user gave: a setting, a path, a file or a data set.
 
-    Its message is one line: the rule, the value given, and what to do.
+    The message is one line: the rule, the value given and what to do.
     """
 
     def __init__(self, message: str, *, code: StrEnum | None = None) -> None:
-        """Args: the message, and what kind of mistake it is."""
+        """Args: message: turned into one line. code: the kind of mistake."""
         super().__init__(one_line(message))
         self.code = code
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks; spaces within a line stay, for a name may have two."""
+    """Join the lines of a text; spaces within a line are kept, since a name may contain two in a row."""
     return " ".join(line.strip() for line in text.splitlines() if line.strip())

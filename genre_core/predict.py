@@ -21,7 +21,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from genre_core.audio import decode
-from genre_core.audio.mel import FrontEnd, cut, segment_starts, stored_mel
+from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
 from genre_core.errors import InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
 from genre_core.models.network import CHUNK, Network, allow_tf32, restore
@@ -131,7 +131,7 @@ class Model:
         Raises:
             BadAudio: the file cannot be read, or there is nothing to hear in it.
         """
-        waveform = decode.read(Path(path), self.front_end.sample_rate, audible=True)
+        waveform = decode.read(Path(path), self.front_end.sample_rate, refuse_silence=True)
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
         whole = np.pad(waveform, (0, missing)) if missing > 0 else waveform
         mel = stored_mel(whole, self.front_end)
@@ -161,7 +161,7 @@ class Model:
         """Logits of a track's segments by their first frames, [segments, genres], on the CPU."""
         size = CHUNK[self.network.device.type]
         batches = (starts[first : first + size] for first in range(0, len(starts), size))
-        segments = (np.stack(cut(mel, batch, self.segment_frames)) for batch in batches)
+        segments = (np.stack(cut_segments(mel, batch, self.segment_frames)) for batch in batches)
         return torch.cat([self.network(torch.from_numpy(s).to(self.network.device)).cpu() for s in segments])
 
     def _named(self, logits: Tensor) -> dict[str, float]:

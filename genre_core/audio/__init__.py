@@ -1,1 +1,1 @@
-"""Audio files to waveforms, and waveforms to log-mel images."""
+"""Audio files to mono waveforms, and waveforms to log-mel spectrograms."""

@@ -1,4 +1,4 @@
-"""A file -> mono waveform at one sample rate; a bad file -> a named reason."""
+"""Decoding of an audio file to a mono waveform, or BadAudio with the reason if it cannot be used."""
 
 import hashlib
 import importlib
@@ -13,126 +13,139 @@ from types import ModuleType
 import numpy as np
 import soxr
 
-from genre_core.audio import sound_file
+from genre_core.audio import sndfile_decoder
 from genre_core.audio.bad_audio import BadAudio as BadAudio
+from genre_core.audio.bad_audio import Fault as Fault
 from genre_core.audio.bad_audio import Reason as Reason
-from genre_core.audio.sound_check import SILENCE_PEAK as SILENCE_PEAK
-from genre_core.audio.sound_check import SoundCheck, level_of
+from genre_core.audio.bad_audio import unreadable
+from genre_core.audio.level_meter import SILENCE_PEAK as SILENCE_PEAK
+from genre_core.audio.level_meter import LevelMeter, sample_range
+from genre_core.audio.libsndfile_errors import Refusal
 from genre_core.audio.source import Samples as Samples
 from genre_core.audio.source import Source
-from genre_core.formats.containers import where_cut
 from genre_core.formats.file_kind import kind_of
+from genre_core.formats.truncation import describe_truncation
 
-HEARD_RATE = 22_050
-"""Hz of every front end: what `inspect` judges is what they get."""
-LOUDEST = 2.0**31
-"""Amplitude of 32-bit integers kept as floats; beyond is damage, whose power overflows."""
+ANALYSIS_RATE = 22_050
+"""Hz at which `inspect` measures levels: the sample rate of every front end."""
+MAX_AMPLITUDE = 2.0**31
+"""Full scale of 32-bit integers stored as floats. Anything above is damage, and its power overflows."""
 SAMPLE_RATES = range(1_000, 1_000_001)
-"""Hz; outside it the header is corrupt."""
+"""Plausible sample rates in Hz; outside this range the header is corrupt."""
 INSTALL_AV = "pip install 'genre-search[av]'"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioFacts:
-    """What decoding a whole file shows; `content` is equal for files that decode to the same samples."""
+class AudioInfo:
+    """Properties of a decoded file."""
 
     seconds: float
     sample_rate: int
     """Hz."""
     channels: int
     content: str
-    """sha256 over sample rate, channels and the decoded float32 samples, hexadecimal."""
+    """Content hash, equal for files that decode to the same samples: the hexadecimal sha256 of sample rate, channels
+    and decoded float32 samples."""
     warnings: tuple[str, ...] = ()
-    """What speaks against a file that can be used, one line each."""
+    """Faults of a file that can still be used, each as "kind: detail" in one line."""
 
 
-def read(path: Path, sample_rate: int, *, content: str | None = None, audible: bool = False) -> Samples:
-    """Decode the file: float32 [samples] at `sample_rate` Hz, full scale = 1, channels averaged.
+def read(
+    path: Path, sample_rate: int, *, content: str | None = None, refuse_silence: bool = False
+) -> Samples:
+    """Decode a file to a mono waveform, the mean of its channels.
 
-    Integers stored as floats are divided by their full scale. Works in blocks, so memory holds the result, twice
-    while it is put together, and never the whole of the decoded channels.
+    Integers stored as floats are divided by their full scale. The file is decoded in blocks: memory holds the
+    waveform, twice while it is concatenated, but never all channels.
 
     Args:
         path: the file.
-        sample_rate: Hz of the result.
-        content: what `inspect` once found in it.
-        audible: whether silence is refused, as `inspect` does.
+        sample_rate: Hz of the waveform.
+        content: the expected content hash, see `AudioInfo`; None if any will do.
+        refuse_silence: whether silence raises BadAudio, as in `inspect`.
+
+    Returns:
+        float32 [samples], full scale = 1.
 
     Raises:
-        BadAudio: the file is unreadable or empty, holds samples that are not finite or impossibly loud, no
-            longer decodes to `content`, or is silent where `audible`.
+        BadAudio: the file is unreadable or empty, has samples that are not finite or impossibly loud, has another
+            content hash than `content`, or is silent and `refuse_silence` is set.
     """
-    with _opened(path) as source:
-        heard = _Listener(source, sample_rate, hashes=content is not None)
-        mono = list(heard.mono())
-    if content not in (None, heard.content()):
+    with _open_source(path) as source:
+        decoding = _DecodingPass(source, sample_rate, hashes=content is not None)
+        blocks = list(decoding.mono())
+    if content not in (None, decoding.content()):
         raise BadAudio(Reason.CHANGED, "it decodes to other samples than before")
-    if audible:
-        heard.check.refuse_silence()
-    whole = np.concatenate(mono)
-    mono.clear()
-    if heard.check.full_scale != 1:
-        whole /= heard.check.full_scale
-    return whole
+    if refuse_silence:
+        decoding.meter.refuse_silence()
+    waveform = np.concatenate(blocks)
+    blocks.clear()
+    if decoding.meter.full_scale != 1:
+        waveform /= decoding.meter.full_scale
+    return waveform
 
 
-def inspect(path: Path, heard_rate: int = HEARD_RATE) -> AudioFacts:
-    """Decode the whole file once, in blocks, and say what it holds.
+def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
+    """Decode a whole file in blocks and return its properties.
 
-    Its level is judged as it is heard: channels averaged, at `heard_rate` Hz. Raises BadAudio for a file that is
-    unreadable, empty, silent or holds samples that are not finite or impossibly loud.
+    Args:
+        path: the file.
+        analysis_rate: Hz of the mono mix whose level is measured.
+
+    Raises:
+        BadAudio: the file is unreadable, empty or silent, or has samples that are not finite or impossibly loud.
     """
-    with _opened(path) as source:
-        heard = _Listener(source, heard_rate, hashes=True)
-        for _ in heard.mono():
+    with _open_source(path) as source:
+        decoding = _DecodingPass(source, analysis_rate, hashes=True)
+        for _ in decoding.mono():
             pass
-    heard.check.refuse_silence()
-    seconds = heard.frames / source.sample_rate
-    return AudioFacts(
+    decoding.meter.refuse_silence()
+    seconds = decoding.frames / source.sample_rate
+    return AudioInfo(
         seconds=seconds,
         sample_rate=source.sample_rate,
         channels=source.channels,
-        content=heard.content(),
-        warnings=(*source.warnings(seconds), *heard.check.warnings()),
+        content=decoding.content(),
+        warnings=(*source.warnings(seconds), *decoding.meter.warnings()),
     )
 
 
-class _Listener:
-    """One pass over a source: resampled mono, and on the way its check, its content and its length."""
+class _DecodingPass:
+    """One pass over a source: the resampled mono mix, with level statistics, content hash and length."""
 
     def __init__(self, source: Source, sample_rate: int, *, hashes: bool) -> None:
         self._source = source
         self._resampler = soxr.ResampleStream(source.sample_rate, sample_rate, 1, dtype="float32")
         self._hashes = hashes
         self._digest = hashlib.sha256(f"{source.sample_rate} Hz, {source.channels} channels".encode())
-        self.check = SoundCheck(heard_rate=min(sample_rate, source.sample_rate))
+        self.meter = LevelMeter(min(sample_rate, source.sample_rate))
         self.frames = 0
 
     def mono(self) -> Iterator[Samples]:
-        """The mono mix at the rate that is heard, block by block."""
+        """Iterate over the resampled mono mix, block by block."""
         for block in self._blocks():
             if self._hashes:
                 self._digest.update(block.data)
             mix = block.mean(axis=1)
-            heard = self._resampler.resample_chunk(mix)
-            self.check.add(block, mix, heard)
-            yield heard
+            resampled = self._resampler.resample_chunk(mix)
+            self.meter.add(block, mix, resampled)
+            yield resampled
         last = self._resampler.resample_chunk(np.empty(0, np.float32), last=True)
-        self.check.add_heard(last)
+        self.meter.add_resampled(last)
         yield last
 
     def content(self) -> str:
-        """Equal for files that are heard as the same samples."""
-        if self.check.full_scale == 1:
+        """Return the content hash, see `AudioInfo`; a divisor other than 1 is part of it."""
+        if self.meter.full_scale == 1:
             return self._digest.hexdigest()
         scaled = self._digest.copy()
-        scaled.update(f"divided by {self.check.full_scale}".encode())
+        scaled.update(f"divided by {self.meter.full_scale}".encode())
         return scaled.hexdigest()
 
     def _blocks(self) -> Iterator[Samples]:
         for block in self._source.blocks:
-            low, high = level_of(block)
-            if not max(high, -low) <= LOUDEST:
+            low, high = sample_range(block)
+            if not max(high, -low) <= MAX_AMPLITUDE:
                 reason = Reason.TOO_LOUD if np.isfinite(max(high, -low)) else Reason.NOT_FINITE
                 raise BadAudio(reason, f"first within {len(block)} frames of frame {self.frames}")
             self.frames += len(block)
@@ -142,75 +155,75 @@ class _Listener:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Source]:
-    """The open file; whatever the system or a decoder has against it, then or while reading, is BadAudio."""
+def _open_source(path: Path) -> Iterator[Source]:
+    """Open a file, and turn the errors of the system and the decoder, also later ones, into BadAudio."""
     try:
         _require_regular_file(path)
         with _decoder(path) as source:
             if source.sample_rate not in SAMPLE_RATES:
-                raise BadAudio(Reason.UNREADABLE, f"a sample rate of {source.sample_rate} Hz")
+                raise unreadable(Fault.SAMPLE_RATE, f"a sample rate of {source.sample_rate} Hz")
             yield source
     except OSError as error:
-        raise BadAudio(Reason.UNREADABLE, error.strerror or str(error)) from error
+        raise unreadable(Fault.NOT_ACCESSIBLE, error.strerror or str(error)) from error
 
 
 def _require_regular_file(path: Path) -> None:
-    """Opening a pipe would wait for ever, and libsndfile has no clear words for a folder or a lost file."""
+    """Refuse pipes, which would block, and folders and missing files, for which libsndfile's texts are unclear."""
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a name that is not Unicode or has a zero byte
-        raise BadAudio(Reason.UNREADABLE, str(error)) from error
+        raise unreadable(Fault.INVALID_NAME, str(error)) from error
     if stat.S_ISDIR(mode):
-        raise BadAudio(Reason.UNREADABLE, "a folder, not a file")
+        raise unreadable(Fault.NOT_A_FILE, "a folder, not a file")
     if not stat.S_ISREG(mode):
-        raise BadAudio(Reason.UNREADABLE, "not a regular file")
+        raise unreadable(Fault.NOT_A_FILE, "not a regular file")
 
 
 @contextmanager
 def _decoder(path: Path) -> Iterator[Source]:
-    """libsndfile, or what else can decode the file."""
+    """Open a file with libsndfile, or with PyAV if libsndfile does not support it."""
     with ExitStack() as stack:
         try:
-            source = stack.enter_context(sound_file.opened(path))
-        except sound_file.NotASoundFile as refusal:
-            source = stack.enter_context(_other_decoder(path, refusal))
+            source = stack.enter_context(sndfile_decoder.open_source(path))
+        except sndfile_decoder.UnsupportedFile as error:
+            av_decoder, format_name = _require_av(path, error)
+            try:
+                source = stack.enter_context(av_decoder.open_source(path))
+            except BadAudio as bad:
+                raise BadAudio(
+                    Reason.UNREADABLE, f"{format_name}: {bad.detail or bad.reason}", bad.fault
+                ) from bad
         yield source
 
 
-@contextmanager
-def _other_decoder(path: Path, refusal: sound_file.NotASoundFile) -> Iterator[Source]:
-    """PyAV, for what is audio and not cut off before its sound; else BadAudio, which says what the file is."""
-    words = "no MPEG audio in it" if refusal.code == sound_file.NO_MPEG_FRAMES else str(refusal)
+def _require_av(path: Path, error: sndfile_decoder.UnsupportedFile) -> tuple[ModuleType, str]:
+    """Return the PyAV decoder and the name of the format; raise BadAudio if PyAV could not help."""
+    text = "no MPEG audio in it" if error.refusal is Refusal.NO_MPEG_FRAMES else str(error)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        kind, cut = kind_of(file), where_cut(file, size)
+        kind, cut = kind_of(file), describe_truncation(file, size)
     if not size:
         raise BadAudio(Reason.EMPTY, "0 bytes")
     if kind is None:
-        raise BadAudio(Reason.UNREADABLE, words)
+        raise unreadable(Fault.UNKNOWN_FORMAT, text)
     if not kind.is_audio:
-        raise BadAudio(Reason.UNREADABLE, kind.name)
+        raise unreadable(Fault.NOT_AUDIO, kind.name)
     if cut:
-        raise BadAudio(Reason.UNREADABLE, f"{kind.name}, cut off {cut}: {words}")
-    if not kind.needs_av and not refusal.of_codec:
-        raise BadAudio(Reason.UNREADABLE, words)
-    if (av_file := _av_file()) is None:
-        what = kind.name if kind.needs_av else f"{kind.name} with a codec that libsndfile does not know"
-        raise BadAudio(Reason.UNREADABLE, f"{what} needs PyAV: {INSTALL_AV}")
-    with ExitStack() as stack:
-        try:
-            source = stack.enter_context(av_file.opened(path))
-        except BadAudio as bad:
-            raise BadAudio(Reason.UNREADABLE, f"{kind.name}: {bad.detail or bad.reason}") from bad
-        yield source
+        raise unreadable(Fault.CUT_OFF, f"{kind.name}, cut off {cut}: {text}")
+    if not kind.needs_av and error.refusal is not Refusal.UNSUPPORTED_CODEC:
+        raise unreadable(Fault.UNDECODABLE, text)
+    if (av_decoder := _av_decoder()) is None:
+        what = kind.name if kind.needs_av else f"{kind.name} with a codec that libsndfile does not support"
+        raise unreadable(Fault.PYAV_MISSING, f"{what} needs PyAV: {INSTALL_AV}")
+    return av_decoder, kind.name
 
 
-def _av_file() -> ModuleType | None:
-    """The decoder of the extra `av`, where that is installed."""
+def _av_decoder() -> ModuleType | None:
+    """Import the PyAV decoder; None if the extra `av` is not installed."""
     try:
-        return importlib.import_module("genre_core.audio.av_file")
+        return importlib.import_module("genre_core.audio.av_decoder")
     except ImportError as error:
         if error.name == "av":
             return None
-        said = f"PyAV is installed and cannot be loaded ({error}); install it again: {INSTALL_AV}"
-        raise BadAudio(Reason.UNREADABLE, said) from error
+        text = f"PyAV is installed but cannot be loaded ({error}); reinstall it: {INSTALL_AV}"
+        raise unreadable(Fault.PYAV_BROKEN, text) from error

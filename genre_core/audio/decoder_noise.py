@@ -1,8 +1,8 @@
-"""Standard error without what a decoder's C code prints there.
+"""Suppression of the messages that libmpg123 writes to standard error.
 
-libmpg123, inside libsndfile, prints a line for each frame that it dislikes, in sound files too; libsndfile has
-no setting against it. C code writes to file descriptor 2, which belongs to the whole process: it is redirected
-to a temporary file, and what others wrote meanwhile is passed on afterwards.
+libmpg123, which libsndfile includes, prints a line for each frame it rejects and libsndfile has no setting against
+that. C code writes to file descriptor 2, which belongs to the whole process: it is redirected to a temporary file
+while a decoder runs, and everything else written meanwhile is forwarded afterwards.
 """
 
 import os
@@ -21,13 +21,13 @@ _NOISE = re.compile(
 
 _lock = threading.Lock()
 _users = 0
-_original, _caught = -1, -1
-"""File descriptors: standard error as it was, and the temporary file in its place."""
+_original, _redirected = -1, -1
+"""File descriptors: the real standard error, and the temporary file that replaces it."""
 
 
 @contextmanager
 def quiet_decoder() -> Iterator[None]:
-    """Keep libmpg123's lines off standard error. Threads may overlap: the last one out restores it."""
+    """Keep libmpg123's lines off standard error; threads may overlap, the last one restores it."""
     _enter()
     try:
         yield
@@ -35,19 +35,24 @@ def quiet_decoder() -> Iterator[None]:
         _leave()
 
 
+def without_noise(output: bytes) -> bytes:
+    """Remove libmpg123's lines; their wording is no interface and has a canary test."""
+    return _NOISE.sub(b"", output)
+
+
 def _enter() -> None:
-    global _users, _original, _caught
+    global _users, _original, _redirected
     with _lock:
         _users += 1
         if _users > 1:
             return
         try:
             _original = os.dup(_STANDARD_ERROR)
-        except OSError:  # the process has no standard error, so nothing can appear there
+        except OSError:  # the process has no standard error, so there is nothing to keep quiet
             _original = -1
             return
-        _caught = _temporary_file()
-        os.dup2(_caught, _STANDARD_ERROR)
+        _redirected = _temporary_file()
+        os.dup2(_redirected, _STANDARD_ERROR)
 
 
 def _leave() -> None:
@@ -57,15 +62,15 @@ def _leave() -> None:
         if _users or _original < 0:
             return
         os.dup2(_original, _STANDARD_ERROR)
-        size = os.lseek(_caught, 0, os.SEEK_CUR)
-        if size and (others := _NOISE.sub(b"", os.pread(_caught, size, 0))):
+        size = os.lseek(_redirected, 0, os.SEEK_CUR)
+        if size and (others := without_noise(os.pread(_redirected, size, 0))):
             os.write(_STANDARD_ERROR, others)
-        os.close(_caught)
+        os.close(_redirected)
         os.close(_original)
 
 
 def _temporary_file() -> int:
-    """Descriptor of a file without a name, in memory where the system offers that."""
+    """Open a file without a name, in memory if the system supports that, and return its descriptor."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("decoder-noise")
     with tempfile.TemporaryFile() as file:

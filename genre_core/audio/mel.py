@@ -1,4 +1,4 @@
-"""Waveform -> log-mel image, and the cut of a track into segments: shared by training and prediction."""
+"""Log-mel spectrograms of waveforms and their segments, shared by training and prediction."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,49 +12,52 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 
 SAMPLE_RATE = 22_050
-"""Hz: GTZAN's own rate; everything is resampled to it."""
+"""Hz. All audio is resampled to it; GTZAN has it already."""
 DYNAMIC_RANGE_DB = 80.0
-"""Levels further than this below a track's loudest are raised to it, as librosa.power_to_db does."""
+"""Levels further below a track's maximum are raised to this distance, as librosa.power_to_db does."""
 LEVELS = ("track", "absolute")
-"""What a level of 0 dB is: the loudest that a track has, or a power of 1 whatever the track."""
+"""Reference for 0 dB: the maximum power of the track, or a power of 1."""
 _BLOCK_FRAMES = 1024
-"""Frames whose spectra are there at a time: an hour's would take gigabytes."""
+"""Frames transformed at a time, since the spectra of an hour would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontEnd:
-    """One fixed way from waveform to mel. Its fields are part of what a spectrogram store is found by."""
+    """Settings of the mel spectrogram. All fields are part of the name of a spectrogram store."""
 
     name: str
     n_mels: int
-    """Mel bands (Slaney scale and norm) from 0 Hz to half the sample rate."""
+    """Number of mel bands (Slaney scale and norm) from 0 Hz to half the sample rate."""
     hop_length: int
-    """Samples from one frame to the next."""
+    """Samples between frames."""
     windows: tuple[int, ...]
-    """Hann window lengths in samples: one is repeated into an image's three channels, three fill them."""
+    """Hann window lengths in samples: one is repeated in the three channels of the image, three fill them."""
     sample_rate: int = SAMPLE_RATE
     level: str = "absolute"
-    """One of `LEVELS`. Models and stores that do not name it are older than it, and absolute."""
+    """One of `LEVELS`. Models and stores that do not name it predate the setting and are absolute."""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
-            raise InputError(f"level must be one of {', '.join(LEVELS)}, but got level={self.level!r}")
+            raise InputError(
+                f"level must be one of {', '.join(LEVELS)}, but got level={self.level!r}",
+                code=ErrorCode.UNKNOWN_LEVEL,
+            )
 
     @property
     def n_fft(self) -> int:
-        """Samples of a Fourier transform: the power of two that holds the longest window."""
+        """FFT size in samples: the smallest power of two that holds the longest window."""
         return 1 << (max(self.windows) - 1).bit_length()
 
     @property
     def frames_per_second(self) -> float:
-        """Mel frames in a second of audio."""
+        """Frames per second of audio."""
         return self.sample_rate / self.hop_length
 
     def frames(self, seconds: float) -> int:
-        """Whole frames in so many seconds."""
+        """Return the number of whole frames in `seconds`."""
         return int(seconds * self.frames_per_second)
 
 
@@ -71,27 +74,34 @@ FRONT_ENDS = {
         FrontEnd(name="mel64", n_mels=64, hop_length=1024, windows=(2048,)),
     )
 }
-"""The front ends by name: `mel128` for real work, `mel128x3` with three windows, `mel64` for small machines."""
+"""Front ends by name: `mel128` is the default, `mel128x3` has three windows, `mel64` is for small machines."""
 
 
 def front_end(name: str, *, level: str = "track") -> FrontEnd:
-    """The front end of this name, with levels of this kind.
+    """Return the front end with this name, with `level` set.
 
     Raises:
-        InputError: there is none.
+        InputError: the name or the level is unknown.
     """
     if name not in FRONT_ENDS:
-        raise InputError(f"front_end must be one of {', '.join(FRONT_ENDS)}, but got front_end={name!r}")
+        raise InputError(
+            f"front_end must be one of {', '.join(FRONT_ENDS)}, but got front_end={name!r}",
+            code=ErrorCode.UNKNOWN_FRONT_END,
+        )
     return replace(FRONT_ENDS[name], level=level)
 
 
 def log_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> Tensor:
-    """Log-mel spectrogram of a mono waveform, [samples] at the front end's rate.
+    """Compute the log-mel spectrogram of a mono waveform.
+
+    Args:
+        waveform: float32 [samples] at the front end's sample rate.
+        front_end: settings of the spectrogram.
 
     Returns:
-        float32 [channels, mels, frames] in dB, a channel for each window; each channel's floor is
-        `DYNAMIC_RANGE_DB` below its loudest. With `level="track"` its loudest is 0 dB, whatever the waveform's
-        gain; with `level="absolute"` 0 dB is a power of 1, and no level is below -100 dB.
+        float32 [channels, mels, frames] in dB, one channel per window. The floor of a channel is `DYNAMIC_RANGE_DB`
+        below its maximum. With `level="track"` the maximum is 0 dB whatever the gain of the waveform; with
+        `level="absolute"` 0 dB is a power of 1, and the lowest possible level is -100 dB.
     """
     samples = torch.from_numpy(waveform)
     powers = (_power(samples, front_end, window) for window in front_end.windows)
@@ -99,28 +109,30 @@ def log_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> Tensor:
 
 
 def stored_mel(waveform: NDArray[np.float32], front_end: FrontEnd) -> NDArray[np.float16]:
-    """What networks are shown of a waveform: its `log_mel` rounded to float16, [frames, channels, mels]."""
+    """Compute the input of the networks: `log_mel` rounded to float16, [frames, channels, mels]."""
     image = log_mel(waveform, front_end).to(torch.float16)
     return np.ascontiguousarray(image.permute(2, 0, 1).numpy())
 
 
 def segment_starts(frames: int, segment_frames: int, limit: int) -> list[int]:
-    """First frames of the segments of a track: as many as fit side by side, `limit` at most, evenly spread."""
+    """First frames of a track's segments: as many as fit without overlap, at most `limit`, evenly spaced."""
     count = min(frames // segment_frames, limit)
     if count == 1:
         return [(frames - segment_frames) // 2]
     return [round(i * (frames - segment_frames) / (count - 1)) for i in range(count)]
 
 
-def cut(mel: NDArray[np.float16], starts: Iterable[int], segment_frames: int) -> list[NDArray[np.float16]]:
-    """Segments of a track's stored mel by their first frames, each [channels, mels, frames]: views into it."""
+def cut_segments(
+    mel: NDArray[np.float16], starts: Iterable[int], segment_frames: int
+) -> list[NDArray[np.float16]]:
+    """Segments of a track's stored mel at the given first frames, as views of [channels, mels, frames] each."""
     return [mel[start : start + segment_frames].transpose(1, 2, 0) for start in starts]
 
 
 def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
-    """Power in mel bands, [mels, frames], in blocks of frames; silence stands before the track and after it.
+    """Power in mel bands, [mels, frames], computed in blocks of frames; the track is padded with silence.
 
-    The last block is longer than the others and never a frame alone, which would be summed in another order.
+    The last block is the longest and never a single frame, whose sum would be taken in another order.
     """
     frames, half = 1 + len(samples) // front_end.hop_length, front_end.n_fft // 2
     firsts = range(0, max(frames - _BLOCK_FRAMES, 1), _BLOCK_FRAMES)
@@ -133,7 +145,7 @@ def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
 
 
 def _relative(power: Tensor, level: str) -> Tensor:
-    """Power [mels, frames] over what 0 dB stands for; what has no power at all is at the floor."""
+    """Power [mels, frames] relative to the reference for 0 dB; power of 0 becomes the floor."""
     if level == "absolute":
         return power
     loudest = power.max().clamp_min(torch.finfo(power.dtype).tiny)

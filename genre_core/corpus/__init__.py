@@ -1,1 +1,1 @@
-"""The tracks of a data set: found, audited, split, and stored as spectrograms."""
+"""The tracks of a data set: discovery, audit, splits and stored spectrograms."""

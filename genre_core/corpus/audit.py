@@ -1,4 +1,4 @@
-"""What is wrong with each file of a corpus."""
+"""Audit of a corpus: decodes each file once, and excludes bad files and exact copies with a reason."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 
 from genre_core.audio import decode
 from genre_core.corpus.tracks import Corpus, Track
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.system.atomic import atomic_file
 from genre_core.system.progress import ProgressCallback
 from genre_core.system.threads import ALL_CORES, map_in_threads
 
-CACHE_NAME = "audit-3.parquet"  # a new number when what is stored, or how it is computed, changes
+CACHE_NAME = "audit-4.parquet"
+"""The number changes with what is stored or how it is computed."""
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -29,21 +30,23 @@ CACHE_SCHEMA = pa.schema(
     ]
 )
 
-Version = tuple[int, int]  # size in bytes, time of change in ns: which state of a file was decoded
+FileVersion = tuple[int, int]
+"""Size in bytes and modification time in ns: identifies the state in which a file was decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What decoding one file showed: its length, content and warnings, or the reason against it."""
+    """Result of decoding one file: its length, content hash and warnings, or the reason why it is bad."""
 
     seconds: float | None = None
     content: str | None = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
-    lasting: bool = True  # False: ask again next time, the fault may lie outside the file
+    lasting: bool = True
+    """False if the cause may lie outside the file, which is then decoded again by the next audit."""
 
 
-Known = dict[Path, tuple[Version, Finding]]
+CachedFindings = dict[Path, tuple[FileVersion, Finding]]
 
 
 def audit(
@@ -54,15 +57,26 @@ def audit(
     workers: int = ALL_CORES,
     progress: ProgressCallback | None = None,
 ) -> Corpus:
-    """Decode every file not yet excluded: the corpus with lengths, contents and excluded reasons.
+    """Decode every file that is not yet excluded.
 
-    Excluded are files that `audio.inspect` refuses or that are shorter than `minimum_seconds`; of
-    exact copies within a genre all but the first; of exact copies across genres all, since no label can be
-    trusted. Usable files may have warnings. `cache` is a folder that remembers what was decoded, so that a
-    second audit only looks at sizes and times of change; an interrupted audit keeps what it has. `progress` is
-    told (done, total) after each decoded file. Raises InputError for a cache folder that cannot be written.
+    Excluded are files that `audio.inspect` refuses, files that are too short, all but the first of exact copies within
+    a genre, and all exact copies across genres, since none of their labels can be trusted.
+
+    Args:
+        corpus: the tracks.
+        minimum_seconds: length below which a file is excluded.
+        cache: folder for the findings, so that the next audit decodes only files with another size or modification
+            time; an interrupted audit keeps the findings it has. None for no cache.
+        workers: number of threads.
+        progress: called with (files done, files to decode) after each decoded file.
+
+    Returns:
+        The corpus with lengths, content hashes, reasons for exclusion and warnings.
+
+    Raises:
+        InputError: the cache folder cannot be written.
     """
-    known = _remembered(cache) if cache else {}
+    known = _load_cache(cache) if cache else {}
     versions = {track.path: _version(track.path) for track in corpus.usable}
     findings = {
         path: known[path][1] for path in versions if path in known and known[path][0] == versions[path]
@@ -76,40 +90,40 @@ def audit(
     finally:
         fresh = {path: (versions[path], findings[path]) for path in unknown if path in findings}
         if cache and any(finding.lasting for _, finding in fresh.values()):
-            _remember(known | fresh, cache)
-    judged = (
-        track if track.excluded_reason else _judged(track, findings[track.path], minimum_seconds)
+            _save_cache(known | fresh, cache)
+    tracks = (
+        track if track.excluded_reason else _apply(track, findings[track.path], minimum_seconds)
         for track in corpus.tracks
     )
-    return _without_copies(Corpus(tuple(judged)))
+    return _without_copies(Corpus(tuple(tracks)))
 
 
 def reason_counts(corpus: Corpus) -> dict[str, int]:
-    """Number of excluded tracks by kind of reason, the most frequent first."""
+    """Count the excluded tracks by kind of reason, the most frequent first."""
     reasons = (str(track.excluded_reason) for track in corpus.excluded)
     return dict(Counter(reason.partition(":")[0] for reason in reasons).most_common())
 
 
 def excluded_summary(corpus: Corpus) -> str:
-    """How many files were left out for which kinds of reason, in one line; empty where none was."""
+    """Summarize in one line how many files were left out and why; "" if none was."""
     counts = reason_counts(corpus)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{sum(counts.values())} of {len(corpus.tracks)} files left out: {kinds}" if counts else ""
 
 
-def warned(corpus: Corpus) -> list[tuple[Track, str]]:
-    """The usable tracks that an audit warns of, once for each warning."""
+def track_warnings(corpus: Corpus) -> list[tuple[Track, str]]:
+    """List the warnings of usable tracks, each with its track."""
     return [(track, warning) for track in corpus.usable for warning in track.warnings]
 
 
-def warned_summary(corpus: Corpus) -> str:
-    """How many usable files have warnings, in one line; empty where none has."""
+def warnings_summary(corpus: Corpus) -> str:
+    """Summarize in one line how many usable files have warnings; "" if none has."""
     count = sum(bool(track.warnings) for track in corpus.usable)
     return f"{count} of {len(corpus.usable)} usable files have warnings" if count else ""
 
 
-def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
-    """Of an audited corpus, exact copies on other sides of the split that was given: each with its first track."""
+def copies_across_splits(corpus: Corpus) -> list[tuple[Track, Track]]:
+    """List the exact copies in an audited corpus whose given split differs: (first track, copy)."""
     first: dict[str, Track] = {}
     for track in corpus.tracks:
         if track.content and track.split:
@@ -119,7 +133,7 @@ def copies_across(corpus: Corpus) -> list[tuple[Track, Track]]:
 
 
 def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
-    """Each path with its finding, in order, as they come. Threads: decoding and hashing release the GIL."""
+    """Decode files in threads, since decoding and hashing release the GIL, and yield the findings in order."""
     yield from zip(paths, map_in_threads(_decode, paths, workers), strict=True)
 
 
@@ -131,10 +145,11 @@ def _decode(path: Path) -> Finding:
     return Finding(seconds=facts.seconds, content=facts.content, warnings=facts.warnings)
 
 
-def _judged(track: Track, finding: Finding, minimum_seconds: float) -> Track:
+def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
+    """Add a finding to its track."""
     reason = finding.reason
     if finding.seconds is not None and finding.seconds < minimum_seconds:
-        doubts = "".join(f"; {warning}" for warning in finding.warnings)  # it may have been cut short
+        doubts = "".join(f"; {warning}" for warning in finding.warnings)  # which may explain why it is short
         reason = f"shorter than a segment: {finding.seconds:.6g} s < {minimum_seconds:.6g} s{doubts}"
     return replace(
         track,
@@ -165,8 +180,8 @@ def _without_copies(corpus: Corpus) -> Corpus:
     )
 
 
-def _version(path: Path) -> Version:
-    """A file that cannot be looked at has no state that a cache could know."""
+def _version(path: Path) -> FileVersion:
+    """Version of a file; one that no cache has if the file is not accessible."""
     try:
         status = path.stat()
     except OSError:
@@ -174,14 +189,12 @@ def _version(path: Path) -> Version:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _remembered(cache: Path) -> Known:
-    """What earlier audits decoded; nothing where the table is missing, damaged or of another shape."""
+def _load_cache(cache: Path) -> CachedFindings:
+    """Findings of earlier audits; none if the table is missing, damaged or has another schema."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the cache {cache} cannot be made: {error.strerror}; name another folder"
-        ) from error
+        raise _cache_error(cache, error) from error
     try:
         table = pq.read_table(cache / CACHE_NAME)
     except (OSError, pa.ArrowException):
@@ -197,7 +210,7 @@ def _remembered(cache: Path) -> Known:
     }
 
 
-def _remember(known: Known, cache: Path) -> None:
+def _save_cache(known: CachedFindings, cache: Path) -> None:
     rows = [
         {"path": str(path), "size": size, "modified": modified} | vars(finding)
         for path, ((size, modified), finding) in known.items()
@@ -207,6 +220,11 @@ def _remember(known: Known, cache: Path) -> None:
         with atomic_file(cache / CACHE_NAME, durable=False) as partial:
             pq.write_table(pa.Table.from_pylist(rows, schema=CACHE_SCHEMA), partial)
     except OSError as error:
-        raise InputError(
-            f"the cache {cache} cannot be written: {error.strerror}; name another folder"
-        ) from error
+        raise _cache_error(cache, error) from error
+
+
+def _cache_error(cache: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the cache {cache} cannot be written: {error.strerror}; choose another folder",
+        code=ErrorCode.AUDIT_CACHE_NOT_WRITABLE,
+    )

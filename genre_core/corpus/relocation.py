@@ -1,34 +1,37 @@
-"""A corpus whose files have moved: the same tracks at their new paths."""
+"""Relocation of a corpus whose files have moved: the same tracks at new paths."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from genre_core.corpus.audit import audit
 from genre_core.corpus.tracks import Corpus, read_corpus
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.system.progress import ProgressCallback
 
 
-def relocated(
+def relocate_corpus(
     corpus: Corpus,
     data: Path,
     *,
     cache: Path,
     progress: ProgressCallback | None = None,
 ) -> Corpus:
-    """The corpus with its usable tracks at the paths that they have in a folder or manifest.
+    """Find the usable tracks of a corpus in another folder or manifest.
 
-    Tracks are found by their names in the corpus, and where files were renamed too, by what they decode to. That a file
-    found by its name has the same content is not checked here.
+    Tracks are found by id, and those whose files were renamed by content. Whether a file found by id still has the same
+    content is not checked here.
 
     Args:
-        corpus: audited.
-        data: see `read_corpus`.
-        cache: remembers what was decoded, see `audit`.
-        progress: told (files done, files in all) of those that have to be decoded.
+        corpus: an audited corpus.
+        data: folder or manifest, see `read_corpus`.
+        cache: folder for the findings of the audit, see `audit`.
+        progress: called with (files done, files to decode) for files that are searched by content.
+
+    Returns:
+        The corpus with new paths.
 
     Raises:
-        InputError: some tracks are not there.
+        InputError: some tracks were not found.
     """
     found = read_corpus(data)
     paths = {track.track_id: track.path for track in found.tracks}
@@ -41,14 +44,15 @@ def relocated(
         places = {t.track_id: places[t.track_id] or contents.get(t.content or "") for t in corpus.usable}
     if missing := [name for name, path in places.items() if not path]:
         raise InputError(
-            f"--data must hold the music that the search began with, but {data} lacks {len(missing)} of "
-            f"{len(places)} tracks, {missing[0]!r} among them; name the folder or manifest where they are now"
+            f"--data must contain the tracks that the search started with, but {data} lacks {len(missing)} of "
+            f"{len(places)}, among them {missing[0]!r}; give the folder or manifest that has them now",
+            code=ErrorCode.TRACKS_NOT_FOUND,
         )
     return Corpus(tuple(replace(t, path=places.get(t.track_id) or t.path) for t in corpus.tracks))
 
 
-def relocated_by_name(corpus: Corpus, data: Path) -> Corpus:
-    """The corpus with those tracks at new paths that a folder or manifest has by their names; no file is opened.
+def relocate_corpus_by_name(corpus: Corpus, data: Path) -> Corpus:
+    """Change the paths of the tracks that another folder or manifest has by id; no audio file is opened.
 
     Raises:
         InputError: see `read_corpus`.

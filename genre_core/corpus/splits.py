@@ -1,4 +1,4 @@
-"""Train, validation and test: every genre on each side, every group on one."""
+"""Splits into train, validation and test: each has every genre, and each group is in only one of them."""
 
 import os
 import unicodedata
@@ -10,36 +10,49 @@ from pathlib import Path
 from typing import TypeVar
 
 from genre_core.corpus.tracks import SPLITS, Corpus, Track
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-SEEDS_TRIED = 5  # shuffles looked over for the fold that is nearest to the share asked for
-CLOSE_ENOUGH = 0.01  # mean distance from that share, over genres, at which the looking ends
+SEEDS_TRIED = 5
+"""Shuffles that are compared to find the fold that is nearest to the requested share."""
+CLOSE_ENOUGH = 0.01
+"""Distance from the requested share, averaged over genres, at which the search ends."""
 
 
 def split_corpus(
     corpus: Corpus, *, validation: float, test: float, seed: int, draw_validation: bool = False
 ) -> Corpus:
-    """The usable tracks parted over groups; a split that the manifest gave is verified and kept.
+    """Split the usable tracks by group; a split given in the manifest is verified and kept.
 
-    `validation` and `test` are shares of the tracks, approached per genre as near as whole groups allow, each
-    by one of n equal folds (1/2, 1/3, 1/4, ...). With `draw_validation`, a given split that has no validation part
-    gets one, drawn from its train part. The same tracks and seed give the same split. Raises InputError unless every
-    genre is on every side and no group on two.
+    The same tracks and seed always give the same split.
+
+    Args:
+        corpus: the tracks.
+        validation: share of the tracks, approached in each genre as closely as whole groups allow by one of n equal
+            folds (1/2, 1/3, 1/4, ...).
+        test: as `validation`.
+        seed: of the shuffles.
+        draw_validation: whether a given split without validation tracks gets some, drawn from train.
+
+    Raises:
+        InputError: the shares are invalid, or no split has every genre in each part and each group in only one.
     """
     if not (validation > 0 and test > 0 and validation + test <= 0.5):
         raise InputError(
-            "validation and test are shares above 0 and at most 0.5 together, "
-            f"but got validation={validation} and test={test}"
+            "validation and test must be shares above 0 and at most 0.5 together, "
+            f"but got validation={validation} and test={test}",
+            code=ErrorCode.SPLIT_SHARES,
         )
     require_genres(corpus)
-    tracks = sorted(corpus.usable, key=lambda track: track.track_id)  # the draw must not hang on their order
+    tracks = sorted(
+        corpus.usable, key=lambda track: track.track_id
+    )  # so that the split does not depend on the order
     given = {track.split for track in tracks}
     if given == {None}:
-        sides = _drawn_sides(tracks, validation, test, seed)
-        tracks = [replace(track, split=sides[track.group]) for track in tracks]
+        splits = _draw_splits(tracks, validation, test, seed)
+        tracks = [replace(track, split=splits[track.group]) for track in tracks]
     elif draw_validation and "validation" not in given:
         tracks = _with_validation(tracks, validation, seed)
     _verify_split(tracks)
@@ -48,7 +61,7 @@ def split_corpus(
 
 
 def require_genres(corpus: Corpus) -> None:
-    """Raise InputError for a corpus of fewer than two genres, which says where others may be."""
+    """Raise InputError if there are fewer than two genres, and suggest a subfolder that may have the genres."""
     if len(corpus.genres) > 1:
         return
     hint = "add some"
@@ -56,11 +69,14 @@ def require_genres(corpus: Corpus) -> None:
         where, names = below
         shown = f"{', '.join(map(repr, names[:3]))}{' and others' if len(names) > 3 else ''}"
         hint = f"add some, or, if the folders {shown} in {where} are the genres, give that folder"
-    raise InputError(f"a corpus needs two genres with usable tracks, but has {list(corpus.genres)}: {hint}")
+    raise InputError(
+        f"a corpus needs at least two genres with usable tracks, but has {list(corpus.genres)}: {hint}",
+        code=ErrorCode.TOO_FEW_GENRES,
+    )
 
 
 def _folders_below(corpus: Corpus) -> tuple[Path, list[str]] | None:
-    """Where, within the folder of an only genre, several folders hold all tracks, and what they are called."""
+    """The folder within that of the only genre whose subfolders hold all tracks, and their names; None without one."""
     of_folders = [
         track.path.parent
         for track in corpus.usable
@@ -74,13 +90,14 @@ def _folders_below(corpus: Corpus) -> tuple[Path, list[str]] | None:
 
 
 def _with_validation(tracks: Sequence[Track], validation: float, seed: int) -> list[Track]:
-    """The tracks with a validation part out of the train part, of so large a share of all tracks."""
+    """Move a share of all tracks from train to validation."""
     train = [track for track in tracks if track.split == "train"]
-    for genre, groups in sorted(_collected((track.genre, track.group) for track in train).items()):
+    for genre, groups in sorted(_sets_by_key((track.genre, track.group) for track in train).items()):
         if len(groups) < 2:
             raise InputError(
-                f"the split: genre {genre!r} has one group in train, {next(iter(groups))!r}, and to draw validation "
-                "from it needs two: add tracks of other artists or recordings, or drop the genre"
+                f"drawing validation from train needs two groups of each genre in train, but {genre!r} has only "
+                f"{next(iter(groups))!r}: add tracks by other artists or remove the genre",
+                code=ErrorCode.TOO_FEW_GROUPS,
             )
     share = validation * len(tracks) / max(1, len(train))
     held = _held_out(train, min(share, 0.5), seed, leave=1) if train else frozenset()
@@ -88,67 +105,78 @@ def _with_validation(tracks: Sequence[Track], validation: float, seed: int) -> l
 
 
 def _verify_split(tracks: Sequence[Track]) -> None:
-    """Every track has a side, every genre is on every side, and no group is on two."""
+    """Raise InputError unless all tracks have a split, all splits have every genre and each group is in one split."""
     if bare := [track.track_id for track in tracks if track.split is None]:
-        raise InputError(f"the split: {bare[0]!r} has no split though others have; fill all or none")
-    sides = _collected((track.group, track.split or "") for track in tracks)
-    for group, found in sides.items():
+        raise InputError(
+            f"all tracks or none must have a split, but {bare[0]!r} has none; add it or remove the others",
+            code=ErrorCode.SPLIT_PARTLY_GIVEN,
+        )
+    splits = _sets_by_key((track.group, track.split or "") for track in tracks)
+    for group, found in splits.items():
         if len(found) > 1:
             raise InputError(
-                f"the split: group {group!r} is in {' and '.join(sorted(found))}; keep it in one"
+                f"a group must be in one split, but {group!r} is in {' and '.join(sorted(found))}; move it to one",
+                code=ErrorCode.GROUP_IN_TWO_SPLITS,
             )
-    present = _collected((track.split or "", track.genre) for track in tracks)
+    present = _sets_by_key((track.split or "", track.genre) for track in tracks)
     if absent := [split for split in SPLITS if split not in present]:
-        raise InputError(_without_parts(absent))
+        raise _missing_splits(absent)
     for split in SPLITS:
         if missing := {track.genre for track in tracks} - present[split]:
             names = ", ".join(map(repr, sorted(missing)))
-            raise InputError(f"the split: no usable {split} track of {names}; add some or drop the genre")
+            raise InputError(
+                f"every split needs every genre, but {split} has no usable track of {names}; add some or remove "
+                "the genre",
+                code=ErrorCode.SPLIT_WITHOUT_GENRE,
+            )
 
 
-def _without_parts(absent: Sequence[str]) -> str:
-    """What to do about a given split that lacks whole parts."""
+def _missing_splits(absent: Sequence[str]) -> InputError:
+    """The error for a given split that lacks whole parts."""
     if absent == ["validation"]:
-        return (
-            "the split has train and test and no validation, which chooses among trials: have it drawn from train, "
-            "with --set split.draw_validation=true, or name its tracks"
+        return InputError(
+            "the given split has train and test but no validation tracks, on which trials are compared: draw "
+            "them from train with --set split.draw_validation=true, or add them",
+            code=ErrorCode.SPLIT_WITHOUT_VALIDATION,
         )
-    return (
-        f"the split has no usable {' and no '.join(absent)} track: name some, or leave the split empty for all tracks "
-        "to have every part drawn"
+    return InputError(
+        f"the given split has no usable {' and no '.join(absent)} track: add some, or leave the split of all tracks "
+        "empty to have it drawn",
+        code=ErrorCode.SPLIT_WITHOUT_PART,
     )
 
 
-def _collected(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, set[V]]:
+def _sets_by_key(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, set[V]]:
     sets: defaultdict[K, set[V]] = defaultdict(set)
     for key, value in pairs:
         sets[key].add(value)
     return sets
 
 
-def _drawn_sides(tracks: Sequence[Track], validation: float, test: float, seed: int) -> dict[str, str]:
-    """Group -> side: the test part from all, then the validation part from what is left."""
-    groups = _collected((track.genre, track.group) for track in tracks)
+def _draw_splits(tracks: Sequence[Track], validation: float, test: float, seed: int) -> dict[str, str]:
+    """Group -> split: test is drawn from all tracks, then validation from the rest."""
+    groups = _sets_by_key((track.genre, track.group) for track in tracks)
     for genre, names in sorted(groups.items()):
         if len(names) < len(SPLITS):
             raise InputError(
-                f"genre {genre!r} has {len(names)} group(s), {', '.join(map(repr, sorted(names)))}, and a "
-                f"split needs {len(SPLITS)}: add tracks of other artists or recordings, or drop the genre"
+                f"a split needs {len(SPLITS)} groups of each genre, but {genre!r} has {len(names)}: "
+                f"{', '.join(map(repr, sorted(names)))}; add tracks by other artists or remove the genre",
+                code=ErrorCode.TOO_FEW_GROUPS,
             )
     held_test = _held_out(tracks, test, seed, leave=2)
     rest = [track for track in tracks if track.group not in held_test]
     held_validation = _held_out(rest, validation / (1 - test), seed, leave=1)
-    sides = dict.fromkeys((track.group for track in tracks), "train")
-    return sides | dict.fromkeys(held_test, "test") | dict.fromkeys(held_validation, "validation")
+    splits = dict.fromkeys((track.group for track in tracks), "train")
+    return splits | dict.fromkeys(held_test, "test") | dict.fromkeys(held_validation, "validation")
 
 
 def _held_out(tracks: Sequence[Track], share: float, seed: int, leave: int) -> frozenset[str]:
-    """The groups of the fold nearest to `share` of each genre, of those that leave each genre `leave` groups.
+    """Groups of the fold that is nearest to `share` in each genre and leaves at least `leave` groups of each genre.
 
-    Where no fold of the wanted size has every genre, as with few groups a genre, larger folds do; thirds come
-    last, since they part three groups a genre where halves cannot.
+    If no fold of the requested size has every genre, larger folds are tried; thirds come last, since they can divide
+    three groups per genre where halves cannot.
     """
-    groups = _collected((track.genre, track.group) for track in tracks)
+    groups = _sets_by_key((track.genre, track.group) for track in tracks)
     most = max(map(len, groups.values()))
     for folds in [*range(min(max(2, round(1 / share)), most), 1, -1), min(3, most)]:
         distances: dict[frozenset[str], float] = {}
@@ -162,18 +190,19 @@ def _held_out(tracks: Sequence[Track], share: float, seed: int, leave: int) -> f
             return min(distances, key=distances.__getitem__)
     scarce = min(groups, key=lambda genre: (len(groups[genre]), genre))
     raise InputError(
-        f"no split found with every genre on every side: groups that span genres leave too few, "
-        f"genre {scarce!r} the fewest with {len(groups[scarce])}; add groups to it or drop it"
+        f"no split has every genre in each part, because groups span several genres: {scarce!r} has the fewest "
+        f"groups, {len(groups[scarce])}; add tracks by other artists to it or remove it",
+        code=ErrorCode.SPLIT_NOT_POSSIBLE,
     )
 
 
 def _folds(tracks: Sequence[Track], folds: int, seed: int) -> Iterator[frozenset[str]]:
-    """The groups of each of `folds` stratified parts."""
-    from sklearn.model_selection import StratifiedGroupKFold  # takes a second: only a drawn split pays it
+    """Iterate over the groups of each stratified fold."""
+    from sklearn.model_selection import StratifiedGroupKFold  # importing it takes a second
 
     genres, groups = [track.genre for track in tracks], [track.group for track in tracks]
     with warnings.catch_warnings():
-        # A genre with fewer tracks than folds: the caller looks at which folds have it.
+        # A genre with fewer tracks than folds; the caller checks which folds have it.
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
         parts = list(
             StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(genres, genres, groups)
@@ -182,7 +211,7 @@ def _folds(tracks: Sequence[Track], folds: int, seed: int) -> Iterator[frozenset
 
 
 def _distance(tracks: Sequence[Track], held: frozenset[str], share: float) -> float:
-    """Mean over genres of how far the held share of its tracks is from `share`."""
+    """Distance between the share of held-out tracks and `share`, averaged over genres."""
     total = Counter(track.genre for track in tracks)
     kept = Counter(track.genre for track in tracks if track.group in held)
     return sum(abs(kept[genre] / total[genre] - share) for genre in total) / len(total)

@@ -1,4 +1,4 @@
-"""Which tracks exist: path, genre, group (artist or recording), split."""
+"""The tracks of a corpus, discovered in a folder or listed in a manifest."""
 
 import hashlib
 import os
@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genre_core.corpus.manifest import (
-    HUGGING_FACE,
     MANIFEST_COLUMNS,
     MANIFEST_SUFFIXES,
-    Files,
-    Manifest,
     column_names,
     read_manifest,
 )
-from genre_core.corpus.manifest import MANIFESTS as MANIFESTS  # the folder's names for one
-from genre_core.errors import InputError
+from genre_core.corpus.manifest import MANIFEST_NAMES as MANIFEST_NAMES
+from genre_core.corpus.manifest_paths import PathResolver
+from genre_core.corpus.manifest_tables import HUGGING_FACE_COLUMNS
+from genre_core.errors import ErrorCode, InputError
 from genre_core.system.atomic import atomic_file
 
-HIDDEN = "hidden file"  # the reason against what was never meant as audio
+HIDDEN = "hidden file"
+"""Reason for excluding a file that was never meant as audio."""
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {
     **{split: split for split in SPLITS},
@@ -39,21 +39,22 @@ SPLIT_ALIASES = {
         "testing": "test",
     },
 }
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's audio folders
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Names of the manifest in Hugging Face's audio folders."""
 
-# Names that mean audio; some of formats that libsndfile does not decode, so that the audit names those files
 AUDIO_NAME = re.compile(
     r"\.(wave?|flac|og[ga]|opus|mp[23]|aif[fc]?|aiff|au|snd|caf|w64|rf64|voc"
     r"|m4[abv]|mp4|mov|3gp|aac|adts|ac3|amr|wma|asf|ape|wv|mpc|tta|tak|ds[fd]|dff|mka|mkv|webm|ra|rm)\Z",
     re.IGNORECASE,
 )
+"""Names of audio files, including formats that no decoder supports, so that the audit reports those files."""
 
-# Folders that a system, a desktop, an editor or a network drive keeps for itself
 SYSTEM_FOLDER = re.compile(
     r"(\..*|__macosx|\$recycle\.bin|recycler|recycled|system volume information|found\.\d{3}|lost\+found"
     r"|network trash folder|temporary items|@eadir|@recycle|@recently-snapshot|[#~]recycle|[#~]snapshot)\Z",
     re.IGNORECASE,
 )
+"""Names of hidden folders and of those that a system, a desktop, an editor or a network drive creates."""
 ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|t?gz|tar\.\w+|tgz)\Z", re.IGNORECASE)
 
 SCHEMA_VERSION = b"1"
@@ -76,165 +77,162 @@ SCHEMA = pa.schema(
 class Track:
     """One audio file. `seconds` and `content` are None until an audit has decoded it."""
 
-    track_id: str  # path relative to the corpus, with forward slashes
-    path: Path  # absolute
+    track_id: str
+    """Path relative to the corpus, with forward slashes."""
+    path: Path
+    """Absolute path."""
     genre: str
-    group: str  # what must stay on one side of a split: an artist, a recording, or the file itself
-    split: str | None = None  # one of SPLITS
+    group: str
+    """Tracks of a group stay in one split: an artist, a recording, or the file itself."""
+    split: str | None = None
+    """One of SPLITS."""
     seconds: float | None = None
-    content: str | None = None  # equal for files that decode to the same samples
-    excluded_reason: str | None = None  # "kind" or "kind: detail"; None for a usable track
-    warnings: tuple[str, ...] = field(default=(), compare=False)  # of the last audit; corpus.parquet has none
+    content: str | None = None
+    """Content hash, equal for files that decode to the same samples."""
+    excluded_reason: str | None = None
+    """Reason for exclusion, "kind" or "kind: detail"; None for a usable track."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """Warnings of the last audit; they are not stored in corpus.parquet."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All tracks found, by track_id; the excluded ones too, so that they can be named."""
+    """All tracks that were found, sorted by track_id, including excluded ones so that they can be reported."""
 
     tracks: tuple[Track, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What the user should know of how they were read, a sentence each; only `read_corpus` knows."""
+    """Remarks to the user on how the tracks were found, one sentence each; only set by `read_corpus`."""
 
     @cached_property
     def usable(self) -> tuple[Track, ...]:
-        """The tracks that nothing speaks against."""
+        """Tracks that are not excluded."""
         return tuple(track for track in self.tracks if track.excluded_reason is None)
 
     @cached_property
     def excluded(self) -> tuple[Track, ...]:
-        """The other tracks."""
+        """Tracks that are not used, with their reason."""
         return tuple(track for track in self.tracks if track.excluded_reason)
 
     @cached_property
     def genres(self) -> tuple[str, ...]:
-        """Names of the genres that have usable tracks, sorted: a genre's place here is its class index."""
+        """Genres with usable tracks, sorted by name; the position of a genre is its class index."""
         return tuple(sorted({track.genre for track in self.usable}))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the usable audio alone: sha256 over the sorted contents, whatever the names and genres."""
+        """Hash of the usable audio: sha256 of the sorted content hashes, independent of names and genres."""
         contents = sorted(track.content for track in self.usable if track.content)
-        assert len(contents) == len(self.usable), "the fingerprint is of an audited corpus"
+        assert len(contents) == len(self.usable), "only an audited corpus has a fingerprint"
         return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
     def part(self, split: str) -> tuple[Track, ...]:
-        """The usable tracks of one of SPLITS."""
+        """Return the usable tracks of one of SPLITS."""
         return tuple(track for track in self.usable if track.split == split)
 
 
 def read_corpus(source: Path) -> Corpus:
-    """The tracks of a manifest, or of a folder: by its manifest, otherwise one sub-folder per genre.
+    """Find the tracks of a data set by names alone; no audio file is opened.
 
-    A manifest (in a folder: manifest.csv, .tsv or .parquet) has the columns path (relative to its folder, or
-    absolute) and genre, and may have group and split; so does a metadata.csv of Hugging Face's, in the folder or in
-    one for each part. Without one, source/GENRE/track.wav is its own group and source/GENRE/ARTIST/.../track.wav is
-    in group ARTIST, the same in every genre. Hidden and system folders are skipped at every depth. Genres and groups
-    are named in Unicode's form NFC; paths are as they are on disk. Raises InputError. No audio file is opened.
+    - A manifest (manifest.csv, .tsv or .parquet in a folder, or `source` itself) has the columns path (relative to its
+      folder, or absolute) and genre, and optionally group and split.
+    - A metadata.csv, .jsonl or .parquet of a Hugging Face audio folder is in the folder or in one folder per split.
+    - Otherwise each subfolder is a genre: source/GENRE/track.wav is its own group, source/GENRE/ARTIST/.../track.wav
+      belongs to group ARTIST, which is the same group in every genre. Hidden and system folders are skipped.
+
+    Genres and groups are normalized to Unicode NFC, paths are kept as on disk.
+
+    Args:
+        source: a folder or a manifest.
+
+    Raises:
+        InputError: there is no corpus, or a manifest is invalid.
     """
     root = source.absolute()
     try:
-        listed = root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file()
-        tracks, notes = _listed(root, root.parent) if listed else _of_folder(root, source)
+        is_manifest = root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file()
+        tracks, notes = _from_manifest(root, root.parent) if is_manifest else _from_folder(root, source)
     except OSError as error:
-        raise InputError(f"cannot list {error.filename}: {error.strerror}; mend it or take it out") from error
+        raise InputError(
+            f"cannot list {error.filename}: {error.strerror}; repair or remove it",
+            code=ErrorCode.CORPUS_FOLDER_UNREADABLE,
+        ) from error
     tracks.sort(key=lambda track: track.track_id)
     for one, other in pairwise(tracks):
-        if one.track_id == other.track_id:  # a name in escapes may be another file's real name
-            raise InputError(f"{source} has two files called {one.track_id!r}; rename one")
+        if one.track_id == other.track_id:  # an escaped name may equal the real name of another file
+            raise InputError(
+                f"{source} has two files called {one.track_id!r}; rename one", code=ErrorCode.DUPLICATE_TRACK
+            )
     return Corpus(tuple(tracks), tuple(notes))
 
 
 Found = tuple[list[Track], list[str]]
-"""Tracks, and what there is to say of how they were found."""
+"""Tracks, and notes on how they were found."""
 
 
-def _of_folder(root: Path, source: Path) -> Found:
-    """The tracks of a folder, by its manifest or by its genre folders; `source` is what the user called it."""
+def _from_folder(root: Path, source: Path) -> Found:
+    """Find the tracks of a folder by its manifest or its genre folders; messages call the folder `source`."""
     if not root.is_dir():
         unpack = "unpack it and " if ARCHIVE_NAME.search(root.name) and root.is_file() else ""
         raise InputError(
             f"a corpus is a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), and {source} is neither: "
-            f"{unpack}give a folder of genre folders"
+            f"{unpack}give a folder with one subfolder per genre",
+            code=ErrorCode.CORPUS_NOT_FOUND,
         )
     names = sorted(path.name for path in root.iterdir())
-    manifests = [name for name in names if name.lower() in MANIFESTS]
+    manifests = [name for name in names if name.lower() in MANIFEST_NAMES]
     if len(manifests) > 1:
-        raise InputError(f"{source} has {' and '.join(manifests)}: keep the one that is meant")
+        raise InputError(
+            f"a folder must have at most one manifest, but {source} has {' and '.join(manifests)}: remove all but one",
+            code=ErrorCode.MANIFEST_AMBIGUOUS,
+        )
     if manifests:
-        return _listed(root / manifests[0], root)
-    tracks, notes = _of_audio_folder(root, names)
+        return _from_manifest(root / manifests[0], root)
+    tracks, notes = _from_hugging_face(root, names)
     if not tracks:
-        tracks, more = _found(root)
+        tracks, more = _from_genre_folders(root)
         notes += more
     if not tracks:
         packed = [name for name in names if ARCHIVE_NAME.search(name)]
         raise InputError(
-            f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFESTS[0]}"
-            + (f"; unpack {packed[0]} first" if packed else "")
+            f"no audio in {source}: expected GENRE/track.wav in it, or a {MANIFEST_NAMES[0]}"
+            + (f"; unpack {packed[0]} first" if packed else ""),
+            code=ErrorCode.CORPUS_WITHOUT_AUDIO,
         )
     return tracks, notes
 
 
-def _of_audio_folder(root: Path, names: list[str]) -> Found:
-    """The tracks of an audio folder as Hugging Face has it, with a metadata.csv in it or in a folder for each part."""
-    parts = [name for name in names if name.lower() in SPLIT_ALIASES and (root / name).is_dir()]
-    places = [root, *(root / part for part in parts)]
+def _from_hugging_face(root: Path, names: list[str]) -> Found:
+    """Find the tracks of a Hugging Face audio folder, whose metadata is in the folder or in one folder per split."""
+    splits = [name for name in names if name.lower() in SPLIT_ALIASES and (root / name).is_dir()]
     tracks: dict[str, Track] = {}
     notes: list[str] = []
-    for place in places:
-        for path in sorted(path for path in place.iterdir() if path.name.lower() in METADATA):
+    for folder in [root, *(root / name for name in splits)]:
+        for path in sorted(path for path in folder.iterdir() if path.name.lower() in METADATA_NAMES):
             columns = _columns_of(path)
             if "file_name" not in columns:
-                continue  # another table that is called so
+                continue  # another table with this name
             if not {"genre", "label"} & set(columns):
                 notes.append(
-                    f"{path.relative_to(root)} is not read: it has file_name and neither genre nor label"
+                    f"{path.relative_to(root)} is not used: it has the column file_name but neither genre nor label"
                 )
                 continue
-            split = "" if place == root else SPLIT_ALIASES[place.name.lower()]
-            found, more = _listed(path, root, HUGGING_FACE, split)
+            split = "" if folder == root else SPLIT_ALIASES[folder.name.lower()]
+            found, more = _from_manifest(path, root, HUGGING_FACE_COLUMNS, split)
             tracks |= {track.track_id: track for track in found}
-            notes += [f"{path.relative_to(root)} is read as Hugging Face's, its file_name as path", *more]
+            notes += [f"{path.relative_to(root)} is read as Hugging Face metadata, file_name as path", *more]
     return list(tracks.values()), list(dict.fromkeys(notes))
 
 
 def _columns_of(path: Path) -> list[str]:
-    """A table's columns; none where it cannot be read, for it need not be meant for us."""
+    """Columns of a table; none if it cannot be read, since it may not be metadata at all."""
     try:
         return column_names(path)
     except InputError:
         return []
 
 
-def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
-    """A track, excluded where its name alone forbids it; a name that is not Unicode is kept in escapes."""
-    name = _unicode(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
-    excluded = None if _unicode(str(path)) == str(path) else "name is not Unicode"
-    return Track(
-        track_id=name,
-        path=Path(_unicode(str(path))),
-        genre=_comparable(genre),
-        group=_comparable(group) or name,
-        split=split,
-        excluded_reason=HIDDEN if path.name.startswith(".") else excluded,
-    )
-
-
-def _comparable(name: str) -> str:
-    """A name in the one form of Unicode in which equal names are equal."""
-    return unicodedata.normalize("NFC", _unicode(name))
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _unicode(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()
-
-
-def _found(root: Path) -> Found:
-    """The audio files of a folder of genre folders."""
+def _from_genre_folders(root: Path) -> Found:
+    """Find the audio files in a folder with one subfolder per genre."""
     tracks = []
     skipped: list[Path] = []
     for entry in root.iterdir():
@@ -246,16 +244,16 @@ def _found(root: Path) -> Found:
             tracks.append(replace(_track(root, entry, ""), excluded_reason="outside a genre folder"))
     notes = []
     if skipped:
-        first = _unicode(str(min(skipped).relative_to(root)))
-        notes.append(f"skipped hidden and system folders: {len(skipped)}, the first {first!r}")
+        first = _escaped(str(min(skipped).relative_to(root)))
+        notes.append(f"skipped {len(skipped)} hidden or system folders, among them {first!r}")
     return tracks, notes
 
 
 def audio_below(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
-    """The files below a folder whose names mean audio, in order, but for those in hidden and system folders.
+    """Iterate over the audio files below a folder, by name and in order.
 
-    Follows linked folders, each real folder once, so that a link to a parent comes to an end. The folders that are
-    skipped are added to `skipped`.
+    Hidden and system folders are skipped, and added to `skipped` if that is given. Linked folders are followed, each
+    real folder once, so that a link to a parent folder does not cause an endless loop.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -273,43 +271,87 @@ def audio_below(folder: Path, skipped: list[Path] | None = None) -> Iterator[Pat
         yield from (Path(here, name) for name in sorted(names) if AUDIO_NAME.search(name))
 
 
-def _listed(path: Path, root: Path, aliases: Mapping[str, str] | None = None, split: str = "") -> Found:
-    """The tracks of a manifest, named from `root` on; without a split of their own they are in `split`."""
-    manifest: Manifest = read_manifest(path, aliases)
-    files = Files(path.parent)
+def _from_manifest(
+    path: Path, root: Path, aliases: Mapping[str, str] | None = None, split: str = ""
+) -> Found:
+    """Read the tracks of a manifest: ids are relative to `root`, and `split` is the default split."""
+    manifest = read_manifest(path, aliases)
+    resolver = PathResolver(path.parent)
     tracks: dict[str, Track] = {}
     for number, row in enumerate(manifest.rows, 1):
         where = f"{path}, row {number}"
-        track = _listed_track(root, files, row | {"split": row["split"] or split}, where)
+        track = _from_row(root, resolver, row | {"split": row["split"] or split}, where)
         if track.track_id in tracks:
-            raise InputError(f"{where}: {track.track_id!r} is listed before; keep one row")
+            raise InputError(
+                f"{where}: {track.track_id!r} is already listed above; keep one row",
+                code=ErrorCode.DUPLICATE_TRACK,
+            )
         tracks[track.track_id] = track
     return list(tracks.values()), list(manifest.notes)
 
 
-def _listed_track(root: Path, files: Files, row: Mapping[str, str], where: str) -> Track:
+def _from_row(root: Path, resolver: PathResolver, row: Mapping[str, str], where: str) -> Track:
     path, genre, group, split = (row[name] for name in MANIFEST_COLUMNS)
     if not path.strip() or not genre.strip() or "\0" in path:
-        raise InputError(f"{where}: path and genre must name something, but got {path!r} and {genre!r}")
+        raise InputError(
+            f"{where}: path and genre must not be empty, but got {path!r} and {genre!r}; fill in or remove the row",
+            code=ErrorCode.MANIFEST_EMPTY_CELL,
+        )
     part = SPLIT_ALIASES.get(split.strip().lower())
     if split.strip() and not part:
-        raise InputError(f"{where}: a split is one of {', '.join(SPLITS)}, but got {split.strip()!r}")
-    return _track(root, files.meant(path, where), genre.strip(), group.strip(), part)
+        raise InputError(
+            f"{where}: split must be one of {', '.join(SPLITS)}, but got {split.strip()!r}",
+            code=ErrorCode.MANIFEST_UNKNOWN_SPLIT,
+        )
+    return _track(root, resolver.resolve(path, where), genre.strip(), group.strip(), part)
+
+
+def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
+    """Make a track, excluded if its name forbids that; a name that is not Unicode is kept in escaped form."""
+    name = _escaped(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
+    excluded = None if _escaped(str(path)) == str(path) else "name is not Unicode"
+    return Track(
+        track_id=name,
+        path=Path(_escaped(str(path))),
+        genre=_normalized(genre),
+        group=_normalized(group) or name,
+        split=split,
+        excluded_reason=HIDDEN if path.name.startswith(".") else excluded,
+    )
+
+
+def _normalized(name: str) -> str:
+    """Convert a name to Unicode NFC, in which equal names are equal strings."""
+    return unicodedata.normalize("NFC", _escaped(name))
+
+
+def _escaped(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
-    """Write corpus.parquet: a row per track, the excluded ones too. It appears whole or not at all."""
+    """Write corpus.parquet atomically, with one row per track including the excluded ones."""
     rows = [vars(track) | {"path": str(track.path)} for track in corpus.tracks]
     with atomic_file(path) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
 def load_corpus(path: Path) -> Corpus:
-    """Read what write_corpus wrote. Raises InputError for anything else."""
+    """Read the file that `write_corpus` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is another kind of table.
+    """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as a corpus ({_words(error)}): write it anew") from error
+        raise InputError(
+            f"{path} cannot be read as a corpus ({error}): write it again",
+            code=ErrorCode.CORPUS_TABLE_UNREADABLE,
+        ) from error
     if table.schema != SCHEMA or (table.schema.metadata or {}).get(b"schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path} is no corpus table of version {SCHEMA_VERSION.decode()}: write it anew")
+        raise InputError(
+            f"{path} must be a corpus table of version {SCHEMA_VERSION.decode()}: write it again",
+            code=ErrorCode.CORPUS_TABLE_VERSION,
+        )
     return Corpus(tuple(Track(**row | {"path": Path(row["path"])}) for row in table.to_pylist()))

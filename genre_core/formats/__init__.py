@@ -1,1 +1,1 @@
-"""What the bytes of a file show without decoding it: its kind, its length, its frames."""
+"""Readers of file headers: a file's format, length and damage without decoding it."""

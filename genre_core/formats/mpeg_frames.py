@@ -1,6 +1,6 @@
-"""The frames of MPEG audio (MP3) counted through a whole file, without decoding: its true length and its gaps.
+"""True length and gaps of an MPEG audio (MP3) file, by counting its frames without decoding them.
 
-Frame headers: ISO/IEC 11172-3 and 13818-3. A Xing or Info frame in front may state the number of frames.
+Frame headers: ISO/IEC 11172-3 and 13818-3. A leading Xing or Info frame may state the number of frames.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import BinaryIO
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""Version bits of a header -> sample rates in Hz: MPEG 1, 2 and 2.5."""
+"""Version bits of a frame header (MPEG 1, 2 and 2.5) -> sample rates in Hz."""
 _KBPS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -17,37 +17,37 @@ _KBPS = {
     (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""MPEG version and layer -> bit rates by their index from 1, in kbit/s."""
+"""MPEG version and layer -> bit rates in kbit/s, by their index from 1."""
 _SEARCH_BYTES = 2**16
 _XING_BYTES = 200
-"""Bytes of a Xing frame in which everything lies that is read here."""
+"""Bytes of a Xing frame that hold all the fields read here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MpegAudio:
-    """What the frames of a file say of its sound."""
+    """Length and damage of a file's audio according to its frames."""
 
-    first: int
-    """Byte of the first frame with sound: after tags, and after a Xing frame."""
+    audio_offset: int
+    """Byte offset of the first audio frame, after any tags and Xing frame."""
     frames: int
     samples_per_frame: int
     sample_rate: int
     """Hz."""
     stated_frames: int | None
-    """By the Xing frame."""
+    """Number of frames according to the Xing frame; None without one."""
     trimmed: int
-    """Samples that a decoder drops at both ends, by the Xing frame."""
+    """Samples that a decoder drops at both ends, according to the Xing frame."""
     gaps: tuple[float, ...]
-    """Seconds at which frames are damaged or missing."""
+    """Positions in seconds at which frames are damaged or missing."""
 
     @property
     def seconds(self) -> float:
-        """Length of the sound that the frames hold."""
+        """Length of the audio in the frames."""
         return self._seconds(self.frames)
 
     @property
     def stated_seconds(self) -> float | None:
-        """Length by the Xing frame."""
+        """Length according to the Xing frame; None without one."""
         return None if self.stated_frames is None else self._seconds(self.stated_frames)
 
     def _seconds(self, frames: int) -> float:
@@ -60,11 +60,11 @@ class _Frame:
     samples: int
     sample_rate: int
     kind: tuple[int, int, int]
-    """Version, layer and rate: equal in all frames of a stream."""
+    """Version, layer and rate, which are the same in all frames of a stream."""
 
 
-def scan(file: BinaryIO, size: int) -> MpegAudio | None:
-    """Count the frames of an open file of `size` bytes; None where there are none, or of free format."""
+def count_mpeg_frames(file: BinaryIO, size: int) -> MpegAudio | None:
+    """Count the frames of an open file of `size` bytes; None if it has none or is in free format."""
     first = _next_frame(file, _after_tags(file, 0, size), size, None)
     if first is None:
         return None
@@ -83,11 +83,11 @@ def scan(file: BinaryIO, size: int) -> MpegAudio | None:
         following = _next_frame(file, after, size, kind)
         if following is None:
             break
-        if following[0] - after >= frame.size // 2:  # less is padding that a wrong header caused
+        if following[0] - after >= frame.size // 2:  # anything smaller is padding due to a wrong header
             gaps.append(count * frame.samples / frame.sample_rate)
         position = following[0]
     return MpegAudio(
-        first=begin,
+        audio_offset=begin,
         frames=count,
         samples_per_frame=frame.samples,
         sample_rate=frame.sample_rate,
@@ -97,6 +97,14 @@ def scan(file: BinaryIO, size: int) -> MpegAudio | None:
     )
 
 
+def synchsafe_int(field: bytes) -> int:
+    """Decode an integer as ID3 tags store it: seven bits in each byte, the most significant first."""
+    value = 0
+    for byte in field:
+        value = value << 7 | byte & 0x7F
+    return value
+
+
 def _frame_at(file: BinaryIO, position: int) -> _Frame | None:
     file.seek(position)
     return _frame(int.from_bytes(file.read(4)))
@@ -104,7 +112,7 @@ def _frame_at(file: BinaryIO, position: int) -> _Frame | None:
 
 @lru_cache(maxsize=4096)
 def _frame(header: int) -> _Frame | None:
-    """The frame that these four bytes begin."""
+    """Decode a four-byte frame header; None if it is not one."""
     version, layer = header >> 19 & 3, 4 - (header >> 17 & 3)
     bit_rate, rate = header >> 12 & 15, header >> 10 & 3
     if header >> 21 != 0x7FF or version == 1 or layer == 4 or bit_rate in (0, 15) or rate == 3:
@@ -122,7 +130,7 @@ def _frame(header: int) -> _Frame | None:
 def _next_frame(
     file: BinaryIO, position: int, size: int, kind: tuple[int, int, int] | None
 ) -> tuple[int, _Frame] | None:
-    """The next place where a frame begins that another of its kind, or the file's end, follows."""
+    """Find the next frame that is followed by another of its kind or by the end of the file."""
     while position + 4 <= size:
         file.seek(position)
         block = file.read(_SEARCH_BYTES)
@@ -140,7 +148,7 @@ def _next_frame(
 
 
 def _after_tags(file: BinaryIO, position: int, size: int) -> int:
-    """The first byte after the tags (ID3, APE) that begin here."""
+    """Byte offset after the tags (ID3, APE) at this position."""
     while position < size and (length := _tag_bytes(file, position)):
         position += length
     return position
@@ -151,17 +159,14 @@ def _tag_bytes(file: BinaryIO, position: int) -> int:
     head = file.read(32)
     if head[:3] == b"ID3" and len(head) >= 10:
         footer = 10 if head[5] & 0x10 else 0
-        length = 0
-        for byte in head[6:10]:
-            length = length << 7 | byte & 0x7F
-        return 10 + length + footer
+        return 10 + synchsafe_int(head[6:10]) + footer
     if head[:8] == b"APETAGEX" and len(head) == 32:
         return 32 + int.from_bytes(head[12:16], "little")
     return 128 if head[:3] == b"TAG" else 0
 
 
 def _xing(file: BinaryIO, position: int) -> tuple[int | None, int] | None:
-    """Of a Xing or Info frame: the frames that it states, and the samples that are dropped; None of any other."""
+    """Stated frames and dropped samples of a Xing or Info frame; None for any other frame."""
     file.seek(position)
     head = file.read(_XING_BYTES)
     at = max(head.find(b"Xing", 0, 48), head.find(b"Info", 0, 48))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genre_core.errors import InputError
-from genre_core.formats.stand_ins import BEGINNING_BYTES, stand_in, stand_in_at
+from genre_core.formats.file_kind import PLACEHOLDER_BYTES, describe_placeholder, describe_placeholder_at
 from genre_core.models.backbones import StateDict
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
@@ -73,7 +73,7 @@ def read_weights(source: Path | bytes) -> WeightsFile:
 def _load_path(path: Path) -> object:
     if path.exists() and not path.is_file():
         raise OSError("not a regular file")  # a pipe would be waited for
-    if path.is_file() and (instead := stand_in_at(path)):
+    if path.is_file() and (instead := describe_placeholder_at(path)):
         raise OSError(instead)
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
@@ -82,7 +82,7 @@ def _load_path(path: Path) -> object:
 
 
 def _load_content(content: bytes) -> object:
-    if instead := stand_in(content[:BEGINNING_BYTES]):
+    if instead := describe_placeholder(content[:PLACEHOLDER_BYTES]):
         raise OSError(instead)
     if content[8:9] == b"{":  # after the header's length comes the header, in JSON
         return safetensors.torch.load(content)

@@ -41,7 +41,7 @@ def check(
 
       genre-search data check ~/music --set split.draw_validation=true
     """
-    from genre_core.corpus.audit import audit, warned
+    from genre_core.corpus.audit import audit, track_warnings
     from genre_core.corpus.tracks import read_corpus
     from search.cli.progress import Display
     from search.config.schema import load, parse_override
@@ -63,7 +63,7 @@ def check(
         echo(f"warning: {doubt}")
     if refusal:
         echo(f"run would refuse this: {refusal}")
-    warnings = len(doubts) + len(warned(corpus))
+    warnings = len(doubts) + len(track_warnings(corpus))
     echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
     if corpus.excluded or refusal:
         raise typer.Exit(FAILED)
@@ -71,13 +71,13 @@ def check(
 
 def _show_bad_files(corpus: "Corpus") -> None:
     """A line for each file that is left out, each warning of one that is used, and each copy across a given split."""
-    from genre_core.corpus.audit import copies_across, warned
+    from genre_core.corpus.audit import copies_across_splits, track_warnings
 
     for track in corpus.excluded:
         echo(f"{track.track_id!r}: {track.excluded_reason}")
-    for track, warning in warned(corpus):
+    for track, warning in track_warnings(corpus):
         echo(f"{track.track_id!r}: warning: {warning}")
-    across = copies_across(corpus)
+    across = copies_across_splits(corpus)
     for original, copy in across:
         echo(f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}")
     if across:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from genre_core.corpus.manifest import MISSING
+from genre_core.corpus.manifest import MISSING_VALUES
 from genre_core.corpus.tracks import SPLIT_ALIASES, SPLITS, Corpus
 from genre_core.synthetic.styles import GENRES
 from search.data.sanity_checks import missing_groups_warning
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FEW_TRACKS = 10
 """A genre with fewer leaves at most two tracks for each of validation and test, too few for reliable scores."""
-NO_GENRE = (*MISSING, "unknown", "undefined", "unlabeled", "unlabelled", "")
+NO_GENRE = (*MISSING_VALUES, "unknown", "undefined", "unlabeled", "unlabelled", "")
 """Names, in lower case, that mean that the genre is not known."""
 _LISTED = 24
 """Genres that the compact list names."""

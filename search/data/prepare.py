@@ -16,8 +16,8 @@ from genre_core.audio import mel
 from genre_core.audio.mel import FrontEnd
 from genre_core.corpus import spectrogram_store
 from genre_core.corpus import tracks as corpus
-from genre_core.corpus.audit import audit, excluded_summary, reason_counts, warned_summary
-from genre_core.corpus.relocation import relocated
+from genre_core.corpus.audit import audit, excluded_summary, reason_counts, warnings_summary
+from genre_core.corpus.relocation import relocate_corpus
 from genre_core.corpus.spectrogram_store import SpectrogramStore
 from genre_core.corpus.splits import require_genres, split_corpus
 from genre_core.corpus.tracks import Corpus, Track
@@ -164,7 +164,7 @@ def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, reporter: Rep
         InputError: tracks are missing there, or files do not decode to what they did when the search began.
     """
     with reporter.progress("Looking for audio files") as report:
-        moved = relocated(tracks, _source(config, cache, reporter), cache=cache, progress=report)
+        moved = relocate_corpus(tracks, _source(config, cache, reporter), cache=cache, progress=report)
     _require_unchanged(moved, config, cache, reporter)
     return moved
 
@@ -249,7 +249,7 @@ def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path:
     spec = config.synthetic
     key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]
     folder = cache / "synthetic" / key
-    if not (folder / corpus.MANIFESTS[0]).exists():
+    if not (folder / corpus.MANIFEST_NAMES[0]).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(folder.with_suffix(".lock"), "the built-in corpus", reporter):
             _generate(spec, folder, reporter)
@@ -273,7 +273,7 @@ def _one_at_a_time(lock: Path, what: str, reporter: Reporter) -> Iterator[None]:
 
 def _generate(spec: SyntheticCorpus, folder: Path, reporter: Reporter) -> None:
     """Write the built-in corpus, unless it has been written in the meantime; it appears whole or not at all."""
-    if (folder / corpus.MANIFESTS[0]).exists():
+    if (folder / corpus.MANIFEST_NAMES[0]).exists():
         return
     partial = folder.with_suffix(PARTIAL)
     for left in (partial, folder):  # by a process that was killed
@@ -306,7 +306,7 @@ def report_files(tracks: Corpus, reporter: Reporter) -> None:
         reporter.say(f"left out {track.track_id!r}: {track.excluded_reason}")
     if len(tracks.excluded) > NAMED:
         reporter.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
-    if warnings := warned_summary(tracks):
+    if warnings := warnings_summary(tracks):
         reporter.say(f"{warnings}; see them with: genre-search data check")
 
 

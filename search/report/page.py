@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from genre_core.corpus.audit import reason_counts
-from genre_core.corpus.relocation import relocated_by_name
+from genre_core.corpus.relocation import relocate_corpus_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
 from genre_core.system.atomic import atomic_file
 from search.config import schema
@@ -144,7 +144,7 @@ def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
     config = schema.load(run / "config.yaml", {})
     corpus = load_corpus(run / "corpus.parquet")
     if data:
-        corpus = relocated_by_name(corpus, data)
+        corpus = relocate_corpus_by_name(corpus, data)
     trials = ranking.select(read_trials(run))
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
     finish = read_finish(run)

@@ -1,5 +1,6 @@
-"""Every bad file of a corpus is named with its reason, and a second audit decodes nothing."""
+"""Audits: reasons for bad files, warnings, and the cache of findings."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from refusals import refused
 
-from genre_core.audio.decode import BadAudio, read
-from genre_core.corpus.audit import CACHE_NAME, audit, reason_counts, warned, warned_summary
+from genre_core.audio.decode import BadAudio, Fault, Reason, read
+from genre_core.corpus.audit import CACHE_NAME, audit, reason_counts, track_warnings, warnings_summary
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus, Track, load_corpus, read_corpus, write_corpus
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode
 
 SOUNDTRACKS = Path(__file__).parents[3] / "shared/data/soundtracks"
 RATE = 8_000
@@ -20,7 +22,7 @@ MINIMUM = 0.5  # s
 
 
 def tone(path: Path, frequency: float, seconds: float = 1.0, **options: str) -> Path:
-    """A sine in whole 16-bit steps, so that lossless formats agree; a frequency is an identity here."""
+    """Write a sine of whole 16-bit steps, so that lossless formats agree; files of one frequency are copies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * RATE)) / RATE)
     soundfile.write(path, np.round(wave * 2**15) / 2**15, RATE, **options)
@@ -31,12 +33,25 @@ def audited(root: Path, cache: Path | None = None, workers: int = 2, minimum: fl
     return audit(read_corpus(root), minimum_seconds=minimum, cache=cache, workers=workers)
 
 
-def reasons(corpus: Corpus) -> dict[str, str | None]:
-    return {track.track_id: track.excluded_reason for track in corpus.tracks}
+Expected = dict[str, tuple[str, str] | None]
+"""Track id -> kind of the reason for exclusion and a value in its detail; None for a usable track."""
 
 
-def spoilt_corpus(root: Path) -> dict[str, str | None]:
-    """Make a corpus with every fault; returns what an audit must say of each file."""
+def assert_reasons(corpus: Corpus, expected: Expected) -> None:
+    kinds = {
+        track.track_id: track.excluded_reason and track.excluded_reason.partition(":")[0]
+        for track in corpus.tracks
+    }
+    assert kinds == {name: reason and reason[0] for name, reason in expected.items()}
+    for track in corpus.excluded:
+        reason = expected[track.track_id]
+        assert reason is not None
+        assert reason[1] in str(track.excluded_reason)
+        assert "\n" not in str(track.excluded_reason)
+
+
+def spoilt_corpus(root: Path) -> Expected:
+    """Create a corpus with every fault, and return the expected kind of reason and value for each file."""
     tone(root / "jazz/1.wav", 200)
     tone(root / "jazz/copies/1.flac", 200)
     tone(root / "jazz/copies/1.aiff", 200)
@@ -62,27 +77,26 @@ def spoilt_corpus(root: Path) -> dict[str, str | None]:
     return {
         "jazz/1.wav": None,
         "jazz/2.ogg": None,
-        "jazz/copies/1.aiff": "duplicate: jazz/1.wav",
-        "jazz/copies/1.flac": "duplicate: jazz/1.wav",
-        "loose.wav": "outside a genre folder",
-        "rock/disputed again.flac": "duplicate across genres: soul/disputed.wav",
-        "rock/disputed.flac": "duplicate across genres: soul/disputed.wav",
+        "jazz/copies/1.aiff": ("duplicate", "jazz/1.wav"),
+        "jazz/copies/1.flac": ("duplicate", "jazz/1.wav"),
+        "loose.wav": ("outside a genre folder", ""),
+        "rock/disputed again.flac": ("duplicate across genres", "soul/disputed.wav"),
+        "rock/disputed.flac": ("duplicate across genres", "soul/disputed.wav"),
         "rock/exact.wav": None,
-        "rock/short copy.wav": "shorter than a segment: 0.499875 s < 0.5 s",
-        "rock/short.wav": "shorter than a segment: 0.499875 s < 0.5 s",
-        "soul/._1.wav": "hidden file",
-        "soul/._2.wav": "hidden file",
+        "rock/short copy.wav": ("shorter than a segment", "0.499875 s < 0.5 s"),
+        "rock/short.wav": ("shorter than a segment", "0.499875 s < 0.5 s"),
+        "soul/._1.wav": ("hidden file", ""),
+        "soul/._2.wav": ("hidden file", ""),
         "soul/1.wav": None,
-        "soul/disputed.wav": "duplicate across genres: rock/disputed again.flac",
-        "soul/gone.wav": "unreadable: No such file or directory",
-        "soul/nan.wav": "not-a-number samples: first within 8000 frames of frame 0",
-        "soul/no bytes.wav": "empty: 0 bytes",
-        "soul/no samples.wav": "empty",
-        "soul/pipe.wav": "unreadable: not a regular file",
-        "soul/silent.wav": "silent: nothing above -80 dBFS",
-        "soul/song.m4a": "unreadable: MP4 or M4A (AAC, ALAC), cut off before its index (moov): "
-        "it ends after 12 bytes: Format not recognised.",
-        "soul/text.wav": "unreadable: text and not audio, which begins with 'hello'",
+        "soul/disputed.wav": ("duplicate across genres", "rock/disputed again.flac"),
+        "soul/gone.wav": (Reason.UNREADABLE, os.strerror(errno.ENOENT)),
+        "soul/nan.wav": (Reason.NOT_FINITE, "8000 frames"),
+        "soul/no bytes.wav": (Reason.EMPTY, "0 bytes"),
+        "soul/no samples.wav": (Reason.EMPTY, ""),
+        "soul/pipe.wav": (Reason.UNREADABLE, "regular file"),
+        "soul/silent.wav": (Reason.SILENT, "-80 dBFS"),
+        "soul/song.m4a": (Reason.UNREADABLE, "12 bytes"),
+        "soul/text.wav": (Reason.UNREADABLE, "'hello'"),
     }
 
 
@@ -90,30 +104,30 @@ def spoilt_corpus(root: Path) -> dict[str, str | None]:
 def test_every_bad_file_is_named_with_its_reason(tmp_path: Path, workers: int) -> None:
     expected = spoilt_corpus(tmp_path / "music")
     corpus = audited(tmp_path / "music", tmp_path / "cache", workers)
-    assert reasons(corpus) == expected
-    assert reasons(audited(tmp_path / "music", tmp_path / "cache", workers)) == expected
+    assert_reasons(corpus, expected)
+    assert_reasons(audited(tmp_path / "music", tmp_path / "cache", workers), expected)
     assert all(track.seconds and track.content for track in corpus.usable)
     assert reason_counts(corpus) == {
-        "unreadable": 4,
+        Reason.UNREADABLE: 4,
         "duplicate across genres": 3,
         "duplicate": 2,
         "shorter than a segment": 2,
         "hidden file": 2,
         "outside a genre folder": 1,
-        "not-a-number samples": 1,
-        "empty": 2,
-        "silent": 1,
+        Reason.NOT_FINITE: 1,
+        Reason.EMPTY: 2,
+        Reason.SILENT: 1,
     }
 
 
-def test_an_audit_without_a_cache_says_the_same_and_writes_nothing(tmp_path: Path) -> None:
+def test_an_audit_without_a_cache_has_the_same_result_and_writes_nothing(tmp_path: Path) -> None:
     expected = spoilt_corpus(tmp_path / "music")
     before = sorted(tmp_path.rglob("*"))
-    assert reasons(audited(tmp_path / "music")) == expected
+    assert_reasons(audited(tmp_path / "music"), expected)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_auditing_what_was_audited_changes_nothing(tmp_path: Path) -> None:
+def test_auditing_an_audited_corpus_changes_nothing(tmp_path: Path) -> None:
     spoilt_corpus(tmp_path / "music")
     once = audited(tmp_path / "music")
     write_corpus(once, tmp_path / "corpus.parquet")
@@ -121,13 +135,16 @@ def test_auditing_what_was_audited_changes_nothing(tmp_path: Path) -> None:
     assert audit(loaded, minimum_seconds=MINIMUM, cache=None, workers=1) == once
 
 
-def test_a_manifest_that_lists_a_folder_or_a_lost_file_has_them_named(tmp_path: Path) -> None:
+def test_folders_and_lost_files_in_a_manifest_have_a_reason(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "manifest.csv").write_text("path,genre\nfolder.wav,jazz\nlost.wav,jazz\n")
-    assert reasons(audited(tmp_path)) == {
-        "folder.wav": "unreadable: a folder, not a file",
-        "lost.wav": "unreadable: No such file or directory",
-    }
+    assert_reasons(
+        audited(tmp_path),
+        {
+            "folder.wav": (Reason.UNREADABLE, "folder"),
+            "lost.wav": (Reason.UNREADABLE, os.strerror(errno.ENOENT)),
+        },
+    )
 
 
 def test_a_file_that_vanishes_or_changes_while_others_are_decoded_has_a_reason(tmp_path: Path) -> None:
@@ -140,30 +157,33 @@ def test_a_file_that_vanishes_or_changes_while_others_are_decoded_has_a_reason(t
             (tmp_path / "jazz/4.wav").unlink()
             (tmp_path / "jazz/5.wav").write_text("no longer audio")
 
-    assert reasons(
-        audit(corpus, minimum_seconds=MINIMUM, cache=tmp_path / "cache", workers=1, progress=spoil)
-    ) == dict.fromkeys([f"jazz/{number}.wav" for number in range(4)]) | {
-        "jazz/4.wav": "unreadable: No such file or directory",
-        "jazz/5.wav": "unreadable: text and not audio, which begins with 'no longer audio'",
-    }
+    assert_reasons(
+        audit(corpus, minimum_seconds=MINIMUM, cache=tmp_path / "cache", workers=1, progress=spoil),
+        {f"jazz/{number}.wav": None for number in range(4)}
+        | {
+            "jazz/4.wav": (Reason.UNREADABLE, os.strerror(errno.ENOENT)),
+            "jazz/5.wav": (Reason.UNREADABLE, "'no longer audio'"),
+        },
+    )
 
 
 def test_a_file_that_vanishes_after_the_audit_has_a_reason_when_it_is_read(tmp_path: Path) -> None:
     tone(tmp_path / "jazz/1.wav", 200)
     track = audited(tmp_path).usable[0]
     track.path.unlink()
-    with pytest.raises(BadAudio, match=r"^unreadable: No such file or directory$"):
+    with pytest.raises(BadAudio) as caught:
         read(track.path, RATE)
+    assert (caught.value.reason, caught.value.fault) == (Reason.UNREADABLE, Fault.NOT_ACCESSIBLE)
 
 
-def test_a_file_too_loud_for_a_mel_is_left_out(tmp_path: Path) -> None:
+def test_a_file_too_loud_for_a_mel_is_excluded(tmp_path: Path) -> None:
     tone(tmp_path / "jazz/1.wav", 200)
     soundfile.write(tmp_path / "jazz/2.wav", np.full(RATE, 1e30), RATE, subtype="FLOAT")
-    assert reason_counts(audited(tmp_path)) == {"impossibly loud": 1}
+    assert reason_counts(audited(tmp_path)) == {Reason.TOO_LOUD: 1}
 
 
 def doubtful_corpus(root: Path) -> None:
-    """A good file, a clipped one, and one of floats in the range of integers, cut short; one that is silent."""
+    """A good file, a clipped one, a truncated one of integers stored as floats, and a silent one."""
     tone(root / "jazz/1.wav", 200)
     soundfile.write(root / "jazz/2.wav", np.clip(5 * np.sin(np.arange(RATE)), -1, 1), RATE)
     soundfile.write(root / "soul/3.wav", 20_000 * np.sin(np.arange(2 * RATE)), RATE, subtype="FLOAT")
@@ -171,41 +191,42 @@ def doubtful_corpus(root: Path) -> None:
     soundfile.write(root / "soul/4.wav", np.outer(np.sin(np.arange(RATE)), [1, -1]), RATE)
 
 
-def test_warnings_are_of_files_that_are_used_and_are_remembered(tmp_path: Path) -> None:
+def test_warnings_of_usable_files_are_reported_and_cached(tmp_path: Path) -> None:
     (tmp_path / "music/jazz").mkdir(parents=True)
     (tmp_path / "music/soul").mkdir()
     doubtful_corpus(tmp_path / "music")
 
     first = audited(tmp_path / "music", tmp_path / "cache")
 
-    assert [(track.track_id, warning.partition(" ")[0]) for track, warning in warned(first)] == [
-        ("jazz/2.wav", "clipped:"),
-        ("soul/3.wav", "1.00"),
-        ("soul/3.wav", "integers"),
+    assert [(track.track_id, warning.partition(":")[0]) for track, warning in track_warnings(first)] == [
+        ("jazz/2.wav", "clipped"),
+        ("soul/3.wav", "length"),
+        ("soul/3.wav", "integers stored as floats"),
     ]
     assert reason_counts(first) == {"silent": 1}
-    assert "2 of 3" in warned_summary(first)
+    assert "2 of 3" in warnings_summary(first)
     for track in first.usable:
         overwritten_in_secret(track.path)
-    assert warned(audited(tmp_path / "music", tmp_path / "cache")) == warned(first)
+    assert track_warnings(audited(tmp_path / "music", tmp_path / "cache")) == track_warnings(first)
 
 
-def test_a_file_that_is_too_short_since_it_was_cut_says_so(tmp_path: Path) -> None:
+def test_a_file_that_is_too_short_because_it_was_truncated_has_both_lengths_as_its_reason(
+    tmp_path: Path,
+) -> None:
     path = tone(tmp_path / "jazz/1.wav", 200)
     path.write_bytes(path.read_bytes()[:RATE])
-    (reason,) = reasons(audited(tmp_path, minimum=0.9)).values()
-    assert reason == (
-        "shorter than a segment: 0.49725 s < 0.9 s; 0.50 s are heard, but its header says 1.00 s"
-    )
+    corpus = audited(tmp_path, minimum=0.9)
+    assert_reasons(corpus, {"jazz/1.wav": ("shorter than a segment", "0.49725 s < 0.9 s; length: ")})
+    assert " 1.00 s" in str(corpus.excluded[0].excluded_reason)
 
 
 def test_a_good_corpus_has_no_summary_of_warnings(tmp_path: Path) -> None:
     tone(tmp_path / "jazz/1.wav", 200)
-    assert warned_summary(audited(tmp_path)) == ""
+    assert warnings_summary(audited(tmp_path)) == ""
 
 
 def overwritten_in_secret(path: Path, content: bytes | None = None) -> None:
-    """Other bytes of the same length, with the same time of change."""
+    """Replace the content by as many other bytes and keep the modification time."""
     status = path.stat()
     path.write_bytes(content or b"x" * status.st_size)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -218,17 +239,17 @@ def test_a_second_audit_decodes_nothing(tmp_path: Path) -> None:
     for track in first.tracks:
         overwritten_in_secret(track.path)
 
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     again = audit(
         read_corpus(tmp_path / "music"),
         minimum_seconds=MINIMUM,
         cache=tmp_path / "cache",
         workers=2,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reported.append((done, total)),
     )
 
     assert again == first
-    assert told == []
+    assert reported == []
     assert reason_counts(audited(tmp_path / "music")) == {"unreadable": 4}
 
 
@@ -245,7 +266,7 @@ def grown(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [touched_later, grown])
-def test_a_file_of_another_size_or_time_is_decoded_again(
+def test_a_file_with_another_size_or_modification_time_is_decoded_again(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     for number in range(3):
@@ -254,11 +275,11 @@ def test_a_file_of_another_size_or_time_is_decoded_again(
     change(first.tracks[0].path)
     overwritten_in_secret(first.tracks[1].path)
     again = audited(tmp_path / "music", tmp_path / "cache")
-    assert (again.tracks[0].excluded_reason or "").startswith("unreadable: text and not audio")
+    assert str(again.tracks[0].excluded_reason).startswith(Reason.UNREADABLE)
     assert again.tracks[1:] == first.tracks[1:]
 
 
-def test_a_file_mended_or_let_in_is_asked_again(tmp_path: Path) -> None:
+def test_an_unreadable_file_that_was_repaired_is_decoded_again(tmp_path: Path) -> None:
     lost = tmp_path / "music/jazz/a.wav"
     lost.parent.mkdir(parents=True)
     lost.symlink_to(tmp_path / "later.wav")
@@ -267,7 +288,7 @@ def test_a_file_mended_or_let_in_is_asked_again(tmp_path: Path) -> None:
     assert reason_counts(audited(tmp_path / "music", tmp_path / "cache")) == {}
 
 
-def test_what_is_unreadable_is_not_remembered_since_rights_and_decoders_change(tmp_path: Path) -> None:
+def test_unreadable_files_are_not_cached_since_permissions_and_decoders_change(tmp_path: Path) -> None:
     path = tone(tmp_path / "music/jazz/a.wav", 200)
     content = path.read_bytes()
     overwritten_in_secret(path)
@@ -276,7 +297,7 @@ def test_what_is_unreadable_is_not_remembered_since_rights_and_decoders_change(t
     assert reason_counts(audited(tmp_path / "music", tmp_path / "cache")) == {}
 
 
-def test_the_cache_holds_for_another_minimum_and_another_corpus(tmp_path: Path) -> None:
+def test_the_cache_serves_other_minimum_lengths_and_other_corpora(tmp_path: Path) -> None:
     tone(tmp_path / "a/jazz/1.wav", 200)
     tone(tmp_path / "b/jazz/1.wav", 200)
     for root in ("a", "b"):
@@ -284,7 +305,7 @@ def test_the_cache_holds_for_another_minimum_and_another_corpus(tmp_path: Path) 
         overwritten_in_secret(tmp_path / root / "jazz/1.wav")
     assert reason_counts(audited(tmp_path / "a", tmp_path / "cache", minimum=0.9)) == {}
     stricter = audited(tmp_path / "b", tmp_path / "cache", minimum=1.1)
-    assert reasons(stricter) == {"jazz/1.wav": "shorter than a segment: 1 s < 1.1 s"}
+    assert_reasons(stricter, {"jazz/1.wav": ("shorter than a segment", "1 s < 1.1 s")})
 
 
 def emptied(cache: Path) -> None:
@@ -312,7 +333,7 @@ def lost_in_the_middle(cache: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [emptied, cut, scrambled, of_another_shape, lost_in_the_middle, Path.unlink]
 )
-def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     for number in range(3):
         tone(tmp_path / f"music/jazz/{number}.wav", 200 + number)
     first = audited(tmp_path / "music", tmp_path / "cache")
@@ -326,7 +347,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: Callable[[Path], 
 def test_a_cache_that_cannot_be_a_folder_is_refused_before_anything_is_decoded(tmp_path: Path) -> None:
     tone(tmp_path / "music/jazz/1.wav", 200)
     (tmp_path / "cache").touch()
-    with pytest.raises(InputError, match=r"the cache .*/cache cannot be made: File exists; name another"):
+    with refused(ErrorCode.AUDIT_CACHE_NOT_WRITABLE, tmp_path / "cache", os.strerror(errno.EEXIST)):
         audited(tmp_path / "music", tmp_path / "cache")
 
 
@@ -334,10 +355,10 @@ def test_progress_counts_to_the_end_and_an_interrupted_audit_keeps_what_it_has(t
     for number in range(6):
         tone(tmp_path / f"music/jazz/{number}.wav", 200 + number)
     corpus = read_corpus(tmp_path / "music")
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     def until_three(done: int, total: int) -> None:
-        told.append((done, total))
+        reported.append((done, total))
         if done == 3:
             raise KeyboardInterrupt
 
@@ -351,13 +372,11 @@ def test_progress_counts_to_the_end_and_an_interrupted_audit_keeps_what_it_has(t
         workers=2,
         progress=lambda done, total: rest.append((done, total)),
     )
-    assert told == [(1, 6), (2, 6), (3, 6)]
+    assert reported == [(1, 6), (2, 6), (3, 6)]
     assert rest == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.skipif(
-    not SOUNDTRACKS.is_dir(), reason="the soundtracks, real music, are not beside the project"
-)
+@pytest.mark.skipif(not SOUNDTRACKS.is_dir(), reason="needs real music in ../shared/data")
 def test_real_music_passes_and_is_decoded_once(tmp_path: Path) -> None:
     corpus = read_corpus(SOUNDTRACKS)
     decoded: list[int] = []

@@ -1,4 +1,4 @@
-"""The spectrogram store: right, found again, whole or absent, and built once by however many processes."""
+"""The spectrogram store: correct, found again, atomic, and built once by several processes."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def test_a_stored_mel_equals_librosas_within_a_tenth_of_a_decibel(
             assert np.abs(stored - librosa.power_to_db(power, ref=np.max)).mean() < 0.1
 
 
-def test_a_store_is_found_again_by_content_wherever_the_files_lie(
+def test_a_store_is_found_by_content_whatever_the_paths_and_formats(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     first = _build(tracks, tmp_path / "cache")
@@ -77,7 +77,7 @@ def test_a_store_is_found_again_by_content_wherever_the_files_lie(
     assert (first.folder / "mels.f16").stat().st_mtime_ns == modified
 
 
-def test_other_content_or_another_front_end_is_another_store(
+def test_other_content_or_another_front_end_has_another_store(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     stores = [
@@ -88,7 +88,7 @@ def test_other_content_or_another_front_end_is_another_store(
     assert len({store.folder for store in stores}) == 3
 
 
-def test_absolute_levels_are_found_by_the_name_that_they_had_before_there_were_others(
+def test_stores_of_absolute_levels_keep_the_name_from_before_the_setting(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     settings = {"name": "mel64", "n_mels": 64, "hop_length": 1024, "windows": [2048], "sample_rate": 22_050}
@@ -98,7 +98,7 @@ def test_absolute_levels_are_found_by_the_name_that_they_had_before_there_were_o
     assert _build(tracks, tmp_path).folder != store.folder
 
 
-def test_a_file_that_vanished_is_left_out_and_the_rest_found_without_it(
+def test_a_lost_file_is_left_out_and_the_store_is_found_without_it(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     music = tmp_path / "music"
@@ -136,7 +136,7 @@ def test_two_processes_build_one_store(tracks: tuple[Track, ...], tmp_path: Path
 
 
 def _build_until(tracks: tuple[Track, ...], cache: Path, enough: int, reached: Event) -> None:
-    """Build a store and hang after so many tracks."""
+    """Build a store and hang after `enough` tracks."""
 
     def progress(done: int, total: int) -> None:
         if done == enough:
@@ -147,7 +147,7 @@ def _build_until(tracks: tuple[Track, ...], cache: Path, enough: int, reached: E
 
 
 @pytest.mark.parametrize("enough", [1, 5, 10])
-def test_a_build_that_is_killed_leaves_nothing_in_the_way(
+def test_a_store_is_built_completely_after_a_build_was_killed(
     enough: int, tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     reached = SPAWN.Event()
@@ -156,8 +156,8 @@ def test_a_build_that_is_killed_leaves_nothing_in_the_way(
     assert reached.wait(100)
     builder.kill()
     builder.join()
-    assert _files(tmp_path), "it was killed in the middle"
-    assert all(name.endswith(".partial") for name in _files(tmp_path)), "no store may look whole"
+    assert _files(tmp_path), "the build was killed before its end"
+    assert all(name.endswith(".partial") for name in _files(tmp_path)), "no store may look complete"
     store = _build(tracks, tmp_path)
     assert _files(tmp_path) == [store.folder.name]
     assert len(store.places) == len(tracks)

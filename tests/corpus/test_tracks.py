@@ -1,7 +1,7 @@
-"""A corpus is read as it lies on disk or is listed; its split keeps groups whole and genres everywhere."""
+"""Discovery of tracks in folders and manifests, and the table of a corpus."""
 
+import errno
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import flat
+from refusals import refused
 
+from genre_core.corpus.manifest import MANIFEST_SUFFIXES
 from genre_core.corpus.splits import split_corpus
-from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
-from genre_core.errors import InputError
+from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus, read_corpus, write_corpus
+from genre_core.errors import ErrorCode
 
 SOUNDTRACKS = Path(__file__).parents[3] / "shared/data/soundtracks"
 
@@ -29,7 +31,7 @@ def touched(root: Path, *names: str) -> Path:
     return root
 
 
-# the file, its genre, its group, why it is excluded
+# file, genre, group, reason for exclusion
 FOLDERS = [
     ("blues/blues.00000.wav", "blues", "blues/blues.00000.wav", None),
     ("blues/Muddy Waters/one.MP3", "blues", "Muddy Waters", None),
@@ -56,7 +58,7 @@ SKIPPED = [
 ]
 
 
-def test_a_folder_of_folders_is_genres_of_tracks_and_artists_of_tracks(tmp_path: Path) -> None:
+def test_subfolders_are_genres_and_their_subfolders_are_groups(tmp_path: Path) -> None:
     touched(tmp_path, *(name for name, *_ in FOLDERS), *NOT_AUDIO, *SKIPPED)
     corpus = read_corpus(tmp_path)
     assert [(t.track_id, t.genre, t.group, t.excluded_reason) for t in corpus.tracks] == sorted(FOLDERS)
@@ -70,10 +72,11 @@ def test_hidden_and_system_folders_are_skipped_at_every_depth_and_counted(tmp_pa
     corpus = read_corpus(tmp_path)
     assert [track.track_id for track in corpus.tracks] == kept
     within = [name for name in SKIPPED if name.startswith(("blues/", "rock/"))]
-    assert f": {len(within)}, the first 'blues/.ipynb_checkpoints'" in corpus.notes[0]
+    assert f" {len(within)} " in corpus.notes[0]
+    assert "'blues/.ipynb_checkpoints'" in corpus.notes[0]
 
 
-def test_a_corpus_below_a_hidden_folder_is_read_where_it_is_given(tmp_path: Path) -> None:
+def test_a_corpus_within_a_hidden_folder_is_read(tmp_path: Path) -> None:
     touched(tmp_path / ".cache/music", "jazz/a.wav")
     assert [track.track_id for track in read_corpus(tmp_path / ".cache/music").tracks] == ["jazz/a.wav"]
 
@@ -81,7 +84,7 @@ def test_a_corpus_below_a_hidden_folder_is_read_where_it_is_given(tmp_path: Path
 NFC, NFD = "M\u00fasica", "Mu\u0301sica"
 
 
-def test_names_of_two_unicode_forms_are_one_genre_and_one_group_and_keep_their_paths(tmp_path: Path) -> None:
+def test_names_in_two_unicode_forms_are_one_genre_and_one_group_and_keep_their_paths(tmp_path: Path) -> None:
     touched(tmp_path, f"{NFC}/{NFC}/a.wav", f"{NFD}/{NFD}/b.wav", "jazz/c.wav")
     corpus = read_corpus(tmp_path)
     assert corpus.genres == (NFC, "jazz")
@@ -102,11 +105,11 @@ def test_a_manifest_names_a_file_in_either_unicode_form(tmp_path: Path, listed: 
     assert track.path == tmp_path / f"{stored}/{stored}.wav"
     assert track.genre == track.group == unicodedata.normalize("NFC", listed)
     (tmp_path / "manifest.csv").write_text(f"path,genre\n{listed}/{listed}.wav,a\n{stored}/{stored}.wav,b\n")
-    with pytest.raises(InputError, match=r"row 2: .* is listed before"):
+    with refused(ErrorCode.DUPLICATE_TRACK, "manifest.csv, row 2", f"{stored}/{stored}.wav"):
         read_corpus(tmp_path)
 
 
-def test_a_file_is_found_in_whichever_of_two_folders_of_one_name_it_is(tmp_path: Path) -> None:
+def test_a_file_is_found_in_either_of_two_folders_whose_names_differ_in_unicode_form(tmp_path: Path) -> None:
     touched(tmp_path, f"{NFC}/a.wav", f"{NFD}/b.wav")
     for form in (NFC, NFD):
         (tmp_path / "manifest.csv").write_text(f"path,genre\n{form}/a.wav,x\n{form}/b.wav,y\n")
@@ -114,7 +117,7 @@ def test_a_file_is_found_in_whichever_of_two_folders_of_one_name_it_is(tmp_path:
         assert paths == {tmp_path / NFC / "a.wav", tmp_path / NFD / "b.wav"}
 
 
-def test_two_files_whose_names_differ_in_unicode_form_only_are_two_files(tmp_path: Path) -> None:
+def test_two_files_whose_names_differ_only_in_unicode_form_are_two_tracks(tmp_path: Path) -> None:
     touched(tmp_path, f"{NFC}.wav", f"{NFD}.wav")
     (tmp_path / "manifest.csv").write_text(f"path,genre\n{NFC}.wav,a\n{NFD}.wav,b\n")
     assert {(track.path.stem, track.genre) for track in read_corpus(tmp_path).tracks} == {
@@ -128,7 +131,7 @@ def test_a_relative_folder_gives_absolute_paths(tmp_path: Path, monkeypatch: pyt
     assert read_corpus(Path()).tracks[0].path == tmp_path / "blues/a.wav"
 
 
-def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     touched(tmp_path, "elsewhere/Nina/a.wav", "music/jazz/b.wav")
     (tmp_path / "music/soul").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "music/jazz/again").symlink_to(tmp_path / "music/jazz")
@@ -139,7 +142,7 @@ def test_linked_folders_are_followed_and_loops_of_links_end(tmp_path: Path) -> N
     assert names == ["jazz/Nina/a.wav", "jazz/b.wav", "jazz/gone.wav", "soul/Nina/a.wav"]
 
 
-def test_every_path_through_linked_folders_comes_to_an_end(tmp_path: Path) -> None:
+def test_loops_of_linked_folders_end(tmp_path: Path) -> None:
     touched(tmp_path, "music/jazz/a.wav", "music/x.wav/b.wav")
     (tmp_path / "music/jazz/up").symlink_to(tmp_path)
     (tmp_path / "music/jazz/there").symlink_to("back")
@@ -153,9 +156,9 @@ def test_every_path_through_linked_folders_comes_to_an_end(tmp_path: Path) -> No
     ]
 
 
-def test_two_files_that_are_called_the_same_in_escapes_are_refused(tmp_path: Path) -> None:
+def test_two_files_with_the_same_escaped_name_are_refused(tmp_path: Path) -> None:
     touched(tmp_path, os.fsdecode(b"jazz/\xff.wav"), r"jazz/\udcff.wav")
-    with pytest.raises(InputError, match=r"has two files called .*; rename one$"):
+    with refused(ErrorCode.DUPLICATE_TRACK, tmp_path, repr(r"jazz/\udcff.wav"), "rename"):
         read_corpus(tmp_path)
 
 
@@ -171,35 +174,38 @@ if os.geteuid() == 0:  # root may read anything
 try:
     print([track.track_id for track in read_corpus(Path(sys.argv[1])).tracks])
 except InputError as error:
-    print(error)
+    print(error.code, error)
 """
 
-# what cannot be read in a corpus, its mode, what is said
+# what cannot be read in a corpus, its mode, what is printed
 FORBIDDEN = [
-    ("", 0o000, r"cannot list .*/music: Permission denied; mend it or take it out"),
-    ("", 0o444, r"cannot list .*/music/jazz: Permission denied; mend it"),
-    ("jazz", 0o000, r"cannot list .*/music/jazz: Permission denied; mend it"),
-    ("jazz", 0o444, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
-    ("jazz/Nina", 0o000, r"cannot list .*/music/jazz/Nina: Permission denied; mend it"),
-    ("jazz/Nina/a.wav", 0o000, r"\['jazz/Nina/a.wav'\]"),  # the audit's to say
-    ("manifest.csv", 0o000, r"manifest.csv cannot be read \(.*Permission denied"),
+    ("", 0o000, [ErrorCode.CORPUS_FOLDER_UNREADABLE, "/music: "]),
+    ("", 0o444, [ErrorCode.CORPUS_FOLDER_UNREADABLE, "/music/jazz: "]),
+    ("jazz", 0o000, [ErrorCode.CORPUS_FOLDER_UNREADABLE, "/music/jazz: "]),
+    ("jazz", 0o444, [ErrorCode.CORPUS_FOLDER_UNREADABLE, "/music/jazz/Nina: "]),
+    ("jazz/Nina", 0o000, [ErrorCode.CORPUS_FOLDER_UNREADABLE, "/music/jazz/Nina: "]),
+    ("jazz/Nina/a.wav", 0o000, ["['jazz/Nina/a.wav']"]),  # the audit reports it
+    ("manifest.csv", 0o000, [ErrorCode.MANIFEST_UNREADABLE, "manifest.csv"]),
 ]
 
 
-@pytest.mark.parametrize(("name", "mode", "words"), FORBIDDEN)
-def test_what_may_not_be_read_is_named_in_one_line(name: str, mode: int, words: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+@pytest.mark.parametrize(("name", "mode", "values"), FORBIDDEN)
+def test_a_file_or_folder_without_permission_is_named_in_one_line(
+    name: str, mode: int, values: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter pytest's own folders
         root = touched(Path(folder), "music/jazz/Nina/a.wav") / "music"
         Path(folder).chmod(0o755)
         if name == "manifest.csv":
             (root / name).write_text("path,genre\njazz/Nina/a.wav,jazz\n")
         (root / name).chmod(mode)
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, root], capture_output=True, text=True, check=True
         )
         (root / name).chmod(0o755)
-    assert len(told.stdout.splitlines()) == 1
-    assert re.search(words, told.stdout)
+    assert len(done.stdout.splitlines()) == 1
+    assert all(value in done.stdout for value in values)
+    assert (os.strerror(errno.EACCES) in done.stdout) == (len(values) == 2)
 
 
 def test_a_name_that_is_not_unicode_is_excluded_and_survives_a_round_trip(tmp_path: Path) -> None:
@@ -229,7 +235,7 @@ def manifest(folder: Path, rows: list[dict[str, object]], form: str) -> Path:
     return folder
 
 
-def test_a_manifest_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+def test_a_manifest_written_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes("\ufeffpath,genre\r\nä.wav,jazz\r\n\r\n".encode())
     assert [track.track_id for track in read_corpus(tmp_path).tracks] == ["ä.wav"]
 
@@ -246,59 +252,72 @@ def test_a_manifest_lists_tracks_with_groups_and_splits(tmp_path: Path, form: st
     ]
 
 
-def test_a_parquet_manifest_may_name_genres_and_groups_by_number(tmp_path: Path) -> None:
+def test_a_parquet_manifest_may_have_numbers_as_genres_and_groups(tmp_path: Path) -> None:
     rows = [{"path": "a.mp3", "genre": 10, "group": 7}, {"path": "b.mp3", "genre": 12, "group": None}]
     tracks = read_corpus(manifest(tmp_path, rows, "parquet")).tracks
     assert [(track.genre, track.group) for track in tracks] == [("10", "7"), ("12", "b.mp3")]
 
 
-# the manifest, what its refusal must name
+# text of the manifest, code of the refusal, values in its message
 BAD_MANIFESTS = [
-    ("", "lacks path and genre"),
-    ("path,style\na.wav,jazz\n", "lacks genre: it has 'path', 'style'"),
-    ("path:genre\na.wav:jazz\n", "it has 'path:genre'"),
-    ("path,Class Name\na.wav,jazz\n", "lacks genre: .*; rename 'Class Name' to genre"),
+    ("", ErrorCode.MANIFEST_MISSING_COLUMN, ["path and genre"]),
+    ("path,style\na.wav,jazz\n", ErrorCode.MANIFEST_MISSING_COLUMN, ["genre", "'path', 'style'"]),
+    ("path:genre\na.wav:jazz\n", ErrorCode.MANIFEST_MISSING_COLUMN, ["'path:genre'"]),
+    (
+        "path,Class Name\na.wav,jazz\n",
+        ErrorCode.MANIFEST_MISSING_COLUMN,
+        ["rename 'Class Name' to genre"],
+    ),
     (
         "file_path,label\na.wav,jazz\n",
-        "lacks path and genre: .*rename 'file_path' to path, rename 'label' to genre",
+        ErrorCode.MANIFEST_MISSING_COLUMN,
+        ["rename 'file_path' to path", "rename 'label' to genre"],
     ),
-    ("path,genre\n", "manifest.csv has no rows: list a track"),
-    ("path,genre\na.wav,jazz\n,jazz\n", "row 2: path and genre must .* got '' and 'jazz'"),
-    ("path,genre\na.wav\n", "row 1: path and genre must .* got 'a.wav' and ''"),
-    ("path,genre\na\0.wav,jazz\n", "row 1: path and genre must|line contains NUL"),
-    ("path,genre\na.wav,jazz,blues\n", "row 1: more cells than the header"),
-    ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", "row 2: 'a.wav' is listed before; keep one"),
-    ('path,genre\n"a.wav,jazz\n', "cannot be read at row 1 .* double the quote"),
-    ('path,genre\na.wav,jazz\n"Heroes".wav,rock\n', "cannot be read at row 2 .* double the quote"),
-    ('path,genre\na.wav,jazz\n"Heroes.wav,rock\nb.wav,jazz\n', "cannot be read at row 2 .* double the quote"),
-    ('"path,genre\na.wav,jazz\n', "lacks path|in its header"),
-    ("path,genre\na.wav,jazz\nC:\\Music\\b.wav,jazz\n", r"row 2: Windows paths .* got 'C:.*relative to /"),
-    ("path,genre\nC:/Music/b.wav,jazz\n", "row 1: Windows paths"),
-    ("path,genre\n\\\\nas\\music\\b.wav,jazz\n", "row 1: Windows paths"),
-    ("path,genre,genre\na.wav,jazz,soul\n", "has the column genre more than once: keep the one"),
-    (f"path,genre\n{'a' * 200_000}.wav,jazz\n", "cannot be read at row 1 .*field limit"),
-    ("Path, PATH ,genre\na.wav,a.wav,jazz\n", "has the column path more than once: keep the one"),
-    ("path,genre,split\na.wav,jazz,holdout\n", "row 1: a split is one of .* got 'holdout'"),
+    ("path,genre\n", ErrorCode.MANIFEST_WITHOUT_ROWS, []),
+    ("path,genre\na.wav,jazz\n,jazz\n", ErrorCode.MANIFEST_EMPTY_CELL, ["row 2", "'' and 'jazz'"]),
+    ("path,genre\na.wav\n", ErrorCode.MANIFEST_EMPTY_CELL, ["row 1", "'a.wav' and ''"]),
+    ("path,genre\na\0.wav,jazz\n", ErrorCode.MANIFEST_EMPTY_CELL, ["row 1", repr("a\0.wav")]),
+    ("path,genre\na.wav,jazz,blues\n", ErrorCode.MANIFEST_EXTRA_CELLS, ["row 1", "quote"]),
+    ("path,genre\na.wav,jazz\nb/../a.wav,blues\n", ErrorCode.DUPLICATE_TRACK, ["row 2", "'a.wav'"]),
+    ('path,genre\n"a.wav,jazz\n', ErrorCode.MANIFEST_QUOTING, ["row 1", '"12"" mix.wav"']),
+    ('path,genre\na.wav,jazz\n"Heroes".wav,rock\n', ErrorCode.MANIFEST_QUOTING, ["row 2"]),
+    ('path,genre\na.wav,jazz\n"Heroes.wav,rock\nb.wav,jazz\n', ErrorCode.MANIFEST_QUOTING, ["row 2"]),
+    ('"path,genre\na.wav,jazz\n', ErrorCode.MANIFEST_QUOTING, ["header"]),
+    (
+        "path,genre\na.wav,jazz\nC:\\Music\\b.wav,jazz\n",
+        ErrorCode.MANIFEST_WINDOWS_PATH,
+        ["row 2", repr("C:\\Music\\b.wav"), "relative to /"],
+    ),
+    ("path,genre\nC:/Music/b.wav,jazz\n", ErrorCode.MANIFEST_WINDOWS_PATH, ["row 1"]),
+    ("path,genre\n\\\\nas\\music\\b.wav,jazz\n", ErrorCode.MANIFEST_WINDOWS_PATH, ["row 1"]),
+    ("path,genre,genre\na.wav,jazz,soul\n", ErrorCode.MANIFEST_REPEATED_COLUMN, ["genre"]),
+    (f"path,genre\n{'a' * 200_000}.wav,jazz\n", ErrorCode.MANIFEST_QUOTING, ["row 1", "field limit"]),
+    ("Path, PATH ,genre\na.wav,a.wav,jazz\n", ErrorCode.MANIFEST_REPEATED_COLUMN, ["path"]),
+    (
+        "path,genre,split\na.wav,jazz,holdout\n",
+        ErrorCode.MANIFEST_UNKNOWN_SPLIT,
+        ["row 1", *SPLITS, "'holdout'"],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), BAD_MANIFESTS)
-def test_a_faulty_manifest_is_refused_by_name_and_row(tmp_path: Path, text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "code", "values"), BAD_MANIFESTS)
+def test_an_invalid_manifest_is_refused_with_its_name_and_row(
+    tmp_path: Path, text: str, code: ErrorCode, values: list[str]
+) -> None:
     (tmp_path / "manifest.csv").write_text(text)
-    with pytest.raises(InputError, match=words) as caught:
+    with refused(code, tmp_path, *values):
         read_corpus(tmp_path)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
 
 
 ONE_ROW = [("a.wav", "jazz", "Nina", "train")]
 HEAD = "path,genre,group,split"
-# the manifest's name, its bytes: all list the same track
+# name and bytes of the manifest, which all list the same track
 DIALECTS = {
     "semicolons": ("manifest.csv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", ";").encode()),
     "tabs": ("manifest.tsv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", "\t").encode()),
     "tabs in a .csv": ("manifest.csv", f"{HEAD}\na.wav,jazz,Nina,train\n".replace(",", "\t").encode()),
-    "said by Excel": (
+    "with Excel's sep line": (
         "manifest.csv",
         f"sep=;\r\n{HEAD}\r\na.wav,jazz,Nina,train\r\n".replace(",", ";").encode(),
     ),
@@ -312,7 +331,7 @@ DIALECTS = {
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_manifest_is_read_in_whatever_dialect_it_is_written(tmp_path: Path, dialect: str) -> None:
+def test_a_manifest_is_read_in_every_dialect(tmp_path: Path, dialect: str) -> None:
     name, content = DIALECTS[dialect]
     touched(tmp_path, "a.wav")
     (tmp_path / name).write_bytes(content)
@@ -331,7 +350,7 @@ def test_a_parquet_manifest_in_capitals_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["csv", "words", "parquet", "float"])
 def test_a_track_without_a_group_is_a_group_of_its_own(tmp_path: Path, form: str) -> None:
     paths, genres = ["a.wav", "b.wav", "c.wav"], ["jazz"] * 3
-    if form == "float":  # as pandas has numbers with holes
+    if form == "float":  # as pandas stores integers with missing values
         holes = pa.array([7.0, float("nan"), float("nan")], from_pandas=False)
         pq.write_table(
             pa.table({"path": paths, "genre": genres, "group": holes}), tmp_path / "manifest.parquet"
@@ -347,17 +366,17 @@ def test_a_track_without_a_group_is_a_group_of_its_own(tmp_path: Path, form: str
         first = "Nina"
     corpus = read_corpus(tmp_path)
     assert [track.group for track in corpus.tracks] == [first, "b.wav", "c.wav"]
-    assert any("2 of 3 tracks have no group" in note for note in corpus.notes)
-    assert any("'nan' is read as missing, in 2 rows" in note for note in corpus.notes) == (form == "words")
+    assert any("2 of 3 tracks" in note for note in corpus.notes)
+    assert any("'nan'" in note and "2 rows" in note for note in corpus.notes) == (form == "words")
 
 
 def test_a_missing_genre_is_missing_and_never_a_genre_called_nan(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a.wav"], "genre": [float("nan")]}), tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match=r"row 1: path and genre must .* got 'a.wav' and ''"):
+    with refused(ErrorCode.MANIFEST_EMPTY_CELL, "row 1", "'a.wav' and ''"):
         read_corpus(tmp_path)
 
 
-def test_columns_that_are_not_read_are_named_once_and_near_names_are_suggested(tmp_path: Path) -> None:
+def test_unused_columns_are_listed_once_and_similar_names_are_suggested(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(
         ",path,genre,Artist,Fold,Unnamed: 0\n0,a.wav,jazz,Nina,1,0\n1,b.wav,jazz,Nina,2,1\n"
     )
@@ -369,7 +388,7 @@ def test_columns_that_are_not_read_are_named_once_and_near_names_are_suggested(t
     assert "'Fold'" in split
 
 
-def test_many_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
+def test_many_unused_columns_are_counted(tmp_path: Path) -> None:
     wide = [f"mfcc{n}" for n in range(60)]
     (tmp_path / "manifest.csv").write_text(f"path,genre,{','.join(wide)}\na.wav,jazz{',0' * 60}\n")
     (note,) = read_corpus(tmp_path).notes
@@ -377,7 +396,7 @@ def test_many_columns_that_are_not_read_are_counted(tmp_path: Path) -> None:
     assert note.endswith("and 52 more")
 
 
-def test_backslashes_separate_folders_unless_a_file_is_called_so(tmp_path: Path) -> None:
+def test_backslashes_separate_folders_unless_a_file_name_contains_them(tmp_path: Path) -> None:
     touched(tmp_path, "jazz/a.wav", r"jazz\b.wav", f"{NFD}/c.wav")
     listed = [r"jazz\a.wav", r"jazz\b.wav", rf"{NFC}\c.wav", r"jazz\lost.wav"]
     (tmp_path / "manifest.csv").write_text("".join(["path,genre\n", *(f"{path},jazz\n" for path in listed)]))
@@ -385,7 +404,7 @@ def test_backslashes_separate_folders_unless_a_file_is_called_so(tmp_path: Path)
     assert names == {"jazz/a.wav", r"jazz\b.wav", f"{NFD}/c.wav", "jazz/lost.wav"}
 
 
-# files of an audio folder as Hugging Face has it -> path, genre and split of its tracks
+# files of a Hugging Face audio folder, and path, genre and split of its tracks
 AUDIO_FOLDERS = [
     (
         {"metadata.csv": "file_name,genre\na.wav,jazz\nsub/b.wav,soul\n"},
@@ -403,7 +422,7 @@ AUDIO_FOLDERS = [
             ("validation/a.wav", "jazz", "validation"),
         ],
     ),
-    ({"metadata.csv": "title,year\na,1969\n"}, [("sub/b.wav", "sub", None)]),  # not Hugging Face's
+    ({"metadata.csv": "title,year\na,1969\n"}, [("sub/b.wav", "sub", None)]),  # another table
     ({"metadata.csv": b"\xff\xfe\xff"}, [("sub/b.wav", "sub", None)]),
 ]
 
@@ -411,7 +430,7 @@ AUDIO_FOLDERS = [
 @pytest.mark.parametrize(
     ("metadata", "expected"), AUDIO_FOLDERS, ids=lambda case: " ".join(case) if isinstance(case, dict) else ""
 )
-def test_an_audio_folder_of_hugging_face_is_read_by_its_metadata(
+def test_a_hugging_face_audio_folder_is_read_by_its_metadata(
     tmp_path: Path, metadata: dict[str, str | bytes], expected: list[tuple[str, str, str | None]]
 ) -> None:
     touched(tmp_path, "sub/b.wav", *metadata)
@@ -421,23 +440,22 @@ def test_an_audio_folder_of_hugging_face_is_read_by_its_metadata(
     assert [(track.track_id, track.genre, track.split) for track in tracks] == expected
 
 
-def test_metadata_of_hugging_face_without_a_genre_is_named_and_not_read(tmp_path: Path) -> None:
+def test_hugging_face_metadata_without_a_genre_is_not_used_but_reported(tmp_path: Path) -> None:
     touched(tmp_path, "jazz/a.wav")
     (tmp_path / "metadata.csv").write_text("file_name,transcription\njazz/a.wav,la la\n")
     corpus = read_corpus(tmp_path)
     assert [track.genre for track in corpus.tracks] == ["jazz"]
-    assert corpus.notes[0].startswith("metadata.csv is not read")
+    assert all(name in corpus.notes[0] for name in ("metadata.csv", "file_name", "genre", "label"))
 
 
-def test_a_folder_or_a_source_that_is_an_archive_says_to_unpack_it(tmp_path: Path) -> None:
+def test_an_archive_is_refused_with_the_advice_to_unpack_it(tmp_path: Path) -> None:
     touched(tmp_path, "archive.zip")
-    with pytest.raises(InputError, match=r"unpack archive\.zip first"):
+    with refused(ErrorCode.CORPUS_WITHOUT_AUDIO, "unpack archive.zip"):
         read_corpus(tmp_path)
-    with pytest.raises(InputError, match="unpack it"):
+    with refused(ErrorCode.CORPUS_NOT_FOUND, "unpack"):
         read_corpus(tmp_path / "archive.zip")
 
 
-# what stands in a manifest's place
 NO_MANIFESTS: list[Callable[[Path], object]] = [
     Path.mkdir,
     os.mkfifo,
@@ -449,49 +467,49 @@ NO_MANIFESTS: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.parquet"])
 @pytest.mark.parametrize("make", NO_MANIFESTS, ids=["folder", "pipe", "device", "link to itself", "lost"])
-def test_a_manifest_that_is_no_file_is_refused_at_once(
+def test_a_manifest_that_is_not_a_regular_file_is_refused_at_once(
     tmp_path: Path, name: str, make: Callable[[Path], object]
 ) -> None:
     make(touched(tmp_path, "jazz/a.wav") / name)
-    with pytest.raises(InputError, match=rf"/{name} is no file: write a manifest there, or take it away"):
+    with refused(ErrorCode.MANIFEST_NOT_A_FILE, tmp_path / name):
         read_corpus(tmp_path)
 
 
-def test_columns_that_are_not_a_manifests_are_not_read(tmp_path: Path) -> None:
+def test_cells_of_unused_columns_are_not_read(tmp_path: Path) -> None:
     when = pa.array([2**62], pa.timestamp("us"))  # beyond what Python's dates reach
     pq.write_table(pa.table({"path": ["a.wav"], "genre": ["jazz"], "when": when}), tmp_path / "m.parquet")
     assert [track.track_id for track in read_corpus(tmp_path / "m.parquet").tracks] == ["a.wav"]
     pq.write_table(pa.table({"path": when, "genre": ["jazz"]}), tmp_path / "m.parquet")
-    with pytest.raises(InputError, match=r"m.parquet cannot be read \(date value out of range\)"):
+    with refused(ErrorCode.MANIFEST_UNREADABLE, tmp_path / "m.parquet"):
         read_corpus(tmp_path / "m.parquet")
 
 
-def test_a_manifest_of_other_bytes_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_or_ambiguous_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes("path,genre\nä.wav,jazz\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"manifest.csv cannot be read .*as UTF-8"):
+    with refused(ErrorCode.MANIFEST_UNREADABLE, "manifest.csv", "UTF-8"):
         read_corpus(tmp_path)
     (tmp_path / "manifest.csv").rename(tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match=r"manifest.parquet cannot be read"):
+    with refused(ErrorCode.MANIFEST_UNREADABLE, "manifest.parquet"):
         read_corpus(tmp_path)
     (tmp_path / "manifest.csv").touch()
-    with pytest.raises(InputError, match=r"has manifest.csv and manifest.parquet: keep the one"):
+    with refused(ErrorCode.MANIFEST_AMBIGUOUS, "manifest.csv and manifest.parquet"):
         read_corpus(tmp_path)
 
 
 def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a corpus is a folder or a manifest .*, and .*/nothing is neither"):
+    with refused(ErrorCode.CORPUS_NOT_FOUND, tmp_path / "nothing", *MANIFEST_SUFFIXES):
         read_corpus(tmp_path / "nothing")
-    with pytest.raises(InputError, match="no audio in"):
+    with refused(ErrorCode.CORPUS_WITHOUT_AUDIO, tmp_path, "GENRE/track.wav", "manifest.csv"):
         read_corpus(touched(tmp_path, "blues/notes.txt"))
-    with pytest.raises(InputError, match=r"cannot list .*: File name too long; mend it or take it out"):
+    with refused(ErrorCode.CORPUS_FOLDER_UNREADABLE, "x" * 300, os.strerror(errno.ENAMETOOLONG)):
         read_corpus(tmp_path / ("x" * 300))
 
 
-def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> None:
+def test_a_corpus_survives_a_round_trip_and_its_table_states_units(tmp_path: Path) -> None:
     first, *others = split_corpus(flat(jazz=4, soul=4), validation=0.25, test=0.25, seed=0).tracks
     full = replace(first, seconds=29.97, content="ab12", track_id="ü\n")
     corpus = Corpus((full, *others, replace(first, excluded_reason="silent", split=None)))
-    path = tmp_path / "lr=0.1" / "corpus.parquet"  # a folder that looks like a partition is none
+    path = tmp_path / "lr=0.1" / "corpus.parquet"  # looks like a partition but is not one
     path.parent.mkdir()
     write_corpus(corpus, path)
     write_corpus(corpus, path)
@@ -502,19 +520,19 @@ def test_a_corpus_survives_a_round_trip_and_says_its_units(tmp_path: Path) -> No
     assert schema.metadata[b"schema_version"] == b"1"
 
 
-def test_what_is_no_corpus_table_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_corpus_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "corpus.parquet"
-    with pytest.raises(InputError, match="cannot be read as a corpus"):
+    with refused(ErrorCode.CORPUS_TABLE_UNREADABLE, path):
         load_corpus(path)
     path.write_text("PAR1")
-    with pytest.raises(InputError, match="cannot be read as a corpus"):
+    with refused(ErrorCode.CORPUS_TABLE_UNREADABLE, path):
         load_corpus(path)
     pq.write_table(pa.table({"track_id": ["a"]}), path)
-    with pytest.raises(InputError, match="is no corpus table of version 1"):
+    with refused(ErrorCode.CORPUS_TABLE_VERSION, path, "version 1"):
         load_corpus(path)
 
 
-def test_the_fingerprint_is_of_the_usable_audio_only() -> None:
+def test_the_fingerprint_depends_only_on_the_usable_audio() -> None:
     tracks = [replace(track, content=f"c{n}") for n, track in enumerate(flat(jazz=3, soul=3).tracks)]
     fingerprint = Corpus(tuple(tracks)).fingerprint
     renamed = tuple(replace(track, genre="x", track_id=f"{9 - n}") for n, track in enumerate(tracks))

@@ -20,7 +20,7 @@ from mirrors import File, Mirror, serving
 from shaped import CORRUPT, gtzan_archive, gtzan_folder
 from torchaudio.datasets import gtzan as published
 
-from genre_core.corpus.audit import audit, copies_across
+from genre_core.corpus.audit import audit, copies_across_splits
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus, read_corpus
 from genre_core.datasets.fetch import get
@@ -182,18 +182,18 @@ def test_copies_across_the_split_are_reported(music: Path, genre_search: Command
         by_content.setdefault(track.content, set()).add(track.split)
     across = [content for content, sides in by_content.items() if content and len(sides) > 1]
     assert across
-    assert {original.content for original, _ in copies_across(corpus)} == set(across)
+    assert {original.content for original, _ in copies_across_splits(corpus)} == set(across)
     lines = genre_search("data", "check", tmp_path).stdout.splitlines()
-    for original, copy in copies_across(corpus):
+    for original, copy in copies_across_splits(corpus):
         assert any(
             all(
                 str(value) in line for value in (copy.track_id, copy.split, original.track_id, original.split)
             )
             for line in lines
         )
-    assert any(line.startswith(f"{len(copies_across(corpus))} ") for line in lines)
+    assert any(line.startswith(f"{len(copies_across_splits(corpus))} ") for line in lines)
     filtered, _ = tracks(tmp_path, "filtered")
-    assert copies_across(audit(Corpus(filtered), minimum_seconds=3, cache=None)) == []
+    assert copies_across_splits(audit(Corpus(filtered), minimum_seconds=3, cache=None)) == []
 
 
 @contextmanager

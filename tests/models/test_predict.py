@@ -243,7 +243,7 @@ def test_folders_and_lists_are_heard_in_order_and_a_bad_file_is_a_line(
     assert [row["path"] for row in rows] == [str(songs / name) for name in names]
     bad = {Path(row["path"]).name: row["error"] for row in rows if "error" in row}
     assert bad == {
-        "text.wav": "unreadable: text and not audio, which begins with 'not audio'",
+        "text.wav": "unreadable: text, not audio: it begins with 'not audio'",
         "nowhere.mp3": "unreadable: No such file or directory",
         "empty": "empty: a folder without audio",
     }
