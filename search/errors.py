@@ -7,6 +7,9 @@ class SearchErrorCode(StrEnum):
     """Kinds of mistakes, for programs and tests: they depend on the code, not on the wording."""
 
     # cli
+    OPTION_REPEATED = "option-repeated"
+    SETTING_REPEATED = "setting-repeated"
+    FOLDER_NOT_EMPTY = "folder-not-empty"
     # cluster_lint
     # config
     # data

@@ -4,14 +4,13 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Done, in_own_process, in_process
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from tiny import MUSIC, TINY
@@ -22,7 +21,7 @@ from search.config.schema import SearchConfig, load
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., Done]
 
 TRIALS = 8
 """Number of trials of the finished search that tests share."""
@@ -138,15 +137,27 @@ def small_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def genre_search(cache: Path) -> Command:
-    """Run the installed command in a process of its own, as a user does."""
+def command_environment(cache: Path) -> dict[str, str]:
+    """The environment variables of commands: the shared cache and a screen of 80 columns."""
+    return {"GENRE_SEARCH_CACHE": str(cache), "COLUMNS": "80"}
 
-    def call(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-        command = [str(Path(sys.executable).parent / "genre-search"), *map(str, arguments)]
-        environment = os.environ | {"GENRE_SEARCH_CACHE": str(cache), "COLUMNS": "80"}
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=300, check=False, **options
-        )
+
+@pytest.fixture(scope="session")
+def genre_search(command_environment: dict[str, str]) -> Command:
+    """Run a command in this process; a search uses the Ray of `small_ray` if that was started."""
+
+    def call(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> Done:
+        return in_process(*arguments, env=command_environment | (env or {}), **options)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def genre_search_process(command_environment: dict[str, str]) -> Command:
+    """Run the installed command in a process of its own: for signals, pipes and locales."""
+
+    def call(*arguments: object, env: dict[str, str] | None = None, **options: Any) -> Done:
+        return in_own_process(*arguments, env=command_environment | (env or {}), **options)
 
     return call
 
@@ -158,11 +169,13 @@ def sets(**changes: object) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def run(music: Path, genre_search: Command, shared: Path) -> Path:
+def run(request: pytest.FixtureRequest, music: Path, genre_search: Command, shared: Path) -> Path:
     """The folder of a finished search that prunes; tests share it and must not change it."""
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
 
     def search(runs: Path) -> None:
+        if WORKER not in os.environ:  # with xdist, the search starts a Ray of its own unless this worker has one
+            request.getfixturevalue("small_ray")
         done = genre_search(
             *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
             *sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),

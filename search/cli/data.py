@@ -1,39 +1,41 @@
-"""genre-search data …: look at a corpus, make one, or get a published one."""
+"""The commands of `genre-search data`: check a corpus, download a published one, or make the built-in one."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_core.errors import InputError
-from search.cli.common import FAILED, INTERRUPTED, App, Cache, cache_folder, console, echo, show
+from search.cli.options import App, Cache, ConfigFile, Overrides, cache_folder, settings
+from search.cli.output import FAILED, INTERRUPTED, console, echo, show
+from search.errors import SearchErrorCode
 from search.run.commands import command
 
 if TYPE_CHECKING:
     from genre_core.corpus.tracks import Corpus
     from search.config.schema import Split
 
-app = App(help="Look at a corpus, make one, or get a published one.", no_args_is_help=True)
+app = App(help="Check, download or make a corpus.", no_args_is_help=True)
 
 
 @app.command("check")
 def check(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of genre folders, or a manifest.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with one subfolder per genre, or a manifest."),
+    ],
     segment_seconds: Annotated[
-        float | None, typer.Option(metavar="S", help="Shorter files are listed; without it, as for run.")
+        float | None,
+        typer.Option(metavar="S", help="Report files shorter than this [default: as for run]."),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The YAML file that run is to be given; see configs/.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of run's, such as split.seed=1."),
-    ] = None,
+    config: ConfigFile = None,
+    set_: Overrides = None,
     cache: Cache = None,
 ) -> None:
-    """What is wrong with a corpus, and the split that run would make.
+    """Check a corpus for problems and show the split that run would use.
 
-    Decodes every file; exits with 1 if any is bad or no split is possible.
+    Decodes every file. Exits with 1 if a file is bad or no split is possible.
 
     Examples:
 
@@ -44,33 +46,33 @@ def check(
     from genre_core.corpus.audit import audit, track_warnings
     from genre_core.corpus.tracks import read_corpus
     from search.cli.progress import Display
-    from search.config.schema import load, parse_override
+    from search.config.schema import load
     from search.data import genre_list
 
-    settings = load(config, dict(parse_override(text) for text in set_ or []))
-    minimum = settings.segment_seconds if segment_seconds is None else segment_seconds
-    found = read_corpus(source)
-    for note in found.notes:
+    loaded = load(config, settings(values={}, texts={}, overrides=set_))
+    minimum = loaded.segment_seconds if segment_seconds is None else segment_seconds
+    listed = read_corpus(source)
+    for note in listed.notes:
         echo(note)
     with Display(console()).progress("Checking audio files") as report:
-        corpus = audit(found, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
-    _show_bad_files(corpus)
-    parted, refusal = _parted(corpus, settings.split)
+        corpus = audit(listed, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
+    _echo_file_problems(corpus)
+    split, refusal = _try_split(corpus, loaded.split)
     if corpus.genres:
-        show(genre_list.table(parted))
-    doubts = genre_list.warnings(corpus)
-    for doubt in doubts:
-        echo(f"warning: {doubt}")
+        show(genre_list.table(split))
+    suspicions = genre_list.warnings(corpus)
+    for suspicion in suspicions:
+        echo(f"warning: {suspicion}")
     if refusal:
-        echo(f"run would refuse this: {refusal}")
-    warnings = len(doubts) + len(track_warnings(corpus))
+        echo(f"run would reject this corpus: {refusal}")
+    warnings = len(suspicions) + len(track_warnings(corpus))
     echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
     if corpus.excluded or refusal:
         raise typer.Exit(FAILED)
 
 
-def _show_bad_files(corpus: "Corpus") -> None:
-    """A line for each file that is left out, each warning of one that is used, and each copy across a given split."""
+def _echo_file_problems(corpus: "Corpus") -> None:
+    """Print excluded files, warnings about used files, and exact copies across the given split."""
     from genre_core.corpus.audit import copies_across_splits, track_warnings
 
     for track in corpus.excluded:
@@ -82,12 +84,13 @@ def _show_bad_files(corpus: "Corpus") -> None:
         echo(f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}")
     if across:
         echo(
-            f"{len(across)} exact copies cross the split: left out here and by run, a leak wherever they are not"
+            f"{len(across)} exact copies cross the split: left out here and by run, because they would leak "
+            "from one part into another"
         )
 
 
-def _parted(corpus: "Corpus", split: "Split") -> "tuple[Corpus, InputError | None]":
-    """The corpus in the split that run would make; as it is, with the reason, where none is possible."""
+def _try_split(corpus: "Corpus", split: "Split") -> "tuple[Corpus, InputError | None]":
+    """The corpus as run would split it; if no split is possible, the corpus as given and the reason."""
     from genre_core.corpus.splits import split_corpus
 
     try:
@@ -118,23 +121,26 @@ def get(
             autocompletion=lambda: ["gtzan", "fma_small", "fma_medium", "fma_large"],
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is to be, or is already.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Destination; may hold the data already, or its archive.")
+    ],
     split: Annotated[
         str | None,
         typer.Option(
             metavar="SPLIT",
-            help="Of gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks.",
+            help="For gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks.",
             autocompletion=lambda: ["filtered", "stratified"],
         ),
     ] = None,
     mirrors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A YAML file of archives and mirrors in place of ours."),
+        typer.Option(metavar="FILE", help="YAML file of archives and mirrors to use instead."),
     ] = None,
 ) -> None:
-    """Bring a published data set into a folder, ready to search.
+    """Download a published data set and make it ready to search.
 
-    What is there already, unpacked or as an archive, is not downloaded; an interrupted call is gone on with.
+    Existing audio and archives are used instead of a download. If interrupted, run the command again to
+    continue.
 
     Examples:
 
@@ -142,8 +148,6 @@ def get(
 
       genre-search data get fma_small fma --mirrors mirrors.yaml
     """
-    from collections import Counter
-
     from genre_core.corpus.tracks import SPLITS
     from genre_core.datasets import fetch
     from search.cli.progress import Display
@@ -152,32 +156,33 @@ def get(
     try:
         tracks, notes = fetch.get(name, folder, split=split, mirrors=mirrors, progress=display.progress)
     except KeyboardInterrupt as interrupt:
-        echo("interrupted; the same command goes on from here")
+        echo("interrupted; run the same command again to continue")
         raise typer.Exit(INTERRUPTED) from interrupt
     for note in notes:
         echo(note)
-    sides = Counter(track.split for track in tracks)
-    config = "gtzan" if name == "gtzan" else "fma_small"
+    sizes = Counter(track.split for track in tracks)
+    genres = len({track.genre for track in tracks})
+    config = f"configs/{'gtzan' if name == 'gtzan' else 'fma_small'}.yaml"
     echo(
-        f"{name}: {len(tracks)} tracks in {len({track.genre for track in tracks})} genres, "
-        f"{', '.join(f'{sides[side]} {side}' for side in SPLITS)}; next: {command('data', 'check', folder)}    "
-        f"{command('run', '--config', f'configs/{config}.yaml', '--data', folder)}"
+        f"{name}: {len(tracks)} tracks in {genres} genres, "
+        f"{', '.join(f'{sizes[part]} {part}' for part in SPLITS)}; next: {command('data', 'check', folder)}    "
+        f"{command('run', '--config', config, '--data', folder)}"
     )
 
 
 @app.command("make")
 def make(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
-    tracks_per_genre: Annotated[int, typer.Option(metavar="N", help="Files in each of the ten genres.")] = 20,
-    seconds: Annotated[float, typer.Option(metavar="S", help="Length of a file.")] = 12.0,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
+    tracks_per_genre: Annotated[int, typer.Option(metavar="N", help="Files per genre.")] = 20,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Duration of each file.")] = 12.0,
     difficulty: Annotated[
-        float, typer.Option(metavar="X", help="From 0, clear genres, to 1, blurred ones.")
+        float, typer.Option(metavar="X", help="From 0, distinct genres, to 1, similar ones.")
     ] = 0.3,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other music.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the music.")] = 0,
 ) -> None:
-    """Write the built-in corpus, music generated in ten genres.
+    """Write the built-in corpus: synthetic music in ten genres.
 
-    As WAV files, laid out as GTZAN's.
+    The WAV files are laid out as in GTZAN.
 
     Example:
 
@@ -187,7 +192,10 @@ def make(
     from search.cli.progress import Display
 
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"DIR must be new or empty, but got {folder}; name another folder")
+        raise InputError(
+            f"DIR must be new or empty, but got {folder}; choose another folder",
+            code=SearchErrorCode.FOLDER_NOT_EMPTY,
+        )
     spec = synthetic.SyntheticCorpus(
         tracks_per_genre=tracks_per_genre, seconds=seconds, difficulty=difficulty, seed=seed
     )

@@ -1,26 +1,24 @@
-"""After a search: the honest winner, the report, and the model to use."""
+"""The commands that follow a search: finish, report, export and predict."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from search.cli.common import (
-    FAILED,
+from search.cli.options import (
+    Address,
     App,
     Cache,
     MovedData,
     RunFolder,
     TrialsPerGpu,
+    Workers,
     cache_folder,
-    complain,
-    console,
-    disk_full,
-    echo,
-    interruptible,
-    show,
+    settings,
 )
+from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
 from search.run.commands import command
 
 app = App()
@@ -30,26 +28,21 @@ app = App()
 def finish(
     run: RunFolder,
     top: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The best so many configurations; without it, 3.")
+        int | None, typer.Option(metavar="N", min=1, help="Number of configurations [default: 3].")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Models of each, by other seeds; without it, 3.")
+        int | None, typer.Option(metavar="N", min=1, help="Models per configuration [default: 3].")
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="A running Ray cluster, or `auto`; without one, as before."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Models at a time; without it, as before.")
-    ] = None,
+    address: Address = None,
+    workers: Workers = None,
     trials_per_gpu: TrialsPerGpu = None,
     data: MovedData = None,
     cache: Cache = None,
 ) -> None:
-    """The honest winner: trained anew, and only then tested, once.
+    """Retrain the best configurations, then test them once.
 
-    The best configurations are trained on train and validation together, each with several seeds, before the
-    test part is read. A finish that was cut off goes on when it is called again.
+    Each configuration is trained on train and validation together, with several seeds; then the test set is
+    used exactly once. If interrupted, run finish again to continue.
 
     Examples:
 
@@ -60,37 +53,35 @@ def finish(
     from search.run.tables import require_run
 
     require_run(run)
-    with interruptible(lambda: f"go on with it: {command('finish', run)}"):
-        _finish(
-            run,
-            top=top,
-            seeds=seeds,
-            data=data,
-            cache=cache_folder(cache),
-            given={"address": address, "workers": workers, "trials_per_gpu": trials_per_gpu},
-        )
+    overrides = settings(
+        values={"workers": workers, "trials_per_gpu": trials_per_gpu}, texts={"address": address}
+    )
+    with interruptible(lambda: f"continue with: {command('finish', run)}"):
+        _finish(run, top=top, seeds=seeds, data=data, cache=cache_folder(cache), overrides=overrides)
     echo(f"{command('report', run)}    {command('export', run)}")
 
 
 def _finish(
-    run: Path, *, top: int | None, seeds: int | None, data: Path | None, cache: Path, given: dict[str, Any]
+    run: Path,
+    *,
+    top: int | None,
+    seeds: int | None,
+    data: Path | None,
+    cache: Path,
+    overrides: Mapping[str, Any],
 ) -> None:
+    """Finish a run and show the verdict."""
     from safetensors import SafetensorError
 
     from search.cli.progress import Display
-    from search.config.schema import load, parse_value
-    from search.evaluate.finish import FinishFailed
-    from search.evaluate.finish import finish as finish_run
+    from search.config.schema import load
+    from search.evaluate import finish
     from search.evaluate.verdict import verdict
     from search.run.checkpoints import is_full
 
-    settings = {key: value for key, value in given.items() if value is not None}
-    if "trials_per_gpu" in settings:
-        settings["trials_per_gpu"] = parse_value(settings["trials_per_gpu"])
-    config = load(run / "config.yaml", settings)
     try:
-        finish_run(
-            config,
+        finish.finish(
+            load(run / "config.yaml", overrides),
             screen=Display(console()),
             top=top,
             seeds=seeds,
@@ -98,7 +89,7 @@ def _finish(
             folder=run.absolute(),
             cache=cache,
         )
-    except FinishFailed as error:
+    except finish.FinishFailed as error:
         raise typer.Exit(complain(error, FAILED)) from error
     except (OSError, SafetensorError) as error:
         if not is_full(error):
@@ -112,12 +103,12 @@ def report(
     run: RunFolder,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Without it, report.html in the run's folder."),
+        typer.Option("-o", "--out", metavar="FILE", help="File to write [default: RUN/report.html]."),
     ] = None,
     data: MovedData = None,
     cache: Cache = None,
 ) -> None:
-    """One HTML page with all that a search found, also while it runs.
+    """Write an HTML report of a search, which may still be running.
 
     Examples:
 
@@ -136,16 +127,19 @@ def report(
 def export(
     run: RunFolder,
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="A new folder; without it, RUN/export.")
+        Path | None, typer.Argument(metavar="DIR", help="Folder to create [default: RUN/export].")
     ] = None,
     trial: Annotated[
-        int | None, typer.Option(metavar="N", help="Another kept trial's model than the winner.")
+        int | None, typer.Option(metavar="N", help="Trial whose model to export instead of the best.")
     ] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Also as ONNX, held against PyTorch.")] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also write model.onnx, checked against PyTorch.")
+    ] = False,
 ) -> None:
-    """The winner as a folder to use and to share, also as ONNX.
+    """Export the best model of a search, optionally as ONNX.
 
-    The winner of `finish`, else the best by validation. The folder holds its tensors, its card and a README.
+    This is the winner of finish or, without one, the model with the best validation score. The folder holds
+    its weights, its settings and a README.
 
     Examples:
 
@@ -153,31 +147,31 @@ def export(
 
       genre-search export runs/music music-model --onnx
     """
-    from search.export.export import export as export_run
+    from search.export.export import export
 
-    place = folder or run / "export"
-    exported = export_run(run, place, trial=trial, onnx=onnx)
-    echo(f"{place}: {exported.model}")
+    destination = folder or run / "export"
+    exported = export(run, destination, trial=trial, onnx=onnx)
+    echo(f"{destination}: {exported.model}")
     if exported.difference is not None:
-        echo(f"model.onnx: probabilities differ from PyTorch's by {exported.difference:.1e} at most")
-    echo(f"{command('predict', place)} FILE...")
+        echo(f"model.onnx: probabilities differ from PyTorch by at most {exported.difference:.1e}")
+    echo(f"{command('predict', destination)} FILE...")
 
 
 @app.command()
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder, or a run's: then its winner.")
+        Path, typer.Argument(metavar="MODEL", help="Model folder, or a run folder for its best model.")
     ],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Audio files and folders; - for paths on standard input."),
+        typer.Argument(metavar="FILE", help="Audio files or folders; - reads paths from standard input."),
     ],
-    over_time: Annotated[bool, typer.Option("--over-time", help="Also segment by segment.")] = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="A JSON object a line, for each file.")] = False,
+    over_time: Annotated[bool, typer.Option("--over-time", help="Also predict each segment.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
-    """How likely each genre is, for each file, and over its time.
+    """Predict genre probabilities for audio files.
 
-    A bad file is a line with its reason, and exit code 1 at the end.
+    A bad file gets a line with the reason, and the exit code is 1.
 
     Examples:
 
@@ -189,15 +183,15 @@ def predict(
     """
     from genre_core.audio.decode import BadAudio
     from genre_core.predict import Model
-    from search.cli.prediction_output import as_json, as_rows, heard, titles
+    from search.cli.prediction_output import header, json_line, predictions, table_rows
     from search.export.chosen_model import model_folder
 
     loaded, failed = Model.load(model_folder(model)), False
     if not json_lines:
-        echo(titles(loaded.genres))
-    for path, found in heard(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time):
-        failed |= isinstance(found, BadAudio)
-        rows = as_rows(loaded.genres, path, found, loaded.segment_seconds)
-        echo(as_json(path, found) if json_lines else rows)
+        echo(header(loaded.genres))
+    for path, outcome in predictions(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time):
+        failed |= isinstance(outcome, BadAudio)
+        rows = table_rows(loaded.genres, path, outcome, loaded.segment_seconds)
+        echo(json_line(path, outcome) if json_lines else rows)
     if failed:
         raise typer.Exit(FAILED)

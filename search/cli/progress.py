@@ -1,4 +1,4 @@
-"""What a search looks like while it runs: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a running search: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter
@@ -14,16 +14,22 @@ from rich.text import Text
 
 from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
 
-if TYPE_CHECKING:  # what shows a search needs neither Ray nor torch
+if TYPE_CHECKING:  # the display needs neither Ray nor torch
     from genre_core.system.progress import ProgressCallback
     from search.run.tables import Row
 
 
 class Display:
-    """Shows a search's preparation and its trials on a console."""
+    """Shows the preparation and the trials of a search on a console."""
 
     def __init__(self, console: Console, *, trials: int = 0, time_budget: float | None = None) -> None:
-        """Args: where to, how many trials are to come, and the seconds they may take."""
+        """Create a display.
+
+        Args:
+            console: where to print.
+            trials: number of trials planned.
+            time_budget: seconds that the search may take; None for no limit.
+        """
         self._console = console
         self._trials = trials
         self._time_budget = time_budget
@@ -34,12 +40,12 @@ class Display:
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(Text(text), soft_wrap=True)  # a command in it stays in one piece
+        """Print one line."""
+        self._console.print(Text(text), soft_wrap=True)  # a wrapped command could not be copied
 
     @contextmanager
     def progress(self, title: str) -> "Iterator[ProgressCallback]":
-        """A bar on a terminal, and a line at the end when there was something to do."""
+        """Show a progress bar on a terminal, and one line at the end if there was any work."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         started, last = time.monotonic(), 0
         with Progress(
@@ -58,7 +64,7 @@ class Display:
 
     @contextmanager
     def searching(self) -> Iterator[None]:
-        """Show trials for as long as the context lasts."""
+        """Show the live table of running trials inside the context, on a terminal only."""
         self._started = time.monotonic()
         if not self._console.is_terminal:
             yield
@@ -67,21 +73,21 @@ class Display:
             yield
 
     def expect(self, trials: int) -> None:
-        """Say that the search space has room for so many trials only, fewer than were asked for."""
+        """Lower the number of planned trials to what the search space has."""
         self.say(
-            f"trials that the search space has room for: {trials}, fewer than the {self._trials} asked for"
+            f"the search space has only {trials} distinct trials, fewer than the {self._trials} requested"
         )
         self._trials = trials
 
     def take_up(self, rows: "Sequence[Row]") -> None:
-        """Count the trials of a search that goes on, without a line for each."""
+        """Count the trials of a resumed search without printing a line for each."""
         running = sum(row["state"] == "RUNNING" for row in rows)
         for row in rows:
             self._count(row)
-        self.say(f"{len(rows) - running} trials have ended, {running} were running and go on")
+        self.say(f"{len(rows) - running} trials have ended; {running} interrupted trials will continue")
 
     def trial(self, row: "Row") -> None:
-        """Take in a trial's changed row; an ended trial gets its line."""
+        """Update a trial from its row; print one line if it has ended."""
         self._count(row)
         if row["state"] != "RUNNING":
             self._console.print(trial_line(row), soft_wrap=True)
@@ -97,7 +103,7 @@ class Display:
         self._ended_seconds += row["seconds"] or 0.0
 
     def headline(self) -> str:
-        """How far the search is, in one line."""
+        """The progress of the search in one line."""
         done = sum(self._ended.values())
         if not done and not self._running:
             return "starting Ray"
@@ -114,9 +120,9 @@ class Display:
         return " · ".join(parts)
 
     def _seconds_left(self, done: int) -> float | None:
-        """By what epochs cost and trials took so far, and never past the time budget."""
-        passed = time.monotonic() - self._started
-        by_budget = None if self._time_budget is None else max(0.0, self._time_budget - passed)
+        """Estimated seconds left from the costs so far, at most the rest of the time budget; None if unknown."""
+        elapsed = time.monotonic() - self._started
+        by_budget = None if self._time_budget is None else max(0.0, self._time_budget - elapsed)
         rows = list(self._running.values())
         if not rows or any(row["epoch_seconds_expected"] is None for row in rows):
             return by_budget
@@ -139,7 +145,7 @@ class Display:
             "best F1",
         ):
             table.add_column(title, justify="left" if title == "backbone" else "right")
-        for row in list(self._running.values()):  # drawn in a thread of its own
+        for row in list(self._running.values()):  # a copy, because rich draws in a thread of its own
             table.add_row(
                 str(row["trial"]),
                 row["backbone"],
@@ -154,7 +160,7 @@ class Display:
 
 
 def trial_line(row: "Row") -> Text:
-    """An ended trial in one line."""
+    """The result of an ended trial in one line."""
     line = Text(f"trial {row['trial']:<4}")
     line.append(f"{row['state']:<9}", style=STATE_STYLE[row["state"]])
     line.append(
@@ -165,5 +171,5 @@ def trial_line(row: "Row") -> Text:
     if row["error"]:
         line.append(f"  {row['error']}", style="red")
     if row["stopped"]:
-        line.append(f"  cut off by the {row['stopped']}", style=STATE_STYLE[row["state"]])
+        line.append(f"  stopped by the {row['stopped']}", style=STATE_STYLE[row["state"]])
     return line

@@ -1,14 +1,17 @@
-"""Commands that are printed for the user to give next: whatever is in a path, a shell takes them as they are meant."""
+"""Commands printed for the user to run next, quoted for a shell."""
 
 import shlex
 from pathlib import Path
 
+PROGRAM = "genre-search"
+"""Name of the installed command."""
+
 
 def command(*words: str | Path) -> str:
-    """A genre-search command, quoted for a POSIX shell; a path is never taken for an option."""
-    return " ".join(("genre-search", *(shlex.quote(_plain(word)) for word in words)))
+    """A genre-search command quoted for a POSIX shell, in which no path can be taken for an option."""
+    return " ".join((PROGRAM, *(shlex.quote(_argument(word)) for word in words)))
 
 
-def _plain(word: str | Path) -> str:
+def _argument(word: str | Path) -> str:
     text = str(word)
     return f"./{text}" if isinstance(word, Path) and text.startswith("-") else text

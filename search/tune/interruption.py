@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both end a command in order, and what happens then is said."""
+"""Ctrl-C and SIGTERM: both end a command in an orderly way and are announced to the user."""
 
 import signal
 import threading
@@ -6,45 +6,46 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = "stopping, saving what there is; once more ends at once"
+STOPPING = "stopping and saving results; interrupt again to stop immediately"
 
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does for as long as the context lasts."""
+    """Handle SIGTERM like Ctrl-C inside the context."""
 
     def interrupt(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for what a script starts with &
+        # a shell starts background commands (`command &`) with SIGINT ignored
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
-    earlier = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
 def interrupt_handler_kept() -> Iterator[None]:
-    """SIGINT's handler after the context is the one before it: Ray Tune leaves its own behind."""
-    earlier = signal.getsignal(signal.SIGINT)
+    """Restore the SIGINT handler on exit, because Ray Tune leaves its own in place."""
+    previous = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, earlier)
+            signal.signal(signal.SIGINT, previous)
 
 
 def announce_interrupts(say: Callable[[str], None]) -> None:
-    """From now on an interrupt is announced before what handles it now does so."""
+    """Wrap the current SIGINT handler so that it announces an interrupt before handling it."""
     handle = signal.getsignal(signal.SIGINT)
     if not callable(handle) or threading.current_thread() is not threading.main_thread():
         return
 
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        # by a thread: this one may be in the middle of a line
+    def announce(number: int, frame: FrameType | None) -> None:
+        # in another thread, because this one may be in the middle of printing a line
         threading.Thread(target=say, args=(STOPPING,)).start()
         handle(number, frame)
 
-    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGINT, announce)

@@ -1,10 +1,6 @@
-"""--help teaches by examples that are right, and the shell completes what can be known."""
+"""--help shows examples that can be run, and the shell completes commands, options and values."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import typer.main
@@ -20,12 +16,12 @@ HELP = {name: command.help or "" for name, command in every()} | {
 
 
 def _examples(text: str) -> list[str]:
-    """Of a pipeline the last part."""
+    """The genre-search commands of a help text, of a pipeline the last."""
     return re.findall(r"^ +(?:.* \| )?(genre-search .*)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", HELP)
-def test_every_command_shows_examples_that_can_be_given(name: str) -> None:
+def test_every_command_shows_examples_that_parse(name: str) -> None:
     examples = _examples(HELP[name])
     assert examples or name in NEEDS_NO_EXAMPLE
     for example in examples:
@@ -34,13 +30,13 @@ def test_every_command_shows_examples_that_can_be_given(name: str) -> None:
 
 
 @pytest.mark.parametrize("group", ["", "data", "cluster"])
-def test_on_80_columns_the_list_of_commands_cuts_nothing_off(group: str, genre_search: Command) -> None:
-    shown = genre_search(*group.split(), "--help").stdout
+def test_the_list_of_commands_fits_80_columns(group: str, genre_search_process: Command) -> None:
+    shown = genre_search_process(*group.split(), "--help").stdout  # in process, Typer sets the width itself
     assert "Commands:" in shown
     assert "..." not in shown.split("Commands:")[1]
 
 
-# what stands on the line -> what is offered
+# typed so far -> completions
 COMPLETED = [
     ("re", ["resume", "results", "report"]),
     ("finish --se", ["--seeds"]),
@@ -52,13 +48,13 @@ COMPLETED = [
 
 
 @pytest.mark.parametrize(("line", "offered"), COMPLETED)
-def test_the_shell_completes(line: str, offered: list[str]) -> None:
+def test_the_shell_completes(line: str, offered: list[str], genre_search: Command) -> None:
     words = f"genre-search {line}"
-    environment = os.environ | {
+    request = {
         "_GENRE_SEARCH_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
     }
-    program = Path(sys.executable).parent / "genre-search"
-    done = subprocess.run([program], capture_output=True, text=True, env=environment, check=True, timeout=150)
+    done = genre_search(env=request)
+    assert done.returncode == 0
     assert sorted(done.stdout.split()) == sorted(offered)

@@ -1,4 +1,4 @@
-"""What a command may import: --help and a mistake in the arguments wait for nothing heavy."""
+"""The command line imports nothing heavy, so that --help and wrong arguments are answered at once."""
 
 import subprocess
 import sys

@@ -98,7 +98,7 @@ def go_on(cache: Path, run: Path) -> Drive:
 def test_a_search_that_is_over_is_extended(over: Path, go_on: Drive) -> None:
     before = read_trials(over)
     assert "is at its end" in go_on()
-    assert "2 trials have ended, 0 were running and go on" in go_on(trials=4)
+    assert "2 trials have ended" in go_on(trials=4)
     after = read_trials(over)
     assert after["state"].isin(["COMPLETE", "PRUNED"]).tolist() == [True] * 4
     assert after["learning_rate"].nunique() == 4
@@ -211,7 +211,7 @@ def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
         env=os.environ | {"SMALL": str(small), "SAVED": str(saved), "GENRE_SEARCH_CACHE": str(cache)},
     )
     assert full.returncode == 2, full.stderr
-    assert "is full; make room" in full.stderr
+    assert str(small) in full.stderr
     assert "genre-search resume" in full.stderr
     assert full.stderr.count("\n") == 1
     ended = read_epochs(saved)

@@ -1,0 +1,70 @@
+"""The command line: a user's mistake is one line on stderr and exit code 2; results are on stdout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import Command
+
+# arguments -> what the message names: the option or argument, the value given, the way out
+MISTAKES = [
+    ("run --trials many", ("trials", "'many'", "integer")),
+    ("run --trials 0", ("trials", "trials=0", "1")),
+    ("run --trails 3", ("--trails", "--trials")),
+    ("run --set trials", ("--set", "trials", "key=value")),
+    ("run --set space.momentun=0.9", ("space.momentun", "momentum?")),
+    ("run --config nowhere.yaml", ("nowhere.yaml",)),
+    ("run --data nowhere --set weights=random", ("nowhere",)),
+    ("search", ("'search'",)),
+    ("results nowhere", ("RUN", "nowhere", "config.yaml")),
+    ("best nowhere", ("RUN", "nowhere", "config.yaml")),
+    ("data check nowhere", ("nowhere",)),
+    ("data make new --difficulty 2", ("difficulty", "0", "1", "2.0")),
+    ("data make .", ("DIR", "another folder")),
+    ("data make file/new", ("file/new", "Not a directory")),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), MISTAKES, ids=lambda case: case if isinstance(case, str) else ""
+)
+def test_a_mistake_is_one_line_on_stderr(
+    arguments: str, named: tuple[str, ...], genre_search: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = genre_search(*arguments.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert not [word for word in named if word not in done.stderr], done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_data_check_accepts_the_built_in_corpus_and_names_each_bad_file(
+    genre_search: Command, tmp_path: Path
+) -> None:
+    music = tmp_path / "m"
+    made = genre_search("data", "make", music, "--tracks-per-genre", 5, "--seconds", 3)
+    assert made.returncode == 0, made.stderr
+    good = genre_search("data", "check", music)
+    assert good.returncode == 0
+    assert good.stdout.splitlines()[-1].startswith("50 files in 10 genres, all good")
+    clipped = np.sign(np.sin(0.1 * np.arange(70_000)))
+    soundfile.write(music / "jazz" / "jazz.00000.wav", clipped, 22_050)
+    warned = genre_search("data", "check", music)
+    assert warned.returncode == 0
+    assert "'jazz/jazz.00000.wav': warning: clipped" in warned.stdout
+    assert "warning" in warned.stdout.splitlines()[-1]
+    soundfile.write(music / "jazz" / "jazz.00001.wav", np.zeros(70_000), 22_050)
+    (music / "rock" / "rock.00000.wav").write_text("not audio")
+    bad = genre_search("data", "check", music)
+    assert bad.returncode == 1
+    assert "'jazz/jazz.00001.wav': silent" in bad.stdout
+    assert "'rock/rock.00000.wav': unreadable" in bad.stdout
+    assert bad.stdout.splitlines()[-1].startswith("2 of 50 files left out: ")
+
+
+def test_version_names_every_package_and_device(genre_search: Command) -> None:
+    shown = genre_search("version").stdout
+    assert all(name in shown for name in ("genre-search", "torch", "torchaudio", "ray", "optuna", "cpu, "))

@@ -1,0 +1,75 @@
+"""Options become settings; an option given twice is rejected."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from genre_core.errors import InputError
+from search.cli import main
+from search.cli.output import INTERRUPTED
+from search.config.schema import SearchConfig, to_yaml
+from search.errors import SearchErrorCode
+from search.evaluate import finish
+from search.tune import search
+
+REPEATED, SET_TWICE = SearchErrorCode.OPTION_REPEATED, SearchErrorCode.SETTING_REPEATED
+GIVEN_TWICE = [
+    ("run --data a --data b", "--data", REPEATED),
+    ("run --trials=1 --trials=1", "--trials", REPEATED),
+    ("run --set trials=1 --set trials=2", "--set", SET_TWICE),
+    ("data check x --set trials=1 --set trials=2", "--set", SET_TWICE),
+    ("resume runs/x --trials 1 --trials 2", "--trials", REPEATED),
+    ("finish runs/x --seeds 1 --seeds 2", "--seeds", REPEATED),
+    ("data make new --seed 1 --seed 2", "--seed", REPEATED),
+]
+
+
+@pytest.mark.parametrize(("arguments", "option", "code"), GIVEN_TWICE)
+def test_an_option_given_twice_is_rejected(arguments: str, option: str, code: SearchErrorCode) -> None:
+    with pytest.raises(InputError) as error:
+        main.app(arguments.split(), standalone_mode=False)
+    assert error.value.code is code
+    assert option in str(error.value)
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[SearchConfig]:
+    """The settings of searches that commands would have run."""
+    configs: list[SearchConfig] = []
+
+    def drive(config: SearchConfig, **_: object) -> NoReturn:
+        configs.append(config)
+        raise KeyboardInterrupt
+
+    for module, name in ((search, "run"), (search, "resume"), (finish, "finish")):
+        monkeypatch.setattr(module, name, drive)
+    return configs
+
+
+def test_repeatable_options_can_be_repeated(
+    driven: list[SearchConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = "--set training.epochs=2 --set seed=3 --warm-start a --warm-start b --trials 7 --data 1"
+    assert main.app(["run", *options.split()], standalone_mode=False) == INTERRUPTED
+    (config,) = driven
+    assert (config.training.epochs, config.seed, len(config.warm_start)) == (2, 3, 2)
+    assert (config.trials, Path(config.data).name) == (7, "1"), "values are YAML, texts are not"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_takes_precedence_over_set(driven: list[SearchConfig]) -> None:
+    main.app(["run", "--set", "trials=3", "--trials", "7"], standalone_mode=False)
+    assert driven[0].trials == 7
+
+
+def test_a_search_of_a_cluster_without_its_gpus_can_be_resumed_and_finished(
+    driven: list[SearchConfig], tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(to_yaml(tiny(address="auto", workers=4)), encoding="utf-8")
+    for verb in ("resume", "finish"):
+        done = main.app([verb, str(tmp_path), "--trials-per-gpu", "2"], standalone_mode=False)
+        assert done == INTERRUPTED
+    assert [(config.trials_per_gpu, config.workers) for config in driven] == [(2, 4), (2, 4)]
