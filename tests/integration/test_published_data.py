@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[Callable[[Path, Path], list[Path]], str, int]] = {
 
 @pytest.mark.parametrize("name", ["gtzan", pytest.param("fma_small", marks=pytest.mark.long)])
 def test_from_the_archive_to_predictions(
-    name: str, music: Path, genre_search: Command, tmp_path: Path
+    name: str, music: Path, small_ray: None, genre_search: Command, tmp_path: Path
 ) -> None:
     make, fault, tracks = SHAPES[name]
     data, run = tmp_path / "data", tmp_path / "runs" / name
