@@ -174,7 +174,8 @@ def run(request: pytest.FixtureRequest, music: Path, genre_search: Command, shar
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
 
     def search(runs: Path) -> None:
-        if WORKER not in os.environ:  # with xdist, the search starts a Ray of its own unless this worker has one
+        # with xdist this worker may not be the one of the Ray tests: then the search starts and stops its own Ray
+        if WORKER not in os.environ:
             request.getfixturevalue("small_ray")
         done = genre_search(
             *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
