@@ -1,9 +1,9 @@
-"""What stock Ray Tune loses when its driver is killed: Tuner.restore as its documentation teaches it.
+"""Measure what stock Ray Tune loses when its driver is killed, with Tuner.restore used as documented.
 
 python benchmarks/chaos_stock_tune.py --storage journal --kills 3 --seed 0
 
-The trial is a stand-in whose epochs take as long as small ones do and whose F1 depends on the parameters. Each call
-adds its searches to the results' file, so that a measurement can be made in parts.
+Trials are simulated: an epoch takes as long as a small one, and its F1 depends on the parameters. Each call appends its
+searches to the results file, so that a measurement can be made in parts.
 """
 
 import argparse
@@ -31,13 +31,13 @@ RESULTS = Path(__file__).parent / "results" / "chaos_stock.json"
 TRIALS, EPOCHS, GRACE_EPOCHS, WORKERS = 24, 6, 2, 2
 EPOCH_SECONDS = 0.3
 KILL_AFTER_SECONDS = (1.0, 20.0)
-"""A kill comes so long after the first epoch that a start or a restore has brought about."""
+"""Range of the time between the first epoch after a start or restore, and the kill."""
 PATIENCE_SECONDS = 120.0
-"""After which a search that does nothing counts as hanging."""
+"""Time without an epoch after which a search counts as hanging."""
 RAY_GONE_SECONDS = 30.0
-"""After which what is left of a killed driver's Ray is ended."""
+"""Time after which remaining processes of a killed driver's Ray are killed."""
 TEMP = "CHAOS_RAY_TEMP"
-"""Environment variable: where the driver's Ray keeps its files."""
+"""Environment variable with the folder for the files of the driver's Ray."""
 N_BLOCKS = {"alexnet": 8, "densenet121": 5, "resnet18": 5, "resnet34": 5, "vgg16": 8}
 STORAGES = {
     "journal": "Optuna journal file",
@@ -46,11 +46,11 @@ STORAGES = {
 }
 
 
-# What is measured: a search as the documentation has it
+# The measured search, written as in the documentation
 
 
 def train(config: dict[str, Any], ledger: Path) -> None:
-    """The function that Tune runs for each trial: it goes on from its checkpoint, an epoch a report."""
+    """The trainable function: it resumes from its checkpoint and reports each epoch."""
     import torch
     from ray import tune
 
@@ -79,14 +79,14 @@ def train(config: dict[str, Any], ledger: Path) -> None:
 
 
 def f1(config: dict[str, Any], epoch: int) -> float:
-    """A learning curve that rises to what the parameters are worth."""
+    """A learning curve that rises to a limit that depends on the parameters."""
     ceiling = 0.8 * math.exp(-((math.log10(config["learning_rate"]) + 2) ** 2) / 2)
     frozen: float = config["frozen_blocks"] / N_BLOCKS[config["backbone"]]
     return (ceiling - 0.1 * abs(frozen - 0.5)) * (1 - math.exp(-epoch / 2))
 
 
 def define(trial: Any) -> None:
-    """The space, defined by run, for the frozen depth's range depends on the backbone."""
+    """The define-by-run search space: the range of the freeze depth depends on the backbone."""
     backbone = trial.suggest_categorical("backbone", list(N_BLOCKS))
     trial.suggest_int("frozen_blocks", 0, N_BLOCKS[backbone])
     trial.suggest_float("learning_rate", 1e-4, 0.1, log=True)
@@ -94,7 +94,7 @@ def define(trial: Any) -> None:
 
 
 def search(folder: Path, storage: str, seed: int) -> None:
-    """The driver that is killed: it restores what it can, or begins."""
+    """Run the driver, which will be killed: it restores the search, or begins one."""
     import ray
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -105,7 +105,7 @@ def search(folder: Path, storage: str, seed: int) -> None:
     ledger = folder / "ledger.jsonl"
 
     class EndedTrials(tune.Callback):
-        """Notes which trials Tune took for finished."""
+        """Logs which trials Tune considers finished."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             note(ledger, event="end", trial=trial.trial_id)
@@ -155,7 +155,7 @@ def search(folder: Path, storage: str, seed: int) -> None:
 
 
 def note(ledger: Path, **what: Any) -> None:
-    """Add a line to the search's ledger, which neither Tune nor Optuna knows of."""
+    """Append a line to the search's ledger, which is independent of Tune and Optuna."""
     line = json.dumps(what | {"time": time.time()}) + "\n"
     descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, line.encode())
@@ -167,41 +167,41 @@ def note(ledger: Path, **what: Any) -> None:
 
 @dataclass(kw_only=True)
 class Search:
-    """What became of one search."""
+    """The results of one search."""
 
     storage: str
     seed: int
     kills: int = 0
     restores: int = 0
-    """Starts after a kill."""
+    """Number of starts after a kill."""
     restores_failed: int = 0
     after_an_end: int = 0
-    """Restores before which a trial had ended since Tune's last snapshot."""
+    """Number of restores for which a trial had finished since Tune's last snapshot."""
     after_an_end_failed: int = 0
     errors: list[str] = field(default_factory=list)
     went_on_seconds: list[float] = field(default_factory=list)
-    """From a kill to the next epoch."""
+    """Seconds from a kill to the next epoch."""
     finished: bool = False
-    """Whether the search came to its end."""
+    """Whether the search was completed."""
     trials_ended: int = 0
     ended_run_again: int = 0
-    """Trials that had ended and computed epochs afterwards."""
+    """Number of trials that computed epochs after they had finished."""
     epochs: int = 0
     epochs_repeated: int = 0
     trials_forgotten: int = 0
-    """Trials that computed epochs and that Tune does not know at the end."""
+    """Number of trials that computed epochs, but that Tune does not list at the end."""
     epochs_forgotten: int = 0
     study_trials: int | None = None
     zombies: int | None = None
-    """Trials that the study has as RUNNING at the end."""
+    """Number of trials that are RUNNING in the study at the end."""
     study_pruned: int | None = None
     stopped_early: int = 0
-    """Trials that ended before their last epoch."""
+    """Number of trials that finished before their last epoch."""
     seconds: float = 0.0
 
 
 class Driver:
-    """A search's driver in a session of its own, with a Ray of its own."""
+    """A search's driver process, in its own session and with its own Ray."""
 
     def __init__(self, folder: Path, storage: str, seed: int) -> None:
         self.temp = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
@@ -230,12 +230,12 @@ class Driver:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory is short."""
+        """Send SIGKILL, as the kernel does when memory runs out."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def clear(self) -> None:
-        """Wait for its raylet and workers to go, which they do by themselves, and end what else is left."""
+        """Wait until its raylet and workers have exited by themselves, and kill all remaining processes."""
         if not self.ended:
             self.kill()
         until = time.monotonic() + RAY_GONE_SECONDS
@@ -247,7 +247,7 @@ class Driver:
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def error(self) -> str | None:
-        """The last line of its output where it failed."""
+        """The last line of its output if it failed."""
         if self._process.poll() in (0, -signal.SIGKILL, None):
             return None
         lines = [line for line in Path(self._log.name).read_text().splitlines() if line.strip()]
@@ -255,12 +255,12 @@ class Driver:
         return (named or lines or ["no output"])[-1][:300]
 
     def _left(self) -> list[psutil.Process]:
-        """The living processes of its session."""
+        """Its session's live processes."""
         return [process for process in psutil.process_iter() if in_session(process, self._process.pid)]
 
 
 def in_session(process: psutil.Process, session: int) -> bool:
-    """Whether it lives, and there."""
+    """Whether a process is alive and belongs to a session."""
     try:
         return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ProcessLookupError):
@@ -268,7 +268,7 @@ def in_session(process: psutil.Process, session: int) -> bool:
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """A raylet or a trial's worker, and not an agent beside them."""
+    """Whether a process is a raylet or a trial's worker, not one of Ray's agents."""
     try:
         return process.name() == "raylet" or "ImplicitFunc" in " ".join(process.cmdline())
     except psutil.Error:
@@ -276,13 +276,13 @@ def runs_trials(process: psutil.Process) -> bool:
 
 
 def main() -> None:
-    """Measure, or be the driver that is measured."""
+    """Run the measurement, or the measured driver."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--storage", choices=STORAGES, default="journal")
     parser.add_argument("--kills", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="only print what is in the results' file")
+    parser.add_argument("--table", action="store_true", help="only print the results file")
     arguments = parser.parse_args()
     if arguments.search:
         search(arguments.search, arguments.storage, arguments.seed)
@@ -293,7 +293,7 @@ def main() -> None:
 
 
 def measure(storage: str, kills: int, seed: int) -> None:
-    """Searches until so many kills are spent; one that cannot be restored, twice, is given up."""
+    """Run searches until `kills` drivers were killed; a search that fails to restore twice is abandoned."""
     chance, spent = random.Random(seed), 0
     while spent < kills:
         folder = Path(tempfile.mkdtemp(prefix="gsc", dir="/tmp"))
@@ -306,19 +306,19 @@ def measure(storage: str, kills: int, seed: int) -> None:
 
 
 def one_search(folder: Path, storage: str, seed: int, kills: int, chance: random.Random) -> Search:
-    """One search under at most so many kills, to its end or until it cannot be restored."""
+    """Run one search with at most `kills` kills, to its end or until it cannot be restored."""
     outcome = Search(storage=storage, seed=seed)
     began = time.monotonic()
     killed_at: float | None = None
     ended_since_snapshot, in_a_row = False, 0
     while not outcome.finished and in_a_row < 2:
         driver = Driver(folder, storage, seed)
-        went_on = wait_for(driver, folder, lines=len(ledger(folder)))
+        resumed = wait_for(driver, folder, lines=len(ledger(folder)))
         if killed_at is not None:
             outcome.restores += 1
             outcome.after_an_end += ended_since_snapshot
-            if went_on and not in_a_row:
-                outcome.went_on_seconds.append(went_on - killed_at)
+            if resumed and not in_a_row:
+                outcome.went_on_seconds.append(resumed - killed_at)
         until = time.monotonic() + chance.uniform(*KILL_AFTER_SECONDS)
         last = outcome.kills >= kills
         while not driver.ended and (last or time.monotonic() < until):
@@ -345,7 +345,7 @@ def one_search(folder: Path, storage: str, seed: int, kills: int, chance: random
 
 
 def wait_for(driver: Driver, folder: Path, *, lines: int) -> float | None:
-    """The time of the first epoch after so many lines of the ledger; None if the driver ends without one."""
+    """The time of the first epoch after `lines` lines of the ledger; None if the driver ends without one."""
     until = time.monotonic() + PATIENCE_SECONDS
     while not driver.ended and time.monotonic() < until:
         for line in ledger(folder)[lines:]:
@@ -358,24 +358,24 @@ def wait_for(driver: Driver, folder: Path, *, lines: int) -> float | None:
 
 
 def ledger(folder: Path) -> list[dict[str, Any]]:
-    """What the search noted, in order."""
+    """The lines of the search's ledger, in order."""
     file = folder / "ledger.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def snapshot_time(folder: Path) -> float:
-    """When Tune last wrote down which trials there are; 0 where it never did."""
+    """The time of Tune's last snapshot; 0 if there is none."""
     times = [file.stat().st_mtime for file in (folder / "tune").glob("experiment_state-*.json")]
     return max(times, default=0.0)
 
 
 def ended_after(folder: Path, moment: float) -> bool:
-    """Whether a trial ended since."""
+    """Whether a trial finished after this moment."""
     return any(line["event"] == "end" and line["time"] > moment for line in ledger(folder))
 
 
 def count(outcome: Search, folder: Path) -> None:
-    """What the ledger and the study say of the search."""
+    """Fill in the results from the ledger and the study."""
     lines = ledger(folder)
     epochs = [(line["trial"], line["epoch"]) for line in lines if line["event"] == "epoch"]
     ends: dict[str, float] = {}
@@ -407,7 +407,7 @@ def count(outcome: Search, folder: Path) -> None:
 
 
 def study_states(journal: Path) -> Counter[str]:
-    """How many trials of the study are in each state."""
+    """Number of the study's trials in each state."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -418,18 +418,18 @@ def study_states(journal: Path) -> Counter[str]:
 
 
 def table(searches: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each kind of storage."""
+    """Markdown: a row per kind of storage."""
     columns: dict[str, Callable[[list[dict[str, Any]]], object]] = {
         "searches": len,
-        "came to their end": lambda rows: total(rows, "finished"),
+        "completed": lambda rows: total(rows, "finished"),
         "kills": lambda rows: total(rows, "kills"),
-        "restores failed (each tried twice)": lambda rows: (
+        "failed restores (each tried twice)": lambda rows: (
             f"{total(rows, 'restores_failed')} of {total(rows, 'restores')}"
         ),
-        "of those after an end": lambda rows: (
+        "of those after a trial finished": lambda rows: (
             f"{total(rows, 'after_an_end_failed')} of {total(rows, 'after_an_end')}"
         ),
-        "ended trials run again": lambda rows: (
+        "finished trials run again": lambda rows: (
             f"{total(rows, 'ended_run_again')} of {total(rows, 'trials_ended')}"
         ),
         "epochs repeated": lambda rows: f"{total(rows, 'epochs_repeated')} of {total(rows, 'epochs')}",
@@ -437,19 +437,19 @@ def table(searches: list[dict[str, Any]]) -> str:
         "stopped early, PRUNED in the study": lambda rows: (
             f"{total(rows, 'study_pruned')} of {total(rows, 'stopped_early')}"
         ),
-        "zombies in the study": lambda rows: total(rows, "zombies"),
-        "study's trials": lambda rows: total(rows, "study_trials"),
+        "left RUNNING in the study": lambda rows: total(rows, "zombies"),
+        "trials in the study": lambda rows: total(rows, "study_trials"),
     }
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for storage, words in STORAGES.items():
+    for storage, title in STORAGES.items():
         if rows := [row for row in searches if row["storage"] == storage]:
-            lines.append(f"| {words} | " + " | ".join(str(f(rows)) for f in columns.values()) + " |")
+            lines.append(f"| {title} | " + " | ".join(str(f(rows)) for f in columns.values()) + " |")
     errors = Counter(re.sub(r"#\d+", "#N", error)[:120] for row in searches for error in row["errors"])
     return "\n".join([*lines, "", *(f"{times} x {error}" for error, times in errors.most_common())])
 
 
 def total(rows: list[dict[str, Any]], column: str) -> int:
-    """The sum where it is known."""
+    """The sum of the known values."""
     return sum(row[column] or 0 for row in rows)
 
 

@@ -1,8 +1,8 @@
-"""Side by side: the same configurations on the same data by this project and by four other ways to run them.
+"""Compare throughput: the same configurations on the same data, run by this project and by four other systems.
 
     python benchmarks/compare.py --data MANIFEST --weights alexnet=PATH --weights vgg16=PATH
 
-writes results/compare.json and prints the tables. Syne Tune has to be installed beside genre-search.
+writes results/compare.json and prints the tables. Needs Syne Tune (genre-search[bench]).
 """
 
 import argparse
@@ -35,33 +35,33 @@ BACKBONES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
 FRONT_END, SEGMENT_SECONDS = "mel64", 3.0
 LEARNING_RATES, MOMENTA = (1e-3, 5e-2), (0.5, 0.95)
 SLOW_LEARNING_RATES = (1e-5, 5e-4)
-"""Of the list: with none of them a configuration diverges, which (a) would end early and the others would not."""
+"""Range for the list of configurations: none diverges, which (a) would stop early and the others would not."""
 
 CONTENDERS = {
     "a": ("ours.py", "genre-search"),
-    "a warm": ("ours.py", "genre-search, its cache warm"),
+    "a warm": ("ours.py", "genre-search, warm cache"),
     "a bf16": ("ours.py", "genre-search, bfloat16"),
-    "b": ("ours.py", "genre-search, sharing off"),
+    "b": ("ours.py", "genre-search, cache off"),
     "c": ("ray_tutorial.py", "Ray Tune's PyTorch tutorial"),
     "d": ("optuna_processes.py", "Optuna in processes"),
-    "e": ("syne_tune_local.py", "Syne Tune, local back end"),
+    "e": ("syne_tune_local.py", "Syne Tune, local backend"),
 }
-"""Letter -> script, and what it stands for."""
+"""Letter -> script and title."""
 
 DEPTHS = {
     "nothing frozen": (0.0, 0.0),
-    "up to a half": (0.01, 0.49),
-    "a half or more": (0.5, 0.99),
+    "less than half": (0.01, 0.49),
+    "half or more": (0.5, 0.99),
     "head only": (1.0, 1.0),
 }
-"""Frozen shares of the blocks, from and up to."""
+"""Title -> lowest and highest fraction of frozen blocks."""
 
 Run = dict[str, Any]
 Trial = dict[str, Any]
 
 
 def main() -> None:
-    """Run what is asked for, and write and print what came of it."""
+    """Run the contenders, and write and print the results."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder:
         scratch = Path(folder)
@@ -79,11 +79,11 @@ def main() -> None:
 
 
 def throughput_table(runs: Sequence[Run]) -> str:
-    """Markdown: each contender's best repeat, and the medians over configurations of (c)'s time over its own."""
+    """Markdown: each contender's best repeat, and the median speed-up over (c) per configuration."""
     best = {letter: _best(runs, letter) for letter in CONTENDERS if any(r["letter"] == letter for r in runs)}
     lines = [
-        "| | times (c)'s rate | all cuts | deeper half | head only"
-        " | trials an hour | overhead a trial | arithmetic | start |",
+        "| | rate relative to (c) | all depths | deeper half | head only"
+        " | trials per hour | overhead per trial | arithmetic | start |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for letter, run in best.items():
@@ -101,7 +101,7 @@ def throughput_table(runs: Sequence[Run]) -> str:
 
 
 def depth_table(runs: Sequence[Run]) -> str:
-    """Markdown: (c)'s median seconds by backbone and frozen share, and how many times faster (a) and (a warm) were."""
+    """Markdown: (c)'s median seconds by backbone and fraction of frozen blocks; speed-ups with (a) and (a warm)."""
     letters = [letter for letter in ("c", "a", "a warm") if any(run["letter"] == letter for run in runs)]
     if "c" not in letters:
         return ""
@@ -120,8 +120,8 @@ def depth_table(runs: Sequence[Run]) -> str:
 
 
 def time_table(runs: Sequence[Run], target: float) -> str:
-    """Markdown: seconds until the first validation F1 of at least the target, start included."""
-    lines = [f"| | seconds until F1 {target} | times (c) |", "|---|---|---|"]
+    """Markdown: seconds until the first validation F1 of at least the target, including the start."""
+    lines = [f"| | seconds until F1 {target} | speed relative to (c) |", "|---|---|---|"]
     times = {
         letter: median([run["to_target"] or float("inf") for run in runs if run["letter"] == letter])
         for letter in dict.fromkeys(run["letter"] for run in runs)
@@ -133,7 +133,7 @@ def time_table(runs: Sequence[Run], target: float) -> str:
 
 
 def machine() -> str:
-    """Its processor, cores and memory."""
+    """Processor, cores and memory of this machine."""
     model = next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -144,7 +144,7 @@ def machine() -> str:
 
 
 def _write(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
-    """What there is so far, beside this script."""
+    """Write the results so far."""
     asked = {name: value for name, value in vars(arguments).items() if name not in ("data", "weights")}
     out = HERE / "results" / ("time_to_f1.json" if arguments.target else "compare.json")
     out.parent.mkdir(exist_ok=True)
@@ -153,22 +153,26 @@ def _write(arguments: argparse.Namespace, runs: Sequence[Run]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a manifest or a folder of genre folders")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a manifest, or a folder with one subfolder per genre"
+    )
     parser.add_argument("--weights", action="append", default=[], help="BACKBONE=PATH; others are random")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--trials", type=int, default=60, help="of each contender, without --target")
+    parser.add_argument("--trials", type=int, default=60, help="trials per contender, without --target")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--loader-workers", type=int, default=0, help="of the rivals' DataLoader")
-    parser.add_argument("--target", type=float, help="search with pruning until this validation F1 instead")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds, for one contender with --target")
+    parser.add_argument(
+        "--loader-workers", type=int, default=0, help="num_workers of the other systems' DataLoader"
+    )
+    parser.add_argument("--target", type=float, help="instead, search with pruning until this validation F1")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds per contender with --target")
     return parser.parse_args()
 
 
 def _task(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """What every contender is told."""
+    """The task of every contender."""
     setting = front_end(FRONT_END)
     corpus = split_corpus(
         audit(read_corpus(arguments.data), minimum_seconds=SEGMENT_SECONDS, cache=scratch / "audit"),
@@ -207,7 +211,7 @@ def _task(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def _configurations(backbones: Sequence[str], trials: int) -> list[dict[str, Any]]:
-    """As a random search draws them, but each backbone as often: in random order, any cut as likely as any other."""
+    """Random configurations in random order: equally many per backbone, with a uniformly drawn freeze depth."""
     random = np.random.default_rng(0)
     return [
         {
@@ -221,7 +225,7 @@ def _configurations(backbones: Sequence[str], trials: int) -> list[dict[str, Any
 
 
 def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
-    """One contender once, in a process group of its own; `a warm` finds the cache of the `a` before it."""
+    """Run a contender once, in its own process group; `a warm` uses the cache of the preceding `a`."""
     place = scratch / f"{letter.replace(' ', '-')}-{repeat}"
     place.mkdir()
     cache = scratch / f"cache-{letter.removesuffix(' warm').replace(' ', '-')}-{repeat}"
@@ -258,7 +262,7 @@ def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
 
 
 def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], began: float) -> float | None:
-    """Wait for the end, or for the target, after which the whole group is killed; the seconds that it took."""
+    """Wait for the end, or for the target and kill the process group then; returns the seconds to the target."""
     reached = None
     while process.poll() is None:
         time.sleep(0.2)
@@ -271,7 +275,7 @@ def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], 
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         time.sleep(3)
-    with contextlib.suppress(ProcessLookupError):  # it left nothing behind
+    with contextlib.suppress(ProcessLookupError):  # no process of the group is left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return reached
@@ -282,14 +286,14 @@ def _lines(log: Path) -> list[dict[str, Any]]:
 
 
 def _summary(trials: Sequence[dict[str, Any]], began: float, workers: int) -> dict[str, float]:
-    """Start: until the first trial trains. Overhead: a worker's seconds between two trials, each trial told its own."""
+    """Start (until the first trial trains), rate and overhead (a worker's seconds between two trials, per trial)."""
     if len(trials) <= workers:
         return {}
     starts = sorted(trial["began"] for trial in trials)
     followed = [pair for lane in _lanes(trials, workers) for pair in lane]
     overhead = float(np.mean([later["began"] - earlier["ended"] for earlier, later in followed]))
     for trial in trials:
-        trial["overhead"] = overhead  # of a worker's first trial, which has none before it
+        trial["overhead"] = overhead  # for a worker's first trial, which has no predecessor
     for earlier, later in followed:
         later["overhead"] = later["began"] - earlier["ended"]
     busy = sum(trial["seconds"] for trial in trials) + len(trials) * overhead
@@ -302,7 +306,7 @@ def _summary(trials: Sequence[dict[str, Any]], began: float, workers: int) -> di
 
 
 def _lanes(trials: Sequence[Trial], workers: int) -> list[list[tuple[Trial, Trial]]]:
-    """Pairs of trials that followed each other: by process, or where each has its own, in their order."""
+    """Pairs of consecutive trials per worker process; if each trial has its own process, in order of time."""
     begun, ended = (sorted(trials, key=lambda trial: float(trial[moment])) for moment in ("began", "ended"))
     if "worker" not in trials[0]:
         return [list(zip(ended, begun[workers:], strict=False))]
@@ -317,13 +321,13 @@ def _best(runs: Sequence[Run], letter: str) -> Run:
 
 
 def _ratios(reference: Run, run: Run) -> list[tuple[float, float]]:
-    """For each configuration (share of the blocks that is frozen, the reference's seconds over the run's)."""
+    """For each configuration, (fraction of frozen blocks, the reference's seconds divided by the run's)."""
     theirs, ours = _seconds(reference), _seconds(run)
     return [(_frozen_share(key), theirs[key] / ours[key]) for key in theirs if key in ours]
 
 
 def _seconds(run: Run) -> dict[tuple[Any, ...], float]:
-    """Of each configuration, with its overhead."""
+    """Seconds of each configuration, including overhead."""
     names = ("backbone", "frozen_blocks", "learning_rate", "momentum")
     return {tuple(t[name] for name in names): t["seconds"] + t["overhead"] for t in run["trials"]}
 
@@ -340,7 +344,7 @@ def _line(run: Run) -> str:
     name = f"({run['letter']}) repeat {run['repeat']}: {run['wall']:.0f} s, {len(run['trials'])} trials"
     if run["to_target"]:
         return f"{name}, target after {run['to_target']:.0f} s"
-    return name + (f", {run['rate']:.0f} trials an hour" if "rate" in run else "")
+    return name + (f", {run['rate']:.0f} trials per hour" if "rate" in run else "")
 
 
 if __name__ == "__main__":

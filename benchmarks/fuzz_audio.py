@@ -1,9 +1,9 @@
-"""Damaged audio at random: every file must be read, or refused for a named reason, and nothing else.
+"""Fuzz the audio reader with randomly damaged files: each must be read, or refused with a reason.
 
     python benchmarks/fuzz_audio.py --seconds 180 --seed 0 [--keep DIR]
 
-Real files of each format are damaged in a few random places and read by processes that may die: a native crash
-or a hang costs one of them and is counted, and the file that did it is kept. Exits with 1 if there is any.
+Real files of each format are damaged in a few random places and read in child processes. A native crash or a hang
+ends only the child; it is counted, and the file that caused it is kept. Exits with 1 if there is any.
 """
 
 import argparse
@@ -27,13 +27,13 @@ import soundfile
 
 from genre_core.audio import decode
 
-RATE = 8_000  # Hz, of what is read
-RATE_ENCODED = 48_000  # Hz, of what PyAV encodes
-BATCH = 2_000  # files that one process reads at most
-LIMIT = 10  # seconds that one file may take: its sound lasts less than one
-MEMORY = 4 * 2**30  # bytes of address space that a process may take
+RATE = 8_000  # Hz, of the decoded samples
+RATE_ENCODED = 48_000  # Hz, of the files encoded by PyAV
+BATCH = 2_000  # maximum number of files per process
+LIMIT = 10  # seconds per file, which has less than one second of sound
+MEMORY = 4 * 2**30  # maximum address space of a process, bytes
 
-# name of a format -> its extension, soundfile's format and subtype
+# name of a format -> extension, soundfile's format and subtype
 FORMATS = {
     "wav 8-bit": ("wav", "WAV", "PCM_U8"),
     "wav 16-bit": ("wav", "WAV", "PCM_16"),
@@ -53,7 +53,7 @@ FORMATS = {
     "opus": ("opus", "OGG", "OPUS"),
     "mp3": ("mp3", "MP3", "MPEG_LAYER_III"),
 }
-# the same of what PyAV encodes: its extension, FFmpeg's container and codec
+# formats encoded by PyAV -> extension, FFmpeg's container and codec
 AV_FORMATS = {
     "aac in m4a": ("m4a", "ipod", "aac"),
     "alac in mov": ("mov", "mov", "alac"),
@@ -67,27 +67,36 @@ AV_FORMATS = {
 }
 NOISE = "arbitrary bytes"
 EXTENSIONS = sorted({extension for extension, *_ in FORMATS.values()} | {"snd", "m4a", "raw", "wma", "webm"})
-TELLING = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\1\0\0\0"]
+SPECIAL_VALUES = [
+    b"\0" * 4,
+    b"\xff" * 4,
+    b"\x7f\xff\xff\xff",
+    b"\xff\xff\xff\x7f",
+    b"\x80\0\0\0",
+    b"\1\0\0\0",
+]
 
 
 def main() -> int:
-    """Print the account as JSON; the exit code."""
+    """Print the results as JSON and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-audio"), help="folder for what goes wrong")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("fuzz-audio"), help="folder for files that cause failures"
+    )
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.batch is not None:
         return _read_batch(arguments.folder, arguments.seed, arguments.batch, arguments.seconds)
-    account = fuzz(arguments.seconds, arguments.seed, arguments.keep)
-    print(json.dumps(account, indent=1))
-    return 1 if account["wrong"] else 0
+    results = fuzz(arguments.seconds, arguments.seed, arguments.keep)
+    print(json.dumps(results, indent=1))
+    return 1 if results["wrong"] else 0
 
 
 def fuzz(seconds: float, seed: int, keep: Path) -> dict[str, object]:
-    """Read damaged files for so many seconds, in one process after another."""
+    """Read damaged files for a number of seconds, in one process after another."""
     outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     wrong: list[dict[str, str]] = []
     end, batch = time.monotonic() + seconds, 0
@@ -115,7 +124,7 @@ def fuzz(seconds: float, seed: int, keep: Path) -> dict[str, object]:
 
 
 def _death(child: "subprocess.CompletedProcess[bytes]", folder: Path, keep: Path) -> dict[str, str]:
-    """What a dead process says, and where the file is that it read last."""
+    """A dead process's error output, and where its last file is kept."""
     keep.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         shutil.copy(path, keep)
@@ -124,7 +133,7 @@ def _death(child: "subprocess.CompletedProcess[bytes]", folder: Path, keep: Path
 
 
 def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
-    """Read damaged files, one JSON line each; a hang is ended by the alarm, which kills."""
+    """Read damaged files and print one JSON line each; SIGALRM kills the process if one hangs."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     rng = np.random.default_rng([seed, batch])
     whole = {name: _whole(folder, *form) for name, form in FORMATS.items()}
@@ -145,7 +154,7 @@ def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
         signal.alarm(LIMIT)
         try:
             outcome = {"format": name, "outcome": outcome_of(path)}
-        except Exception:  # noqa: BLE001  # whatever else comes is what this looks for
+        except Exception:  # noqa: BLE001  # any other exception is a finding
             outcome = {"format": name, "outcome": "wrong", "said": traceback.format_exc()}
             outcome["hex"] = content.hex()
         signal.alarm(0)
@@ -155,9 +164,9 @@ def _read_batch(folder: Path, seed: int, batch: int, seconds: float) -> int:
 
 
 def outcome_of(path: Path) -> str:
-    """`read`, or the reason against the file; anything but finite samples, or a second opinion, is an error."""
+    """`read`, or the reason for refusing the file; inspecting and reading it must agree."""
     reason, when_read = _reason(decode.inspect, path), _reason(_read, path)
-    # silence is of no use in training, yet it is audio
+    # silence is refused for training, but can be read
     assert when_read == (None if reason == decode.Reason.SILENT else reason), f"{when_read}, but {reason}"
     return reason or "read"
 
@@ -177,7 +186,7 @@ def _reason(call: Callable[[Path], object], path: Path) -> str | None:
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """The bytes with one fault or a few, half of them near the beginning, where the header is."""
+    """The bytes with one or a few random faults, half of them near the beginning, in the header."""
     data = bytearray(content)
     for _ in range(rng.geometric(0.5)):
         within = min(len(data), 64) if rng.random() < 0.5 else len(data)
@@ -187,7 +196,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
             case 0:
                 data[place : place + 1] = bytes([int(rng.integers(256))])
             case 1:
-                data[place : place + 4] = TELLING[rng.integers(len(TELLING))]
+                data[place : place + 4] = SPECIAL_VALUES[rng.integers(len(SPECIAL_VALUES))]
             case 2:
                 data[place : place + length] = rng.bytes(length)
             case 3:
@@ -200,7 +209,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _whole(folder: Path, extension: str, form: str, subtype: str) -> bytes:
-    """A short sound in two channels, or in one where the format has no more."""
+    """A short sound in two channels, or one if the format has no more."""
     channels = 1 if subtype in ("GSM610", "IMA_ADPCM") else 2
     rate = 48_000 if subtype == "OPUS" else 22_050
     noise = np.random.default_rng(0).normal(scale=0.2, size=(rate // 4, channels))
@@ -212,7 +221,7 @@ def _whole(folder: Path, extension: str, form: str, subtype: str) -> bytes:
 
 
 def _encoded(folder: Path, extension: str, container: str, codec: str) -> bytes:
-    """A short sound that PyAV encodes."""
+    """A short sound encoded by PyAV."""
     noise = np.random.default_rng(0).normal(scale=0.2, size=(2, RATE_ENCODED // 4))
     integers = np.round(np.clip(noise, -1, 1) * 32_767).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(integers, format="s16p", layout="stereo")

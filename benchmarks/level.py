@@ -1,9 +1,9 @@
-"""Does loudness decide the genre, and what makes a network deaf to it at what cost in F1?
+"""Measure whether predictions depend on loudness, and what preventing that costs in F1.
 
     OMP_NUM_THREADS=1 python benchmarks/level.py --data MANIFEST --weights alexnet=FILE vgg16=FILE --results FILE
 
-trains each backbone under each variant with several seeds, and then asks the models of the best epochs for the
-genres of 60 clips, training clips among them, as they are and louder or quieter. Runs in the results file are kept.
+trains each backbone in each variant with several seeds, and classifies 60 clips, including training clips, with the
+best epoch's model: unchanged, louder and quieter. Runs that are already in the results file are skipped.
 """
 
 import argparse
@@ -36,7 +36,7 @@ FRONT_END = front_end("mel64", level="absolute")
 SEGMENT_SECONDS = 3.0
 SEGMENT_FRAMES = FRONT_END.frames(SEGMENT_SECONDS)
 CLIPS = 60
-"""Clips whose genres are compared, evenly drawn from all parts."""
+"""Number of classified clips, evenly spaced over all splits."""
 GAINS: dict[str, tuple[float, bool]] = {
     "-20": (-20.0, False),
     "-10": (-10.0, False),
@@ -44,9 +44,9 @@ GAINS: dict[str, tuple[float, bool]] = {
     "+6": (6.0, False),
     "+6 clipped": (6.0, True),
 }
-"""Gain in dB, and whether what exceeds full scale is then cut off, as in a file of 16-bit integers."""
+"""Name -> gain in dB, and whether samples are clipped at full scale, as in a file of 16-bit integers."""
 RANDOM_GAIN_DB = (-20.0, 6.0)
-"""Ends of the even distribution that a training segment's gain is drawn from, anew in each epoch."""
+"""Range of the uniform distribution of a training segment's gain, drawn again in each epoch."""
 ABSOLUTE_FLOOR_DB = -100.0
 
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -60,25 +60,25 @@ REFERENCES: dict[str, Callable[[Tensor], Tensor] | None] = {
     "peak": lambda levels: levels.max(),
     "mean": lambda levels: 10 * (10 ** (levels / 10)).mean().log10(),
 }
-"""What a track's levels in dB are relative to: full scale, its loudest, or the mean of its power."""
+"""Name -> reference of a track's levels in dB: full scale, its peak, or its mean power."""
 RANDOM_GAIN = "+gain"
 VARIANTS = tuple(f"{name}{gain}" for gain in ("", RANDOM_GAIN) for name in REFERENCES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GainedSegments(Segments):
-    """Segments that are louder or quieter at each look."""
+    """Segments with a new random gain at each access."""
 
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def mels_of(self, segments: Tensor) -> Tensor:
-        """Mels of the segments with these indices, each with a gain of its own."""
+        """Mels of the segments with these indices, each with its own gain."""
         gains = torch.from_numpy(self.random.uniform(*RANDOM_GAIN_DB, (len(segments), 1, 1, 1))).float()
         return (super().mels_of(segments).float() + gains).clamp_min(ABSOLUTE_FLOOR_DB)
 
 
 def main() -> None:
-    """Run what the results file lacks, and print the tables."""
+    """Run what is missing in the results file, and print the table."""
     arguments = _arguments()
     torch.set_num_threads(1)
     runs: list[dict[str, Any]] = (
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """Markdown: for each backbone and variant the F1 over seeds, and the clips that change and that are right."""
+    """Markdown: F1 over seeds and numbers of changed and correct clips, for each backbone and variant."""
     titles = [
         "backbone",
         "level",
@@ -107,8 +107,8 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         "±",
         *GAINS,
         "any to +6",
-        "right",
-        "right at -10",
+        "correct",
+        "correct at -10",
     ]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     frame = pd.DataFrame(runs)
@@ -123,7 +123,9 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a manifest or a folder of genre folders")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a manifest, or a folder with one subfolder per genre"
+    )
     parser.add_argument("--weights", nargs="*", default=[], help="BACKBONE=PATH; others are random")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
@@ -142,10 +144,10 @@ def _missing(arguments: argparse.Namespace, runs: Sequence[dict[str, Any]]) -> I
 
 
 class Music:
-    """The corpus in the split that a search would draw, its waveforms, and the segments that were cut from them."""
+    """The corpus with the split that a search would draw, its waveforms, and segments of them."""
 
     def __init__(self, data: Path, cache: Path) -> None:
-        """Args: a manifest or a folder, and where the audit is kept."""
+        """Args: a manifest or a folder, and where the audit is cached."""
         found = audit(read_corpus(data), minimum_seconds=SEGMENT_SECONDS, cache=cache, workers=1)
         self.corpus = split_corpus(found, validation=0.2, test=0.2, seed=0)
         self.genres = self.corpus.genres
@@ -156,14 +158,14 @@ class Music:
             "clips": [tracks[round(i)] for i in np.linspace(0, len(tracks) - 1, CLIPS)],
         }
         self._waveforms = {track.track_id: decode.read(track.path, FRONT_END.sample_rate) for track in tracks}
-        self._cut: dict[tuple[str, str, float, bool], Segments] = {}
+        self._by_settings: dict[tuple[str, str, float, bool], Segments] = {}
 
     def segments(self, part: str, reference: str, gain: float = 0.0, clipped: bool = False) -> Segments:
-        """One segment of each track, cut as a search cuts it, with so much gain in dB."""
+        """One segment of each track, chosen as in a search, with a gain in dB."""
         key = (part, reference, gain, clipped)
-        if key not in self._cut:
-            self._cut[key] = self._segments(*key)
-        return self._cut[key]
+        if key not in self._by_settings:
+            self._by_settings[key] = self._segments(*key)
+        return self._by_settings[key]
 
     def _segments(self, part: str, reference: str, gain: float, clipped: bool) -> Segments:
         mels, factor = [], np.float32(10 ** (gain / 20))
@@ -181,7 +183,7 @@ class Music:
 
 
 def _levels(waveform: NDArray[np.float32], reference: str) -> Tensor:
-    """Log-mel, float16 [1, mels, frames], in dB above full scale or above what the track itself has."""
+    """Log-mel, float16 [1, mels, frames], in dB relative to the reference."""
     of_track = REFERENCES[reference]
     if of_track is None:
         return log_mel(waveform, FRONT_END).half()
@@ -192,7 +194,7 @@ def _levels(waveform: NDArray[np.float32], reference: str) -> Tensor:
 def _run(
     music: Music, weights: dict[str, str], *, backbone: str, variant: str, seed: int, cache: Path
 ) -> dict[str, Any]:
-    """One fine-tune, and what its best model says of the clips."""
+    """Train one variant and classify the clips with its best model."""
     reference, gained = variant.removesuffix(RANDOM_GAIN), variant.endswith(RANDOM_GAIN)
     train = music.segments("train", reference)
     image = ToImage(*level_statistics(train))
@@ -206,7 +208,7 @@ def _run(
         patience=BACKBONES[backbone]["epochs"],
         **BACKBONES[backbone],
     )
-    # random gain leaves no activations to share: each epoch passes the frozen blocks
+    # with random gain, activations differ in each epoch and cannot be cached
     node_cache = NodeCache(cache / "shared", budget_bytes=0 if gained else 2**32)
     network = build(
         backbone,
@@ -225,7 +227,7 @@ def _run(
 
 
 def _best(fine_tune: FineTune, backbone: str) -> Network:
-    """Train to the end; the network as of the epoch with the best validation F1."""
+    """Train to the end; returns the network of the epoch with the best validation F1."""
     state: dict[str, Tensor] = {}
     while not fine_tune.finished:
         if fine_tune.epoch().epoch == fine_tune.best_epoch:
@@ -234,17 +236,17 @@ def _best(fine_tune: FineTune, backbone: str) -> Network:
 
 
 def _gained(network: Network, music: Music, reference: str) -> dict[str, Any]:
-    """How many clips change their genre at each gain, and how many are right."""
+    """Number of clips whose predicted genre changes at each gain, and number of correct ones."""
 
-    def said(gain: float, clipped: bool) -> NDArray[np.int64]:
+    def predicted(gain: float, clipped: bool) -> NDArray[np.int64]:
         mels = music.segments("clips", reference, gain, clipped).mels
         with torch.inference_mode():
             logits = [network(chunk) for chunk in torch.split(mels, 16)]
         genres: NDArray[np.int64] = torch.cat(logits).argmax(dim=1).numpy()
         return genres
 
-    truth, as_is = music.segments("clips", reference).genre.numpy(), said(0.0, False)
-    gained = {name: said(*gain) for name, gain in GAINS.items()}
+    truth, as_is = music.segments("clips", reference).genre.numpy(), predicted(0.0, False)
+    gained = {name: predicted(*gain) for name, gain in GAINS.items()}
     unclipped = np.stack([gained[name] for name, (_, clipped) in GAINS.items() if not clipped])
     return {
         "changed": {name: int((genres != as_is).sum()) for name, genres in gained.items()},

@@ -1,4 +1,4 @@
-"""Do memory and file handles of a search's processes stay flat over 500 trials, and is nothing left behind?
+"""Measure memory and file handles of a search's processes over 500 trials, and look for leftovers.
 
 PYTHONPATH=tests:tests/support:tests/chaos python benchmarks/long_search.py [--trials 500] [--results FILE]
 """
@@ -23,7 +23,7 @@ POLL_SECONDS = 1.0
 
 
 def main() -> int:
-    """Run the search, look at its processes at every tenth of its trials, and print a table."""
+    """Run the search, measure its processes at each tenth of its trials, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--results", type=Path, help="a JSON file to write")
@@ -33,7 +33,7 @@ def main() -> int:
         base = Path(temporary)
         write(MUSIC, base / "music")
         search = Search(folder=base, music=base / "music", cache=base / "cache", trials=arguments.trials)
-        rows = watched(search, arguments.trials)
+        rows = measured(search, arguments.trials)
         left = [str(p) for p in base.rglob("*") if p.suffix in (".partial", ".tmp") or ".lock" in p.name]
         processes = [process.name() for process in in_session(search.drivers[0].session)]
         ended = int((read_trials(search.run)["state"] != "RUNNING").sum())
@@ -49,20 +49,20 @@ def main() -> int:
     return 0
 
 
-def watched(search: Search, trials: int) -> list[dict[str, int]]:
-    """What the driver and the largest worker hold, each time another tenth of the trials has begun."""
+def measured(search: Search, trials: int) -> list[dict[str, int]]:
+    """Memory and handles of the driver and the largest worker, each time another tenth of the trials has begun."""
     driver = search.start()
     rows: list[dict[str, int]] = []
     while driver.code is None:
         time.sleep(POLL_SECONDS)
         begun = len(list((search.run / "results" / "epochs").glob("trial-*")))
-        if begun >= (len(rows) + 1) * trials // 10 and (row := _held(driver.session)):
+        if begun >= (len(rows) + 1) * trials // 10 and (row := _usage(driver.session)):
             rows.append({"trials": begun} | row)
     assert driver.code == 0, driver.last_words()
     return rows
 
 
-def _held(session: int) -> dict[str, int] | None:
+def _usage(session: int) -> dict[str, int] | None:
     workers = [process for process in in_session(session) if runs_trials(process)]
     try:
         driver = psutil.Process(session)
@@ -72,7 +72,7 @@ def _held(session: int) -> dict[str, int] | None:
             "worker MiB": max(process.memory_info().rss for process in workers) // 2**20,
             "worker handles": max(process.num_fds() for process in workers),
         }
-    except (psutil.Error, ValueError):  # one of them has ended, or none has begun
+    except (psutil.Error, ValueError):  # a process has ended, or there is no worker yet
         return None
 
 

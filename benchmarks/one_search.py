@@ -1,8 +1,8 @@
-"""What one search spends beside its arithmetic, and what it leaves in its workers' memory.
+"""Measure a search's overhead beyond arithmetic, and the growth of its workers' memory.
 
     python benchmarks/one_search.py --data MANIFEST --trials 60 [--set KEY=VALUE ...]
 
-runs `genre-search run` and reads its Parquet files.
+runs `genre-search run` and analyses its Parquet files.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import pandas as pd
 from search.run.tables import read_epochs, read_trials
 
 SETTLED = 10
-"""The trial, of each worker, after which memory should not grow."""
+"""Number of a worker's trial after which memory should not grow."""
 
 
 def main() -> None:
-    """Run the search and print its account as JSON."""
+    """Run the search and print its costs as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=60)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def account(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, float]:
-    """Where the workers' time went, from the first trial's training to the last trial's end."""
+    """How the workers' time was spent, from the start of the first trial to the end of the last one."""
     ended = trials.dropna(subset=["seconds"])
     began = ended["finished"] - pd.to_timedelta(ended["seconds"], unit="s")
     workers = ended["pid"].nunique()

@@ -1,4 +1,4 @@
-"""What a trial costs that does nothing, as a search grows: Ray Tune's share, Optuna's, and ours.
+"""Measure the cost of no-op trials as a search grows: Ray Tune's part, Optuna's, and genre-search's.
 
 python benchmarks/overhead.py --trials 10000 [--sampler tpe] [--epochs 20]
 """
@@ -30,18 +30,18 @@ from search.tune.time_budget import TimeBudget
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100
-"""Trials before each mark that its figures are the mean of."""
+"""Number of trials before each mark over which costs are averaged."""
 
 
 class Clock:
-    """Seconds by part; what a part calls of another counts for that one only."""
+    """Seconds by part; time in a nested call counts only for the called part."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._inner = [0.0]
 
     def watch(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, on the clock."""
+        """Wrap a function so that its time counts for a part."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             self._inner.append(0.0)
@@ -60,16 +60,16 @@ class Nothing(tune.Trainable):
     """A trial whose epochs take no time."""
 
     def setup(self, config: dict[str, Any], epochs: int = 1) -> None:
-        """Get ready for the first trial."""
+        """Start the first trial."""
         self._epochs, self._done = epochs, 0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial in the same process."""
+        """Start the next trial in the same process."""
         self._done = 0
         return True
 
     def step(self) -> dict[str, Any]:
-        """An epoch of a ten-genre corpus."""
+        """Report an epoch of a ten-genre corpus."""
         self._done += 1
         scores = Scores(
             accuracy=0.5,
@@ -104,7 +104,7 @@ class Nothing(tune.Trainable):
 
 
 def main() -> None:
-    """Run the no-op trials and print what they cost at each mark as JSON."""
+    """Run the no-op trials and print their cost at each mark as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", default="random")
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Place) -> list[dict[str, float]]:
-    """Milliseconds a trial by part, at each mark."""
+    """Milliseconds per trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
         folder / "study.journal",

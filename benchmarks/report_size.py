@@ -1,9 +1,10 @@
-"""How long the report of a large search takes to make, and to open in a browser until all that is in view is drawn.
+"""Measure how long the report of a large search takes to write, and to open in a browser.
 
     python benchmarks/report_size.py [--trials 1000] [--chromium /usr/bin/chromium] [--run RUN]
 
-makes up a search (or takes the one in RUN), writes its page and prints, for a desk and a telephone, the milliseconds
-from the start of the navigation: until text is painted, and until every chart in view is drawn. Needs selenium.
+generates a synthetic search (or uses the one in RUN), writes its report and prints, for a desktop and a phone, the
+milliseconds from the start of the navigation until text is painted and until every chart in view is drawn. Needs
+selenium.
 """
 
 import argparse
@@ -33,9 +34,9 @@ from search.run.tables import EPOCHS, ResultsWriter, new_row
 from search.study.study import best_epoch
 
 BACKBONES = {"alexnet": 0.55, "densenet121": 0.68, "resnet18": 0.64, "resnet34": 0.66, "vgg16": 0.62}
-"""Backbone -> F1 that a made-up trial of it approaches at best."""
+"""Backbone -> highest F1 that a synthetic trial of it approaches."""
 GENRES, TRACKS, EPOCHS_AT_MOST = 10, 1000, 20
-VIEWS = {"desk": (1280, 900), "telephone": (390, 844)}
+VIEWS = {"desktop": (1280, 900), "phone": (390, 844)}
 REPEATS = 5
 DRAWN = """
 const look = () => {
@@ -52,16 +53,16 @@ addEventListener("DOMContentLoaded", look);
 
 
 def main() -> None:
-    """Make, open, print."""
+    """Write the report, open it, and print the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--chromium", default=shutil.which("chromium") or "/usr/bin/chromium")
-    parser.add_argument("--run", type=Path, help="a run's folder, in the place of a made-up one")
+    parser.add_argument("--run", type=Path, help="folder of a run, instead of a synthetic one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gsr") as folder:
-        run = arguments.run or Path(folder) / "made-up"
+        run = arguments.run or Path(folder) / "synthetic"
         if arguments.run is None:
-            _make_up(run, arguments.trials)
+            _generate(run, arguments.trials)
         page = Path(folder) / "report.html"
         began = time.perf_counter()
         write_report(run, page, cache=Path(folder))
@@ -77,8 +78,8 @@ def main() -> None:
             )
 
 
-def _make_up(run: Path, trials: int) -> None:
-    """A run's folder as a search leaves it, by a simple model of learning curves."""
+def _generate(run: Path, trials: int) -> None:
+    """Write a run folder like that of a finished search, from a simple model of learning curves."""
     random = np.random.default_rng(0)
     run.mkdir()
     config = SearchConfig(trials=trials)
@@ -101,7 +102,7 @@ def _make_up(run: Path, trials: int) -> None:
     writer = ResultsWriter(run)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(run / "study.journal"))),
-        study_name="made-up",
+        study_name="synthetic",
         direction="maximize",
     )
     started = datetime(2026, 1, 1, tzinfo=UTC)
@@ -117,7 +118,7 @@ def _make_up(run: Path, trials: int) -> None:
 def _trial(
     number: int, validation: Any, random: np.random.Generator, started: datetime
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A trial's row and its epochs: pruned where its third epoch is poor."""
+    """A trial's row and its epochs; most poor trials are pruned."""
     backbone = str(random.choice(list(BACKBONES)))
     n_blocks = len(block_names(backbone))
     recipe = Recipe(
@@ -134,7 +135,7 @@ def _trial(
     epochs = [_epoch(number, epoch, ceiling, validation, random) for epoch in range(1, n_epochs + 1)]
     best = epochs[best_epoch({e["epoch"]: e["val_f1"] for e in epochs}) - 1]
     seconds = n_epochs * (1 + 3 * (1 - recipe.frozen_blocks / n_blocks))
-    row = new_row("made-up", number, replace(recipe)) | {
+    row = new_row("synthetic", number, replace(recipe)) | {
         "state": "COMPLETE" if n_epochs == EPOCHS_AT_MOST else "PRUNED",
         **{
             name: best[name] for name in ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
@@ -175,7 +176,7 @@ def _epoch(
 
 
 def _frozen(row: dict[str, Any], epochs: list[dict[str, Any]]) -> optuna.trial.FrozenTrial:
-    """The same trial as the study has it."""
+    """The same trial in the study."""
     depth = f"frozen_blocks_{row['backbone']}"
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState[row["state"]],

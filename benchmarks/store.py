@@ -1,4 +1,4 @@
-"""How near the spectrogram store comes to all cores doing nothing but decode and transform.
+"""Compare the spectrogram store with the speed of pure decoding and transforming on all cores.
 
 python benchmarks/store.py --data MANIFEST
 """
@@ -20,7 +20,7 @@ from genre_core.corpus.tracks import read_corpus
 
 
 def main() -> None:
-    """Print the rates, tracks a second, best of three interleaved repeats, as JSON."""
+    """Print the rates in tracks per second, best of three interleaved repeats, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--front-end", default="mel128")

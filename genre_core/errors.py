@@ -57,7 +57,28 @@ class ErrorCode(StrEnum):
     UNKNOWN_DATA_SET = "unknown-data-set"
     UNKNOWN_SPLIT = "unknown-split"
     # models
+    MODEL_CARD_NOT_JSON = "model-card-not-json"
+    MODEL_INCOMPLETE = "model-incomplete"
+    MODEL_INCONSISTENT = "model-inconsistent"
+    ONNX_NOT_INSTALLED = "onnx-not-installed"
+    UNKNOWN_BACKBONE = "unknown-backbone"
+    WEIGHTS_EMPTY = "weights-empty"
+    WEIGHTS_NOT_A_FILE = "weights-not-a-file"
+    WEIGHTS_NOT_A_STATE_DICT = "weights-not-a-state-dict"
+    WEIGHTS_NOT_DOWNLOADED = "weights-not-downloaded"
+    WEIGHTS_NOT_FINITE = "weights-not-finite"
+    WEIGHTS_NOT_ONLY_TENSORS = "weights-not-only-tensors"
+    WEIGHTS_OF_ANOTHER_BACKBONE = "weights-of-another-backbone"
+    WEIGHTS_PARTIAL_BLOCK = "weights-partial-block"
+    WEIGHTS_PARTIAL_LAYER = "weights-partial-layer"
+    WEIGHTS_PLACEHOLDER = "weights-placeholder"
+    WEIGHTS_UNKNOWN_NAMES = "weights-unknown-names"
+    WEIGHTS_UNREADABLE = "weights-unreadable"
+    WEIGHTS_WRONG_SHAPE = "weights-wrong-shape"
     # recipe
+    NESTEROV_WITHOUT_MOMENTUM = "nesterov-without-momentum"
+    RECIPE_OUT_OF_RANGE = "recipe-out-of-range"
+    RECIPE_UNKNOWN_CHOICE = "recipe-unknown-choice"
     # synthetic
     SYNTHETIC_OUT_OF_RANGE = "synthetic-out-of-range"
 

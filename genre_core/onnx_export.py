@@ -1,4 +1,4 @@
-"""A finished model as ONNX: its network from log-mel segments to logits, held against PyTorch by ONNX Runtime."""
+"""Export a saved model's network, from log-mel segments to logits, to ONNX; ONNX Runtime checks it against PyTorch."""
 
 import importlib.util
 import warnings
@@ -9,42 +9,48 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.predict import Model
 
 ONNX = "model.onnx"
 INPUT, OUTPUT = "mels", "logits"
 CHECKED_BATCHES = (1, 5)
-"""Segments that both are given at a time to be held against each other."""
+"""Batch sizes at which ONNX Runtime and PyTorch are compared."""
 TOLERANCE = 1e-4
-"""Most that probabilities may differ by; what float32 leaves uncertain after a deep network is a tenth of it."""
+"""Largest allowed difference of a probability; float32 rounding in a deep network causes a tenth of it."""
 _EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
 def require_onnx() -> None:
-    """Raise InputError where the packages that write and run ONNX are not installed."""
+    """Check that the packages that write and run ONNX are installed.
+
+    Raises:
+        InputError: some are not.
+    """
     if missing := [package for package in _EXTRA if importlib.util.find_spec(package) is None]:
         raise InputError(
-            f"--onnx needs {', '.join(missing)}, which are not installed; pip install 'genre-search[onnx]'"
+            f"--onnx needs packages that are not installed: {', '.join(missing)}; "
+            "pip install 'genre-search[onnx]'",
+            code=ErrorCode.ONNX_NOT_INSTALLED,
         )
 
 
 def write_onnx(folder: Path) -> float:
-    """Write model.onnx beside a model's tensors: float32, for any number of segments.
+    """Write model.onnx to a model's folder, in float32 and for any number of segments.
 
-    Its input is log-mels in dB, [segments, channels, mels, frames], its output logits, [segments, genres].
+    The input is log-mels in dB, [segments, channels, mels, frames]; the output is logits, [segments, genres].
 
     Returns:
-        The largest difference of a probability between ONNX Runtime and PyTorch, over random segments at the
+        The largest difference of a probability between ONNX Runtime and PyTorch, over random segments with the
         levels of the training segments.
 
     Raises:
-        InputError: the folder holds no model.
+        InputError: the folder contains no model.
     """
     model = Model.load(folder, device="cpu")
     model.network.precision = "float32"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter about its own parts
+        warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
         torch.onnx.export(
             model.network,
             (_segments(model, 2),),

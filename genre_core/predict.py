@@ -1,6 +1,6 @@
-"""A finished model on new audio: how likely each genre is, for a whole track and over its time.
+"""Genre probabilities of audio files from a saved model, per track and optionally over time.
 
-Three lines do it:
+Three lines are enough:
 
     from genre_core.predict import Model
     model = Model.load("exported")
@@ -10,7 +10,7 @@ Three lines do it:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import safetensors
@@ -22,39 +22,40 @@ from torch import Tensor
 
 from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
+from genre_core.models.backbones import StateDict
 from genre_core.models.network import CHUNK, Network, allow_tf32, restore
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentPrediction:
-    """What a model says of one segment of a track."""
+    """Genre probabilities of one segment of a track."""
 
     start: float
-    """Seconds from the track's beginning."""
+    """Seconds from the beginning of the track."""
     probabilities: dict[str, float]
     """Genre -> probability."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of a track."""
+    """Genre probabilities of a track."""
 
     genre: str
-    """The likeliest."""
+    """The most probable genre."""
     probabilities: dict[str, float]
     """Genre -> probability, from the mean of the segments' logits."""
     seconds: float
-    """The track's length."""
+    """Duration of the track."""
     padded: bool
-    """Whether it was shorter than a segment, and silence was put after it."""
+    """Whether the track is shorter than a segment and was padded with silence."""
     over_time: tuple[SegmentPrediction, ...] = ()
-    """The whole track, a segment beside the other; the last one ends with the track."""
+    """Adjacent segments that cover the whole track; the last one ends with the track and may overlap."""
 
 
 class Model:
-    """A finished model, ready to listen."""
+    """A trained model that classifies audio files."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Model:
         segment_frames: int,
         segments_per_track: int,
     ) -> None:
-        """Args: see `FrontEnd` and `SpectrogramStore.segments`; the genres in the order of the network's outputs."""
+        """Args: see `FrontEnd` and `SpectrogramStore.segments`; genres are in the order of the network's outputs."""
         self.network = network
         self.genres = tuple(genres)
         self.front_end = front_end
@@ -74,36 +75,22 @@ class Model:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None) -> Self:
-        """A model that a search kept, or that was exported.
+        """Load a model saved by a search or by genre-search export.
 
-        As in training, a GPU rounds float32 to TF32 or not by the model's precision, in all of the process.
+        As in training, the model's precision decides whether a GPU may use TF32, in the whole process.
 
         Args:
-            folder: with model.safetensors and model.json.
-            device: `cpu` or `cuda`; without one a GPU, where there is one.
+            folder: contains model.safetensors and model.json.
+            device: `cpu` or `cuda` [default: a GPU if there is one].
 
         Raises:
-            InputError: the folder holds no model, or a damaged one.
+            InputError: the folder contains no model, or a damaged one.
         """
         folder = Path(folder)
         card = read_card(folder)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
-            front_end = card["front_end"] | {"windows": tuple(card["front_end"]["windows"])}
-            precision = card["recipe"]["precision"]
-            network = restore(
-                card["recipe"]["backbone"],
-                safetensors.torch.load_file(folder / WEIGHTS),
-                precision=precision,
-                device=place,
-            )
-            if (outputs := network.trainable.get_submodule("head").out_features) != len(card["genres"]):
-                raise ValueError(f"{outputs} outputs for {len(card['genres'])} genres")
-            model = cls(
-                network,
-                front_end=FrontEnd(**front_end),
-                **{name: card[name] for name in ("genres", "segment_frames", "segments_per_track")},
-            )
+            model = cls._from_card(card, safetensors.torch.load_file(folder / WEIGHTS), place)
         except (
             KeyError,
             TypeError,
@@ -114,27 +101,41 @@ class Model:
         ) as error:
             why = str(error).splitlines()[0]
             raise InputError(
-                f"{WEIGHTS} and {CARD} must belong together and be whole, but in {folder} something is amiss: "
-                f"{type(error).__name__} {why}; export the model anew"
+                f"{WEIGHTS} and {CARD} must be intact and belong to the same model; loading them from {folder} "
+                f"failed: {type(error).__name__}: {why}; export the model again",
+                code=ErrorCode.MODEL_INCONSISTENT,
             ) from error
-        allow_tf32(precision != "float32")
+        allow_tf32(model.network.precision != "float32")
         return model
+
+    @classmethod
+    def _from_card(cls, card: dict[str, Any], state: StateDict, device: torch.device) -> Self:
+        front_end = card["front_end"] | {"windows": tuple(card["front_end"]["windows"])}
+        recipe = card["recipe"]
+        network = restore(recipe["backbone"], state, precision=recipe["precision"], device=device)
+        if (outputs := network.trainable.get_submodule("head").out_features) != len(card["genres"]):
+            raise ValueError(f"{outputs} outputs for {len(card['genres'])} genres")
+        return cls(
+            network,
+            front_end=FrontEnd(**front_end),
+            **{name: card[name] for name in ("genres", "segment_frames", "segments_per_track")},
+        )
 
     @property
     def segment_seconds(self) -> float:
-        """Length of what the network sees at a time."""
+        """Duration of a segment."""
         return self.segment_frames / self.front_end.frames_per_second
 
     def predict(self, path: str | Path, *, over_time: bool = False) -> Prediction:
-        """What the model says of an audio file, the same as in its trial; of any length, in bounded batches.
+        """Classify an audio file of any length, exactly as tracks were classified in training.
 
         Raises:
-            BadAudio: the file cannot be read, or there is nothing to hear in it.
+            BadAudio: the file cannot be read, or nothing in it is audible.
         """
         waveform = decode.read(Path(path), self.front_end.sample_rate, refuse_silence=True)
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
-        whole = np.pad(waveform, (0, missing)) if missing > 0 else waveform
-        mel = stored_mel(whole, self.front_end)
+        padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
+        mel = stored_mel(padded, self.front_end)
         starts = segment_starts(len(mel), self.segment_frames, self._segments_per_track)
         probabilities = self._named(self._logits(mel, starts).mean(dim=0))
         return Prediction(
@@ -142,11 +143,11 @@ class Model:
             probabilities=probabilities,
             seconds=len(waveform) / self.front_end.sample_rate,
             padded=missing > 0,
-            over_time=self._stretches(mel) if over_time else (),
+            over_time=self._over_time(mel) if over_time else (),
         )
 
-    def _stretches(self, mel: NDArray[np.float16]) -> tuple[SegmentPrediction, ...]:
-        """Segments side by side over a whole track, [frames, channels, mels]."""
+    def _over_time(self, mel: NDArray[np.float16]) -> tuple[SegmentPrediction, ...]:
+        """Predictions for adjacent segments of a whole track, [frames, channels, mels]."""
         last = len(mel) - self.segment_frames
         starts = [*range(0, last, self.segment_frames), last]
         return tuple(
@@ -158,12 +159,12 @@ class Model:
 
     @torch.inference_mode()
     def _logits(self, mel: NDArray[np.float16], starts: Sequence[int]) -> Tensor:
-        """Logits of a track's segments by their first frames, [segments, genres], on the CPU."""
+        """Logits of the segments that start at these frames, [segments, genres], on the CPU."""
         size = CHUNK[self.network.device.type]
         batches = (starts[first : first + size] for first in range(0, len(starts), size))
         segments = (np.stack(cut_segments(mel, batch, self.segment_frames)) for batch in batches)
         return torch.cat([self.network(torch.from_numpy(s).to(self.network.device)).cpu() for s in segments])
 
     def _named(self, logits: Tensor) -> dict[str, float]:
-        """Genre -> probability, of logits [genres]."""
+        """Genre -> probability, from logits [genres]."""
         return dict(zip(self.genres, softmax(logits.numpy()).tolist(), strict=True))

@@ -1,14 +1,16 @@
-"""What decides one fine-tune, given its data: the recipe that a search samples and a worker follows."""
+"""The settings of one fine-tune: a search samples them, a worker trains with them."""
 
 from dataclasses import dataclass
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.registry import block_names
 
-PRECISIONS = ("float32", "bfloat16")
-AUGMENT_AT = ("cut", "input")
-SCHEDULES = ("cosine", "constant")
-CLASS_WEIGHTS = ("none", "balanced")
+_CHOICES = {
+    "augment_at": ("cut", "input"),
+    "precision": ("float32", "bfloat16"),
+    "class_weights": ("none", "balanced"),
+    "schedule": ("cosine", "constant"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,84 +18,80 @@ class Recipe:
     """The settings of one fine-tune.
 
     Raises:
-        InputError: a value is outside what the fine-tune can follow.
+        InputError: a value is out of range or unknown.
     """
 
     backbone: str
-    """A name in `families.BLOCKS`."""
+    """A name in `registry.BLOCKS`."""
     weights: str
     """`imagenet`, `random`, or the path of a state dict with torchvision's names."""
     frozen_blocks: int
-    """How many leading blocks are frozen: 0 trains all, the number of blocks trains only the new head."""
+    """The freeze depth: number of leading blocks to freeze. 0 trains all, the number of blocks only the new head."""
     learning_rate: float
-    """SGD's learning rate after warm-up, for the trained blocks."""
+    """SGD's learning rate after warm-up, for the trainable blocks."""
     momentum: float
     """SGD's momentum, in [0, 1)."""
     nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Whether to use Nesterov momentum."""
     weight_decay: float = 0.0
     """L2 penalty in SGD."""
     head_lr_ratio: float = 1.0
-    """The head's learning rate over that of the trained blocks."""
+    """Ratio of the head's learning rate to that of the trainable blocks."""
     batch_size: int = 32
-    """Segments a step, at most: an epoch is cut into equal batches."""
+    """Maximum number of segments per step: an epoch is divided into equal batches."""
     label_smoothing: float = 0.0
-    """Share of each label spread evenly over all genres, in [0, 1)."""
+    """Fraction of each label that is spread evenly over all genres, in [0, 1)."""
     mixup: float = 0.0
-    """Alpha of the beta distribution by which segments are mixed in pairs; 0 for none."""
+    """Alpha of the beta distribution of mixup's weights; 0 turns mixup off."""
     masking: float = 0.0
-    """Share of the mel rows, and of the time columns, that are masked at most; in [0, 1), 0 for none."""
+    """Maximum fraction of mel bands, and of frames, that SpecAugment masks, in [0, 1); 0 turns it off."""
     augment_at: str = "cut"
-    """Whether mixup and masking act on the activations at the `cut`, or on the `input`, which then has to pass
-    the frozen blocks in every epoch: nothing can be shared."""
+    """Where mixup and masking apply: `cut`, the activations at the freeze depth, or `input`, the segments, which
+    must then pass the frozen blocks in every epoch, so that their activations cannot be cached."""
     class_weights: str = "none"
-    """`balanced` weighs each genre's loss by the inverse of its share of the training segments."""
+    """`balanced` weights each genre's loss by the inverse of its share of the training segments."""
     epochs: int = 20
-    """Epochs at most."""
+    """Maximum number of epochs."""
     patience: int = 8
-    """Epochs without a better validation F1 after which the fine-tune ends."""
+    """Epochs without a better validation F1 after which training stops early."""
     warmup_epochs: float = 1.0
-    """Epochs over which the learning rate rises linearly from zero."""
+    """Epochs over which the learning rate rises linearly from 0; may be fractional."""
     schedule: str = "cosine"
-    """What the learning rate does after warm-up: falls to zero by half a `cosine`, or stays `constant`."""
+    """The learning rate after warm-up: `cosine` decays it to 0, `constant` keeps it."""
     precision: str = "float32"
-    """The type that layers compute in; with `bfloat16` weights and sums stay float32 (autocast)."""
+    """The type that layers compute in; with `bfloat16` (autocast), weights and sums stay float32."""
     seed: int = 0
-    """Of the initial weights that are random, the order of the segments, dropout, mixup and masking."""
+    """Seed for randomly initialised weights, the order of segments, dropout, mixup and masking."""
 
     @property
     def augments_input(self) -> bool:
-        """Whether what enters the frozen blocks differs from epoch to epoch."""
+        """Whether the input of the frozen blocks differs from epoch to epoch."""
         return self.augment_at == "input" and bool(self.mixup or self.masking)
 
     def __post_init__(self) -> None:
         n_blocks = len(block_names(self.backbone))
-        _require(
-            0 <= self.frozen_blocks <= n_blocks,
-            f"in 0..{n_blocks} for {self.backbone}",
-            self,
-            "frozen_blocks",
-        )
-        _require(self.learning_rate > 0, "above 0", self, "learning_rate")
-        _require(0 <= self.momentum < 1, "in [0, 1)", self, "momentum")
-        _require(self.momentum > 0 or not self.nesterov, "above 0 with nesterov", self, "momentum")
-        _require(self.weight_decay >= 0, "0 or more", self, "weight_decay")
-        _require(self.head_lr_ratio > 0, "above 0", self, "head_lr_ratio")
-        _require(self.batch_size >= 2, "2 or more (batch norm needs two)", self, "batch_size")
-        _require(0 <= self.label_smoothing < 1, "in [0, 1)", self, "label_smoothing")
-        _require(self.mixup >= 0, "0 or more", self, "mixup")
-        _require(0 <= self.masking < 1, "in [0, 1)", self, "masking")
-        _require(self.augment_at in AUGMENT_AT, f"one of {', '.join(AUGMENT_AT)}", self, "augment_at")
-        _require(self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}", self, "precision")
-        _require(
-            self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}", self, "class_weights"
-        )
-        _require(self.epochs >= 1, "1 or more", self, "epochs")
-        _require(self.patience >= 1, "1 or more", self, "patience")
-        _require(self.warmup_epochs >= 0, "0 or more", self, "warmup_epochs")
-        _require(self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}", self, "schedule")
+        in_range = {
+            "frozen_blocks": (0 <= self.frozen_blocks <= n_blocks, f"in 0..{n_blocks} for {self.backbone}"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "head_lr_ratio": (self.head_lr_ratio > 0, "above 0"),
+            "batch_size": (self.batch_size >= 2, "2 or more (batch norm needs two)"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "mixup": (self.mixup >= 0, "0 or more"),
+            "masking": (0 <= self.masking < 1, "in [0, 1)"),
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "patience": (self.patience >= 1, "1 or more"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+        }
+        for field, (holds, rule) in in_range.items():
+            self._require(holds, field, rule, ErrorCode.RECIPE_OUT_OF_RANGE)
+        has_momentum = self.momentum > 0 or not self.nesterov
+        self._require(has_momentum, "momentum", "above 0 with nesterov", ErrorCode.NESTEROV_WITHOUT_MOMENTUM)
+        for field, choices in _CHOICES.items():
+            rule = f"one of {', '.join(choices)}"
+            self._require(getattr(self, field) in choices, field, rule, ErrorCode.RECIPE_UNKNOWN_CHOICE)
 
-
-def _require(holds: bool, rule: str, recipe: Recipe, field: str) -> None:
-    if not holds:
-        raise InputError(f"{field} must be {rule}, but got {field}={getattr(recipe, field)!r}")
+    def _require(self, holds: bool, field: str, rule: str, code: ErrorCode) -> None:
+        if not holds:
+            raise InputError(f"{field} must be {rule}, but got {field}={getattr(self, field)!r}", code=code)

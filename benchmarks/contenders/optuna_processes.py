@@ -1,4 +1,4 @@
-"""Optuna alone: a study in a journal, and as many processes as cores that ask it for trials."""
+"""Optuna alone: a study in a journal, shared by as many processes as workers."""
 
 import json
 import multiprocessing
@@ -12,24 +12,26 @@ from tutorial import Task, trial
 
 
 def work(task: Task) -> None:
-    """One process: trial after trial, until the study has as many as were asked for."""
+    """Run trials in one process until the study has enough."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def objective(asked: optuna.Trial) -> float:
-        backbone = asked.suggest_categorical("backbone", list(task["n_blocks"]))
+    def objective(optuna_trial: optuna.Trial) -> float:
+        backbone = optuna_trial.suggest_categorical("backbone", list(task["n_blocks"]))
         configuration = {
             "backbone": backbone,
-            "frozen_blocks": asked.suggest_int(f"frozen_blocks_{backbone}", 0, task["n_blocks"][backbone]),
-            "learning_rate": asked.suggest_float("learning_rate", *task["learning_rate"], log=True),
-            "momentum": asked.suggest_float("momentum", *task["momentum"]),
+            "frozen_blocks": optuna_trial.suggest_int(
+                f"frozen_blocks_{backbone}", 0, task["n_blocks"][backbone]
+            ),
+            "learning_rate": optuna_trial.suggest_float("learning_rate", *task["learning_rate"], log=True),
+            "momentum": optuna_trial.suggest_float("momentum", *task["momentum"]),
         }
         best = 0.0
 
         def report(epoch: int, f1: float) -> None:
             nonlocal best
             best = max(best, f1)
-            asked.report(f1, epoch)
-            if asked.should_prune():
+            optuna_trial.report(f1, epoch)
+            if optuna_trial.should_prune():
                 raise optuna.TrialPruned
 
         trial(configuration, task, report)

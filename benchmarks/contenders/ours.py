@@ -1,4 +1,4 @@
-"""genre-search itself, with the task's configurations queued in its study."""
+"""genre-search, with the task's configurations enqueued in its study."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from search.tune import search
 
 
 class Logging(Display):
-    """A display that also logs each F1 with its time."""
+    """A display that also logs the time of each F1."""
 
     task: Task
 
@@ -31,7 +31,7 @@ class Logging(Display):
 
 
 def main(task: Task) -> None:
-    """Run a search of the task, and write its trials into the log."""
+    """Run the task as a search, and write its trials to the log."""
     config = load(
         None,
         {

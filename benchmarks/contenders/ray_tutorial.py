@@ -1,4 +1,4 @@
-"""Ray Tune as its PyTorch tutorial has it: a function trainable, OptunaSearch, ASHA where pruning is on."""
+"""Ray Tune as in its PyTorch tutorial: a function trainable, OptunaSearch, and ASHA if pruning is on."""
 
 import json
 import sys
@@ -14,12 +14,12 @@ from tutorial import Task, trial
 
 
 def train(config: dict[str, Any], task: Task) -> None:
-    """The function that Tune runs in a process of its own for each trial."""
+    """The trainable, which Tune runs in a process per trial."""
     trial(config, task, lambda epoch, f1: tune.report({"f1": f1, "epoch": epoch}))
 
 
 def define(task: Task, trial: Any) -> None:
-    """The space, defined by run, for the frozen depth's range depends on the backbone."""
+    """The define-by-run search space: the range of the freeze depth depends on the backbone."""
     backbone = trial.suggest_categorical("backbone", list(task["n_blocks"]))
     trial.suggest_int("frozen_blocks", 0, task["n_blocks"][backbone])
     trial.suggest_float("learning_rate", *task["learning_rate"], log=True)

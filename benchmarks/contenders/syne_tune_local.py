@@ -1,4 +1,4 @@
-"""Syne Tune with its local back end, which starts a script for each trial; ASHA where pruning is on."""
+"""Syne Tune with its local backend, which starts a script per trial; ASHA if pruning is on."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from tutorial import Task, trial
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """What the back end starts: the frozen depth comes as a share of the backbone's blocks."""
+    """Run one trial in a process of the backend; the freeze depth is given as a fraction of the backbone's blocks."""
     task: Task = json.loads(Path(arguments.task).read_text())
     configuration = {
         "backbone": arguments.backbone,

@@ -1,7 +1,7 @@
-"""The training that the tutorials of PyTorch and Ray Tune teach: a Dataset that decodes, a DataLoader, a loop.
+"""Training as in the tutorials of PyTorch and Ray Tune: a Dataset that decodes audio, a DataLoader, and a loop.
 
-The rival systems all run this. It is written as one would who knows the field: only the segment that is needed
-is read from the file, frozen blocks need no gradient and stay in eval mode, one thread a trial.
+The other systems all use it. It follows good practice: only the needed segment of a file is read, frozen blocks have
+no gradient and stay in eval mode, and a trial uses one thread.
 """
 
 import json
@@ -27,7 +27,7 @@ Task = dict[str, Any]
 
 
 class Clips(Dataset[tuple[Tensor, int]]):
-    """The first segment of each track of one part, decoded and turned into a mel when it is asked for."""
+    """The first segment of each track of a split, decoded and converted to a mel on access."""
 
     def __init__(self, task: Task, part: str) -> None:
         self.tracks = pd.read_csv(task["manifest"]).query("split == @part").reset_index(drop=True)
@@ -62,7 +62,7 @@ class Clips(Dataset[tuple[Tensor, int]]):
 
 
 def network(configuration: dict[str, Any], task: Task, n_genres: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """The frozen blocks, and the others with a new head."""
+    """The frozen blocks, and the trainable ones with a new head."""
     torch.manual_seed(0)
     backbone = configuration["backbone"]
     model = torchvision.models.get_model(backbone, weights=None)
@@ -70,52 +70,52 @@ def network(configuration: dict[str, Any], task: Task, n_genres: int) -> tuple[n
         model.load_state_dict(torch.load(weights, weights_only=True), strict=False)
     blocks, head = blocks_and_head(backbone, model)
     layers = list(blocks.values())
-    cut = configuration["frozen_blocks"]
-    frozen, trained = (
-        nn.Sequential(*layers[:cut]),
-        nn.Sequential(*layers[cut:], nn.Linear(head.in_features, n_genres)),
+    depth = configuration["frozen_blocks"]
+    frozen, trainable = (
+        nn.Sequential(*layers[:depth]),
+        nn.Sequential(*layers[depth:], nn.Linear(head.in_features, n_genres)),
     )
     frozen.requires_grad_(False)
-    return frozen, trained
+    return frozen, trainable
 
 
 def epochs(configuration: dict[str, Any], task: Task) -> Iterator[tuple[float, float]]:
-    """Train, and yield (validation F1, seconds in forward, backward and optimiser so far) after each epoch."""
+    """Train, yielding (validation F1, total seconds in forward, backward and optimiser) after each epoch."""
     torch.set_num_threads(1)
     parts = [Clips(task, part) for part in ("train", "validation")]
     train, validation = (
         DataLoader(part, batch_size=task["batch_size"], shuffle=shuffle, num_workers=task["loader_workers"])
         for part, shuffle in zip(parts, (True, False), strict=True)
     )
-    frozen, trained = network(configuration, task, len(parts[0].genres))
+    frozen, trainable = network(configuration, task, len(parts[0].genres))
     optimizer = torch.optim.SGD(
-        trained.parameters(), lr=configuration["learning_rate"], momentum=configuration["momentum"]
+        trainable.parameters(), lr=configuration["learning_rate"], momentum=configuration["momentum"]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task["epochs"])
     arithmetic = 0.0
     for _ in range(task["epochs"]):
         frozen.eval()
-        trained.train()
+        trainable.train()
         for images, genres in train:
             began = time.perf_counter()
             optimizer.zero_grad()
-            F.cross_entropy(trained(frozen(images)), genres).backward()  # type: ignore[no-untyped-call]  # torch's
+            F.cross_entropy(trainable(frozen(images)), genres).backward()  # type: ignore[no-untyped-call]  # torch's
             optimizer.step()
             arithmetic += time.perf_counter() - began
         schedule.step()
-        trained.eval()
+        trainable.eval()
         truth, predicted = [], []
         with torch.no_grad():
             for images, genres in validation:
                 began = time.perf_counter()
-                predicted += trained(frozen(images)).argmax(dim=1).tolist()
+                predicted += trainable(frozen(images)).argmax(dim=1).tolist()
                 arithmetic += time.perf_counter() - began
                 truth += genres.tolist()
         yield float(f1_score(truth, predicted, average="macro")), arithmetic
 
 
 def trial(configuration: dict[str, Any], task: Task, report: Callable[[int, float], None]) -> None:
-    """One trial: each epoch's F1 to `report`, and a line in the task's log at the end, pruned or not."""
+    """Run a trial: report each epoch's F1, and log the trial at its end, even if it is pruned."""
     began = time.time()
     done: list[tuple[float, float]] = []
     try:
@@ -130,6 +130,6 @@ def trial(configuration: dict[str, Any], task: Task, report: Callable[[int, floa
 
 
 def log(task: Task, line: dict[str, Any]) -> None:
-    """Append to the log that all trials of a run share."""
+    """Append a line to the log that all trials of a run share."""
     with Path(task["log"]).open("a") as file:
         file.write(json.dumps(line) + "\n")

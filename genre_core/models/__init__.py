@@ -1,1 +1,1 @@
-"""Backbones, their weights, and the networks built from them, in memory and on disk."""
+"""Backbones, their pretrained weights, and networks split at a freeze depth, in memory and on disk."""

@@ -1,4 +1,4 @@
-"""Five ImageNet families of torchvision's as an ordered list of blocks and a head."""
+"""Torchvision's ImageNet models as an ordered list of blocks and a head."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ Blocks = OrderedDict[str, nn.Module]
 
 
 def torchvision_model(backbone: str) -> nn.Module:
-    """The backbone with random weights, as torchvision builds and initialises it."""
-    import torchvision  # takes seconds, and a driver does without
+    """Build the torchvision model of a backbone with random weights, initialised by torchvision."""
+    import torchvision  # here, because the import takes seconds and the driver does not need it
 
     kwargs = {"init_weights": True} if backbone.startswith("vgg") else {}
     model: nn.Module = torchvision.models.get_model(backbone, weights=None, **kwargs)
@@ -21,7 +21,7 @@ def torchvision_model(backbone: str) -> nn.Module:
 
 
 def blocks_and_head(backbone: str, model: nn.Module) -> tuple[Blocks, nn.Linear]:
-    """The blocks of a torchvision model by name, in order, and its ImageNet head."""
+    """Split a torchvision model into its blocks, by name and in order, and its ImageNet head."""
     if backbone.startswith("densenet"):
         blocks, head = _densenet_blocks(model)
     elif backbone.startswith("resnet"):
@@ -34,7 +34,7 @@ def blocks_and_head(backbone: str, model: nn.Module) -> tuple[Blocks, nn.Linear]
 
 
 def _plain_blocks(backbone: str, model: nn.Module) -> tuple[Blocks, nn.Module]:
-    """AlexNet is cut after each convolution, VGG after each pooling; both have two hidden linear layers."""
+    """AlexNet has a block per convolution, VGG one per pooling stage; both end in two hidden linear layers."""
     features, classifier = (list(model.get_submodule(part).children()) for part in ("features", "classifier"))
     convolutions = (
         _split_before(features, nn.Conv2d) if backbone == "alexnet" else _split_after(features, nn.MaxPool2d)

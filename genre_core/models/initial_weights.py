@@ -1,4 +1,4 @@
-"""Where a fine-tune starts: a backbone with its weights, random where these lack layers, on disk once and mapped."""
+"""The weights that a fine-tune starts from: pretrained, or random where none are given; cached on each node."""
 
 import hashlib
 import json
@@ -18,68 +18,68 @@ from genre_core.models.pretrained import Weights, imagenet_file, load_weights
 from genre_core.system.disk_cache import NodeCache
 
 FORMAT_VERSION = 1
-"""Changes when the tensors of a starting point would: it is part of the name that one is found by."""
+"""Part of the cached files' names; increase it when the cached tensors would change."""
 HEADER_BYTES = 64 * 1024
-"""More than a file takes before its tensors."""
+"""Upper bound on the size of a cached file's header."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """The blocks of a backbone before any training."""
+    """The tensors of a backbone's blocks before any training."""
 
     state: StateDict
-    """By `block.layer...` name. Of a file they are mapped: reading touches only what is used."""
+    """By `block.layer...` name. Memory-mapped if they come from the cache: only what is used is read."""
     digests: Mapping[str, str]
     """Block -> hash of its tensors."""
 
 
 def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> InitialWeights:
-    """The backbone with these weights; layers that they lack are random from the seed.
+    """The backbone with the given weights; layers that these lack are initialised randomly from the seed.
 
     Raises:
-        InputError: the weights cannot be had or do not fit.
+        InputError: the weights are not available or do not fit.
     """
     if not node_cache.budget_bytes:
-        return _make(backbone, weights, seed)
+        return _create(backbone, weights, seed)
     key = [FORMAT_VERSION, torch.__version__, backbone, weights_identity(backbone, weights), seed]
     name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
     try:
         with node_cache.lock(name):
-            if found := _found(node_cache.find(name)):
-                return found
-            made = _make(backbone, weights, seed)
-            _keep(made, name, node_cache)
-            return made
-    except OSError as error:  # such as a full disk: nothing is shared then
+            if cached := _load(node_cache.find(name)):
+                return cached
+            created = _create(backbone, weights, seed)
+            _store(created, name, node_cache)
+            return created
+    except OSError as error:  # such as a full disk: continue without the cache
         node_cache.record_error(error)
-        return _make(backbone, weights, seed)
+        return _create(backbone, weights, seed)
 
 
-def _found(path: Path | None) -> InitialWeights | None:
-    """What a file of the cache holds; None where it is damaged, or has been dropped in this moment."""
+def _load(path: Path | None) -> InitialWeights | None:
+    """Memory-map a cached file; None if it is damaged, or was evicted just now."""
     if path is None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # no mapping
+            state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # not a mapping
             return InitialWeights(state=state, digests=file.metadata())
-    except (FileNotFoundError, SafetensorError):  # cut short when the power failed
+    except (FileNotFoundError, SafetensorError):  # truncated by a power failure
         return None
 
 
-def _keep(made: InitialWeights, name: str, node_cache: NodeCache) -> None:
-    """Store a starting point for others, if the cache can have it."""
-    size = HEADER_BYTES + sum(tensor.nbytes for tensor in made.state.values())
+def _store(created: InitialWeights, name: str, node_cache: NodeCache) -> None:
+    """Store initial weights in the cache if it has room."""
+    size = HEADER_BYTES + sum(tensor.nbytes for tensor in created.state.values())
     try:
         with node_cache.reserve(name, size) as partial:
             if partial is not None:
-                save_file(dict(made.state), partial, metadata=dict(made.digests))
-    except (OSError, SafetensorError) as error:  # the latter carries the system's error as text
+                save_file(dict(created.state), partial, metadata=dict(created.digests))
+    except (OSError, SafetensorError) as error:  # safetensors wraps the OSError of a full disk
         node_cache.record_error(error)
 
 
 def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:
-    """The blocks as modules whose tensors take no room, and the number of features that the head sees."""
+    """The blocks as modules on the meta device, without storage, and the number of input features of the head."""
     pickled, features = _pickled_blocks(backbone)
     blocks: Blocks = pickle.loads(pickled)
     return blocks, features
@@ -87,13 +87,13 @@ def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:
 
 @cache
 def _pickled_blocks(backbone: str) -> tuple[bytes, int]:
-    """To be made again from: to build DenseNet takes 25 times as long, for its layers are initialised."""
+    """Pickled, because unpickling DenseNet is 25 times as fast as building and initialising it."""
     with torch.device("meta"):
         blocks, head = blocks_and_head(backbone, torchvision_model(backbone))
     return pickle.dumps(blocks), head.in_features
 
 
-def _make(backbone: str, weights: Weights, seed: int) -> InitialWeights:
+def _create(backbone: str, weights: Weights, seed: int) -> InitialWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision_model(backbone)
@@ -113,21 +113,21 @@ def _digest(state: StateDict) -> str:
 
 
 def weights_identity(backbone: str, weights: Weights) -> str:
-    """What tells weights from others: a file's content, or the name under which torchvision publishes them."""
+    """A string that identifies weights: the hash of a file's content, or torchvision's name for published ones."""
     if isinstance(weights, bytes):
         return hashlib.sha256(weights).hexdigest()
     if weights == "random":
         return weights
     if weights == "imagenet":
-        return imagenet_file(backbone).name  # it holds the beginning of the file's hash
+        return imagenet_file(backbone).name  # which contains the first digits of the file's hash
     path = Path(weights)
     if not path.is_file():
-        return weights  # the reader of weights says what is wrong with it
+        return weights  # load_weights reports what is wrong with the path
     status = path.stat()
-    return _content(path, status.st_size, status.st_mtime_ns)
+    return _content_hash(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _content(path: Path, size: int, mtime_ns: int) -> str:
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

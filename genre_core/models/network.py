@@ -1,4 +1,4 @@
-"""A backbone cut in two: frozen blocks, whose activations are constants, and the trained rest with a new head."""
+"""A backbone split at its freeze depth: frozen blocks, whose activations are constants, and a trainable rest."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,15 +13,13 @@ from genre_core.models.pretrained import Weights
 from genre_core.system.disk_cache import NodeCache
 
 CHUNK = {"cpu": 16, "cuda": 256}
-"""Segments that go through the frozen blocks at a time, by device: as few as keep it busy."""
-
-
+"""Segments per pass through the frozen blocks, by device type: the smallest number that keeps it busy."""
 CHANNELS_LAST_ON_CPU = ("densenet", "vgg")
-"""Families that a CPU trains faster with channels last, as measured; a GPU does so with all."""
+"""Families that train faster on a CPU with the channels_last memory format, as measured; on a GPU all do."""
 
 
 class ToImage(nn.Module):
-    """Log-mel segments in dB -> what an ImageNet net expects: three channels of zero mean and unit variance."""
+    """Log-mel segments in dB -> the input of an ImageNet model: three channels of zero mean and unit variance."""
 
     mean: Tensor
     std: Tensor
@@ -38,7 +36,7 @@ class ToImage(nn.Module):
 
 
 class FrozenBlocks(nn.Sequential):
-    """Blocks that never change: no gradient, and always in eval mode, whatever `train()` is called."""
+    """Blocks without gradients that stay in eval mode, whatever mode `train()` is called with."""
 
     def __init__(self, blocks: Blocks) -> None:
         super().__init__(blocks)
@@ -46,12 +44,12 @@ class FrozenBlocks(nn.Sequential):
         super().train(False)
 
     def train(self, mode: bool = True) -> "FrozenBlocks":
-        """Stay in eval mode: running statistics do not move, dropout stays off."""
+        """Stay in eval mode: running statistics do not change and dropout is off."""
         return super().train(False)
 
 
 class Network(nn.Module):
-    """A backbone cut in two: `image` and `frozen` are constants, `trainable` ends in the head."""
+    """A backbone split at its freeze depth: `image` and `frozen` never change, `trainable` ends with the head."""
 
     def __init__(
         self,
@@ -63,21 +61,21 @@ class Network(nn.Module):
         precision: str,
         channels_last: bool,
     ) -> None:
-        """Cut the blocks.
+        """Freeze the first `len(digests)` blocks.
 
         Args:
-            image: what comes before them.
-            blocks: in order.
-            head: what comes after them.
-            digests: a hash for each block that is frozen.
+            image: converts segments to the input of the first block.
+            blocks: all blocks, in order.
+            head: the layer after the last block.
+            digests: a hash of each frozen block's tensors.
             precision: see `Recipe.precision`.
-            channels_last: the order of maps in memory.
+            channels_last: whether feature maps have the channels_last memory format.
         """
         super().__init__()
-        named, cut = list(blocks.items()), len(digests)
+        named, depth = list(blocks.items()), len(digests)
         self.image = image
-        self.frozen = FrozenBlocks(OrderedDict(named[:cut]))
-        self.trainable = nn.Sequential(OrderedDict([*named[cut:], ("head", head)]))
+        self.frozen = FrozenBlocks(OrderedDict(named[:depth]))
+        self.trainable = nn.Sequential(OrderedDict([*named[depth:], ("head", head)]))
         self.digests = digests
         self.precision = precision
         self.channels_last = channels_last
@@ -86,45 +84,43 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where all of it is."""
+        """The device of all parameters and buffers."""
         return self.image.mean.device
 
     @torch.no_grad()
-    def forward_by_block(self, rows: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
-        """One chunk of segments through the frozen blocks.
+    def forward_by_block(self, chunk: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Pass one chunk of segments through the frozen blocks.
 
-        A segment's activations are the same to the bit whichever others it comes with: the blocks see one
-        fixed number of segments at a time, for kernels differ by the size of their batch.
+        The chunk is padded to a fixed number of segments, because kernels depend on the batch size: a segment's
+        activations are bit-identical whichever other segments it comes with.
 
         Args:
-            rows: at most `CHUNK` segments: log-mels in dB, [segments, channels, mels, frames], where `start`
-                is 0, else what this yielded after `start` blocks.
-            start: blocks that the rows have passed already.
+            chunk: at most `CHUNK` segments: log-mels in dB, [segments, channels, mels, frames], if `start` is 0,
+                otherwise what this method yielded after `start` blocks.
+            start: number of blocks that the chunk has already passed.
 
         Yields:
-            (blocks passed, rows) after each block, contiguous; with channels last the rows of maps are
+            (blocks passed, activations) after each block, contiguous; with channels_last, feature maps are
             [segments, height, width, channels].
         """
-        padding = CHUNK[rows.device.type] - len(rows)
-        padded = torch.cat([rows, rows[:1].expand(padding, *rows.shape[1:])])
+        padding = CHUNK[chunk.device.type] - len(chunk)
+        padded = torch.cat([chunk, chunk[:1].expand(padding, *chunk.shape[1:])])
         activations = self.from_contiguous(padded) if start else self._images(padded)
         for passed, block in enumerate(self.frozen[start:], start=start + 1):
             with self._autocast():
                 activations = block(activations)
-            yield passed, self._to_contiguous(activations)[: len(rows)]
+            yield passed, self._to_contiguous(activations)[: len(chunk)]
 
     @torch.no_grad()
     def frozen_forward(self, mels: Tensor) -> Tensor:
-        """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the cut."""
+        """Log-mel segments in dB, [segments, channels, mels, frames] -> activations at the freeze depth."""
         if not len(self.frozen):
             return self._images(mels)
         chunks = torch.split(mels, CHUNK[mels.device.type])
-        return self.from_contiguous(
-            torch.cat([rows for chunk in chunks for _, rows in [*self.forward_by_block(chunk)][-1:]])
-        )
+        return self.from_contiguous(torch.cat([self._last_block(chunk) for chunk in chunks]))
 
     def trainable_forward(self, activations: Tensor) -> Tensor:
-        """Activations at the cut -> float32 logits [segments, genres]."""
+        """Activations at the freeze depth -> float32 logits [segments, genres]."""
         with self._autocast():
             logits: Tensor = self.trainable(activations)
         return logits.float()
@@ -134,22 +130,27 @@ class Network(nn.Module):
         return self.trainable_forward(self.frozen_forward(mels))
 
     def flat_state(self) -> StateDict:
-        """All tensors by `block.layer...` name: the same names wherever the network was cut."""
+        """All tensors by `block.layer...` name; the names do not depend on the freeze depth."""
         parts = self.frozen.state_dict() | self.trainable.state_dict()
         return {"image.mean": self.image.mean, "image.std": self.image.std, **parts}
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Number of trainable parameters."""
         return sum(p.numel() for p in self.trainable.parameters())
 
-    def from_contiguous(self, rows: Tensor) -> Tensor:
-        """Rows of `forward_by_block` as activations, without a copy."""
-        return rows.permute(0, 3, 1, 2) if self.channels_last and rows.dim() == 4 else rows
+    def from_contiguous(self, stored: Tensor) -> Tensor:
+        """View the output of `forward_by_block` as the input of the next block, without a copy."""
+        return stored.permute(0, 3, 1, 2) if self.channels_last and stored.dim() == 4 else stored
 
     def _to_contiguous(self, activations: Tensor) -> Tensor:
         maps = self.channels_last and activations.dim() == 4
         return (activations.permute(0, 2, 3, 1) if maps else activations).contiguous()
+
+    def _last_block(self, chunk: Tensor) -> Tensor:
+        """The output of the last frozen block, contiguous."""
+        *_, (_, activations) = self.forward_by_block(chunk)
+        return activations
 
     def _images(self, mels: Tensor) -> Tensor:
         images: Tensor = self.image(mels)
@@ -171,36 +172,36 @@ def build(
     precision: str = "float32",
     device: torch.device | None = None,
 ) -> Network:
-    """A network ready to be fine-tuned.
+    """Build a network ready to be fine-tuned.
 
     Args:
-        backbone: a name in `families.BLOCKS`.
-        weights: `imagenet`, `random`, the path of a file, or a file's content.
-        n_genres: outputs of the new head.
-        frozen_blocks: leading blocks to freeze.
-        image: the front of the network, with the training segments' statistics.
-        seed: of the head and of every other layer that no weights are loaded into.
-        node_cache: where starting points are kept.
+        backbone: a name in `registry.BLOCKS`.
+        weights: `imagenet`, `random`, the path of a weights file, or its content.
+        n_genres: number of outputs of the new head.
+        frozen_blocks: the freeze depth: number of leading blocks to freeze.
+        image: converts segments to the network's input, with the training segments' statistics.
+        seed: for the head and every other layer without given weights.
+        node_cache: where initial weights are cached.
         precision: see `Recipe.precision`.
-        device: where to put it; the CPU if not given.
+        device: the network's device [default: CPU].
 
     Raises:
-        InputError: the weights cannot be had or do not fit.
+        InputError: the weights are not available or do not fit.
     """
     device = device or torch.device("cpu")
     blocks, features = blocks_without_weights(backbone)
-    start = initial_weights(backbone, weights=weights, seed=seed, node_cache=node_cache)
+    initial = initial_weights(backbone, weights=weights, seed=seed, node_cache=node_cache)
     frozen = tuple(blocks)[:frozen_blocks]
-    # what is frozen stays mapped on the CPU; what is trained becomes the network's own
+    # on the CPU, frozen blocks stay memory-mapped; trainable ones are copied, as they change
     state = {
         key: tensor.to(device, copy=key.partition(".")[0] not in frozen)
-        for key, tensor in start.state.items()
+        for key, tensor in initial.state.items()
     }
     nn.Sequential(blocks).load_state_dict(state, assign=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(features, n_genres)
-    digests = tuple(start.digests[name] for name in frozen)
+    digests = tuple(initial.digests[name] for name in frozen)
     return Network(
         image=image,
         blocks=blocks,
@@ -212,16 +213,16 @@ def build(
 
 
 def restore(backbone: str, state: StateDict, *, precision: str, device: torch.device) -> Network:
-    """A finished network for use alone, from its `flat_state`: in eval mode, with no gradients and no cut.
+    """Restore a trained network from its `flat_state` for inference: in eval mode, without gradients.
 
     Args:
-        backbone: a name in `families.BLOCKS`.
-        state: all tensors, which become the network's own.
+        backbone: a name in `registry.BLOCKS`.
+        state: all tensors; they are used, not copied.
         precision: see `Recipe.precision`.
-        device: where to put it.
+        device: the network's device.
 
     Raises:
-        KeyError, RuntimeError: these are not the tensors of such a network.
+        KeyError, RuntimeError: the tensors are not those of such a network.
     """
     blocks, features = blocks_without_weights(backbone)
     with torch.device("meta"):
@@ -240,7 +241,7 @@ def restore(backbone: str, state: StateDict, *, precision: str, device: torch.de
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round float32 to TF32 in what autocast leaves in float32; `float32` means float32."""
+    """Allow or forbid TF32 in what autocast leaves in float32, process-wide; the precision `float32` forbids it."""
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 

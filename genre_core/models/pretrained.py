@@ -1,38 +1,38 @@
-"""A backbone's published weights: fetched, and checked against its layers and blocks."""
+"""Pretrained weights of a backbone: downloaded or read from a file, and checked against its layers and blocks."""
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.backbones import StateDict, blocks_and_head, torchvision_model
 from genre_core.models.registry import BLOCKS
-from genre_core.models.weights_file import WeightsFile, read_weights
+from genre_core.models.weights_file import WeightsFile, read_weights, source_name
 
 Weights = str | bytes
-"""`random`, `imagenet`, the path of a file, or a file's content."""
+"""`random`, `imagenet`, the path of a weights file, or a file's content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedWeights:
-    """What weights that fit a backbone come to."""
+    """How weights that fit a backbone will be used."""
 
     random_blocks: tuple[str, ...] = ()
-    """Blocks that stay random, because the weights lack all of their layers."""
+    """Blocks that are initialised randomly, because the weights have none of their layers."""
     changes: str = ""
-    """What was done to the file's content to read it, in words; empty where nothing was."""
+    """How the file's content was converted, in words; empty if it was used as it is."""
 
 
 def check_weights(backbone: str, weights: str) -> CheckedWeights:
-    """Fetch and check a backbone's weights before anything is spent on them.
+    """Download or read a backbone's weights and check them, before any other work is done.
 
     Raises:
-        InputError: the weights cannot be had or do not fit.
+        InputError: the weights are not available or do not fit.
     """
     if weights == "random":
         return CheckedWeights()
@@ -44,9 +44,13 @@ def check_weights(backbone: str, weights: str) -> CheckedWeights:
 
 
 def load_weights(model: nn.Module, backbone: str, weights: Weights) -> None:
-    """Copy weights into a torchvision model; see `build`."""
+    """Copy weights into a torchvision model; see `build`.
+
+    Raises:
+        InputError: the weights are not available or do not fit.
+    """
     if weights != "random":
-        name = "the file that was sent to this node" if isinstance(weights, bytes) else weights
+        name = source_name(weights) if isinstance(weights, bytes) else weights
         given, _ = _fit(model, backbone, _read(backbone, weights).state, name)
         model.load_state_dict(given, strict=False)
 
@@ -57,8 +61,18 @@ def _read(backbone: str, weights: Weights) -> WeightsFile:
     return read_weights(Path(weights) if isinstance(weights, str) else weights)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Misfit:
+    """Why tensors do not fit a backbone."""
+
+    rule: str
+    """What the weights must be, and what they are instead."""
+    way_out: str
+    code: ErrorCode
+
+
 def _fit(model: nn.Module, backbone: str, given: StateDict, name: str) -> tuple[StateDict, tuple[str, ...]]:
-    """The state dict to load into a torchvision model, and the blocks that it lacks as a whole."""
+    """The state dict to load into a torchvision model, and the blocks that it lacks entirely."""
     expected = _without_head(backbone, model, model.state_dict())
     given = _without_head(backbone, model, {_modern_key(key): value for key, value in given.items()})
     blocks, _ = blocks_and_head(backbone, model)
@@ -66,64 +80,88 @@ def _fit(model: nn.Module, backbone: str, given: StateDict, name: str) -> tuple[
     absent = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
     layers = {block: _layers_of(model, expected, inside) for block, inside in modules.items()}
     lacking = {block: [key for key in absent if _layer(key) in own] for block, own in layers.items()}
-    problem, way_out = _misfit(expected, given, absent) or _half_block(given, lacking, layers) or ("", "")
-    if problem:
+    if misfit := _tensor_misfit(expected, given, absent) or _block_misfit(given, lacking, layers):
+        misfit = _other_backbone(misfit, backbone, given, name)
         raise InputError(
-            f"weights of {backbone} in {name} must {problem}; {_better(backbone, given, name) or way_out}"
+            f"weights of {backbone} in {name} must {misfit.rule}; {misfit.way_out}", code=misfit.code
         )
     return given, tuple(block for block, keys in lacking.items() if keys)
 
 
-def _misfit(expected: StateDict, given: StateDict, absent: list[str]) -> tuple[str, str] | None:
-    """What is wrong with some tensors, and the way out."""
+def _tensor_misfit(expected: StateDict, given: StateDict, absent: list[str]) -> _Misfit | None:
+    """The first tensor that does not fit by itself."""
     if unexpected := sorted(given.keys() - expected.keys()):
-        return f"have torchvision's names, but hold {_some(unexpected)}", "rename them"
+        return _Misfit(
+            rule=f"have torchvision's names, but contain {_listed(unexpected)}",
+            way_out="rename them",
+            code=ErrorCode.WEIGHTS_UNKNOWN_NAMES,
+        )
     for key, value in given.items():
         if value.shape != expected[key].shape:
             shapes = f"{key} of shape {list(value.shape)}, not {list(expected[key].shape)}"
-            return f"have torchvision's shapes, but hold {shapes}", "give those of this backbone"
+            return _Misfit(
+                rule=f"have torchvision's shapes, but contain {shapes}",
+                way_out="give weights of this backbone",
+                code=ErrorCode.WEIGHTS_WRONG_SHAPE,
+            )
         if expected[key].is_floating_point() and not _finite(value):
-            return f"be finite numbers, but those of {key} are not", "save them anew"
+            return _Misfit(
+                rule=f"be finite numbers, but those of {key} are not",
+                way_out="save them again",
+                code=ErrorCode.WEIGHTS_NOT_FINITE,
+            )
     layers_given = {_layer(key) for key in given}
-    if half := [key for key in absent if _layer(key) in layers_given]:
-        return f"hold a layer whole or not at all, but lack {_some(half)}", "save them anew"
+    if partial := [key for key in absent if _layer(key) in layers_given]:
+        return _Misfit(
+            rule=f"contain all of a layer or nothing of it, but lack {_listed(partial)}",
+            way_out="save them again",
+            code=ErrorCode.WEIGHTS_PARTIAL_LAYER,
+        )
     if not given:
-        return "hold at least one layer, but hold none", "give a state dict of this backbone"
+        return _Misfit(
+            rule="contain at least one layer, but contain none",
+            way_out="give a state dict of this backbone",
+            code=ErrorCode.WEIGHTS_EMPTY,
+        )
     return None
 
 
-def _half_block(
+def _block_misfit(
     given: StateDict, lacking: dict[str, list[str]], layers: dict[str, set[str]]
-) -> tuple[str, str] | None:
-    """The first block that is only partly there, and the way out."""
+) -> _Misfit | None:
+    """The first block of which only some layers are given."""
     layers_given = {_layer(key) for key in given}
     for block, keys in lacking.items():
         if keys and layers[block] & layers_given:
-            problem = f"hold a block whole or not at all, but of {block} they lack {_some(keys)}"
-            return problem, "add these, or leave the block out"
+            return _Misfit(
+                rule=f"contain all of a block or nothing of it, but of {block} they lack {_listed(keys)}",
+                way_out="add these or leave the block out",
+                code=ErrorCode.WEIGHTS_PARTIAL_BLOCK,
+            )
     return None
 
 
-def _better(backbone: str, given: StateDict, name: str) -> str | None:
-    """The way out where the tensors fit another backbone better."""
-    fits = {other: _likeness(other, given) for other in BLOCKS}
+def _other_backbone(misfit: _Misfit, backbone: str, given: StateDict, name: str) -> _Misfit:
+    """The misfit, with a better explanation if the tensors fit another backbone better."""
+    fits = {other: _similarity(other, given) for other in BLOCKS}
     best = max(fits, key=lambda other: fits[other])
     if fits[best] <= fits[backbone]:
-        return None
+        return misfit
     setting = shlex.quote(f"weights.{best}={name}")
-    return f"they fit {best}: give --set {setting}, and to {backbone} a file of its own"
+    way_out = f"they fit {best}: give --set {setting}, and {backbone} a file of its own"
+    return replace(misfit, way_out=way_out, code=ErrorCode.WEIGHTS_OF_ANOTHER_BACKBONE)
 
 
-def _likeness(backbone: str, given: StateDict) -> float:
-    """Tensors of the same name and shape, as a share of all that either side has."""
+def _similarity(backbone: str, given: StateDict) -> float:
+    """Tensors with the same name and shape, as a fraction of all tensors on either side."""
     head, expected = _head_and_shapes(backbone)
-    held = {key: tuple(value.shape) for key, value in given.items() if not key.startswith(head)}
-    return len(expected.items() & held.items()) / len(expected.keys() | held.keys())
+    shapes = {key: tuple(value.shape) for key, value in given.items() if not key.startswith(head)}
+    return len(expected.items() & shapes.items()) / len(expected.keys() | shapes.keys())
 
 
 @cache
 def _head_and_shapes(backbone: str) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """How names of the head begin, and the shapes of all other tensors."""
+    """The prefix of the head's tensors, and the shapes of all other tensors."""
     with torch.device("meta"):
         model = torchvision_model(backbone)
     head = _head_prefix(backbone, model)
@@ -147,14 +185,14 @@ def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) ->
 
 
 def weights_path(backbone: str, weights: str) -> Path | None:
-    """Where a backbone's weights are on this machine, if they are; None where they are random."""
+    """The path of a backbone's weights on this machine, whether or not it exists; None for random ones."""
     if weights == "random":
         return None
     return imagenet_file(backbone) if weights == "imagenet" else Path(weights)
 
 
 def imagenet_file(backbone: str) -> Path:
-    """Where torchvision keeps a backbone's ImageNet weights on this machine, if it has them."""
+    """The path in torchvision's cache for a backbone's ImageNet weights, whether or not it exists."""
     import torchvision  # see torchvision_model
 
     url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
@@ -162,10 +200,10 @@ def imagenet_file(backbone: str) -> Path:
 
 
 def imagenet_weights(backbone: str) -> StateDict:
-    """Torchvision's ImageNet weights, from its cache or downloaded into it with a progress bar.
+    """Torchvision's ImageNet weights, from its cache or downloaded to it with a progress bar.
 
     Raises:
-        InputError: they are not in the cache and cannot be downloaded.
+        InputError: they are not cached and cannot be downloaded.
     """
     import torchvision  # see torchvision_model
 
@@ -177,19 +215,20 @@ def imagenet_weights(backbone: str) -> StateDict:
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"ImageNet weights of {backbone} could not be downloaded ({error}); put {file.name} into "
-            f"{file.parent}, or give --set weights.{backbone}=PATH or --set weights=random"
+            f"{file.parent}, or give --set weights.{backbone}=PATH or --set weights=random",
+            code=ErrorCode.WEIGHTS_NOT_DOWNLOADED,
         ) from error
     return state
 
 
 def _finite(value: Tensor) -> bool:
-    """Whether these are numbers, all there and finite."""
+    """Whether a tensor has content, of a floating-point type and finite."""
     dense = value.layout == torch.strided and not value.is_meta and value.is_floating_point()
     return dense and bool(value.float().isfinite().all())
 
 
 def _modern_key(key: str) -> str:
-    """DenseNet's published files still say `norm.1.weight` where the module is called `norm1`."""
+    """DenseNet's published files have `norm.1.weight` where the module is now called `norm1`."""
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)
 
 
@@ -197,5 +236,5 @@ def _layer(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,11 +1,11 @@
-"""Which backbones exist and what their blocks are called, in order; needs no torch to answer."""
+"""Names of the backbones and of their blocks, in order; importable without torch."""
 
 import difflib
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 
 MIN_IMAGE_SIDE = 63
-"""Pixels. Below this AlexNet's three poolings leave nothing; the other families take any size."""
+"""Pixels. Smaller images vanish in AlexNet's three poolings; the other families accept any size."""
 
 _ALEXNET = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 _DENSENET = ("stem", "block1", "block2", "block3", "block4")
@@ -20,11 +20,11 @@ BLOCKS: dict[str, tuple[str, ...]] = {
     "resnet34": _RESNET,
     **dict.fromkeys(_VGG_NAMES, _VGG),
 }
-"""Backbone name -> names of its blocks. A cut at depth d freezes the first d; the head is not a block."""
+"""Backbone name -> names of its blocks. Freeze depth d freezes the first d; the head is not a block."""
 
 
 def block_names(backbone: str) -> tuple[str, ...]:
-    """The blocks of a backbone, from the image to the head (which is not among them).
+    """Names of a backbone's blocks, from the input to the last one before the head.
 
     Raises:
         InputError: there is no backbone of this name.
@@ -32,5 +32,8 @@ def block_names(backbone: str) -> tuple[str, ...]:
     if backbone not in BLOCKS:
         near = difflib.get_close_matches(backbone, BLOCKS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BLOCKS)}"
-        raise InputError(f"backbone must be a known name, but got backbone={backbone!r}; {hint}")
+        raise InputError(
+            f"backbone must be a known name, but got backbone={backbone!r}; {hint}",
+            code=ErrorCode.UNKNOWN_BACKBONE,
+        )
     return BLOCKS[backbone]

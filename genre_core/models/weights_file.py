@@ -1,4 +1,4 @@
-"""A file of weights, read as tensors and never as code: taken out of checkpoints, without their prefixes."""
+"""Weights files, read as tensors and never executed; checkpoints are unwrapped and name prefixes removed."""
 
 import argparse
 import pickle
@@ -13,31 +13,31 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.formats.file_kind import PLACEHOLDER_BYTES, describe_placeholder, describe_placeholder_at
 from genre_core.models.backbones import StateDict
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
-"""Keys under which training scripts, Lightning among them, keep a state dict in a checkpoint."""
+"""Keys under which training scripts and Lightning store the state dict in a checkpoint."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.")
-"""Of names: what DataParallel, torch.compile, Lightning and modules around a backbone put before them."""
+"""Name prefixes added by DataParallel, torch.compile, Lightning and modules that wrap a backbone."""
 MAX_WRAPPERS = 3
-"""State dicts that are unwrapped from one another; a damaged file may hold itself."""
+"""Levels of nesting to unwrap; a damaged file may contain itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """What a file of weights holds."""
+    """The content of a weights file."""
 
     state: StateDict
     unwrapped: tuple[str, ...] = ()
-    """Keys that led to the state dict, outermost first."""
+    """Keys of the checkpoint that led to the state dict, outermost first."""
     stripped: tuple[str, ...] = ()
-    """Prefixes that all names had, outermost first."""
+    """Prefixes removed from all names, outermost first."""
 
     @property
     def changes(self) -> str:
-        """What was done to the file's content, in words; empty where nothing was."""
+        """How the content was converted, in words; empty if it was used as it is."""
         keys = [f"found under {' and '.join(map(repr, self.unwrapped))}"] if self.unwrapped else []
         prefix = "".join(self.stripped)
         names = [f"read without the prefix {prefix!r}"] if prefix else []
@@ -51,54 +51,60 @@ def read_weights(source: Path | bytes) -> WeightsFile:
         source: the file, or its content.
 
     Raises:
-        InputError: it cannot be read as tensors.
+        InputError: it cannot be read, or holds anything but tensors.
     """
-    name = str(source) if isinstance(source, Path) else "the file that was sent to this node"
+    name = source_name(source)
     try:
-        loaded = _load_path(source) if isinstance(source, Path) else _load_content(source)
-    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
-        raise InputError(
-            f"weights must be a state dict of tensors, but {name} cannot be read: {_why(error)}"
-        ) from error
+        loaded = _load_path(source, name) if isinstance(source, Path) else _load_content(source, name)
+    except InputError:
+        raise
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
+        raise _unreadable(name, *_reason(error)) from error
     found, unwrapped = _unwrap(loaded)
     if not _is_state_dict(found):
         raise InputError(
-            f"weights must be a state dict of tensors, but {name} holds something else; "
-            "save model.state_dict() in it"
+            f"weights must be a state dict of tensors, but {name} contains something else; "
+            "save model.state_dict() to it",
+            code=ErrorCode.WEIGHTS_NOT_A_STATE_DICT,
         )
     state, stripped = _strip(found)
     return WeightsFile(state=state, unwrapped=unwrapped, stripped=stripped)
 
 
-def _load_path(path: Path) -> object:
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")  # a pipe would be waited for
+def source_name(source: Path | bytes) -> str:
+    """What messages call a weights file that is given by its path or by its content."""
+    return str(source) if isinstance(source, Path) else "the file sent to this node"
+
+
+def _load_path(path: Path, name: str) -> object:
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise _unreadable(name, "it is not a regular file", ErrorCode.WEIGHTS_NOT_A_FILE)
     if path.is_file() and (instead := describe_placeholder_at(path)):
-        raise OSError(instead)
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        raise _unreadable(name, instead, ErrorCode.WEIGHTS_PLACEHOLDER)
+    return safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
 
 
-def _load_content(content: bytes) -> object:
+def _load_content(content: bytes, name: str) -> object:
     if instead := describe_placeholder(content[:PLACEHOLDER_BYTES]):
-        raise OSError(instead)
-    if content[8:9] == b"{":  # after the header's length comes the header, in JSON
-        return safetensors.torch.load(content)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+        raise _unreadable(name, instead, ErrorCode.WEIGHTS_PLACEHOLDER)
+    is_safetensors = content[8:9] == b"{"  # its JSON header follows the header's length, 8 bytes
+    return safetensors.torch.load(content) if is_safetensors else _torch_load(BytesIO(content))
+
+
+def _torch_load(file: Path | BytesIO) -> object:
+    with torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's checkpoints have `args`
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _unwrap(loaded: object) -> tuple[object, tuple[str, ...]]:
     """The state dict in a checkpoint, and the keys that led to it."""
     keys: list[str] = []
     while isinstance(loaded, dict) and not _is_state_dict(loaded) and len(keys) < MAX_WRAPPERS:
-        held = [key for key in WRAPPERS if isinstance(loaded.get(key), dict)]
-        if not held:
+        present = [key for key in WRAPPERS if isinstance(loaded.get(key), dict)]
+        if not present:
             break
-        keys.append(held[0])
-        loaded = loaded[held[0]]
+        keys.append(present[0])
+        loaded = loaded[present[0]]
     return loaded, tuple(keys)
 
 
@@ -109,7 +115,7 @@ def _is_state_dict(loaded: object) -> TypeGuard[StateDict]:
 
 
 def _strip(state: StateDict) -> tuple[StateDict, tuple[str, ...]]:
-    """The state dict without the prefixes that all of its names have, and these."""
+    """The state dict without the prefixes that all names share, and these prefixes."""
     stripped: list[str] = []
     while prefix := next((p for p in PREFIXES if state and all(key.startswith(p) for key in state)), None):
         stripped.append(prefix)
@@ -117,10 +123,27 @@ def _strip(state: StateDict) -> tuple[StateDict, tuple[str, ...]]:
     return state, tuple(stripped)
 
 
-def _why(error: Exception) -> str:
-    """In one line; torch's own advice is to run the code that it has refused to run."""
+def _unreadable(name: str, reason: str, code: ErrorCode) -> InputError:
+    return InputError(
+        f"weights must be a state dict of tensors, but {name} cannot be read: {reason}", code=code
+    )
+
+
+def _reason(error: Exception) -> tuple[str, ErrorCode]:
+    """Why a file could not be read, in one line; torch's own advice is to run the code that it has refused to run."""
     if isinstance(error, pickle.UnpicklingError):
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        kind = f" ({refused[1]})" if refused else ""
-        return f"it holds more than tensors{kind}, which may be code, or is damaged; save model.state_dict() alone"
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        refused = refused_global(error)
+        kind = f" ({refused})" if refused else ""
+        return (
+            f"it contains more than tensors{kind}, possibly code, or is damaged; "
+            "save only model.state_dict()",
+            ErrorCode.WEIGHTS_NOT_ONLY_TENSORS,
+        )
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line, ErrorCode.WEIGHTS_UNREADABLE
+
+
+def refused_global(error: pickle.UnpicklingError) -> str | None:
+    """The object that torch refused to unpickle, which only its error text names; None if it names none."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found[1] if found else None

@@ -1,1 +1,1 @@
-"""One fine-tune: segments in, an EpochResult per epoch out. Knows arrays, no audio files."""
+"""Training of one fine-tune on arrays of segments: one EpochResult per epoch, without audio files."""

@@ -1,4 +1,4 @@
-"""Activations at the cut: made once on a node and shared by epochs, trials and workers where that pays."""
+"""Activations at the freeze depth, cached on a node and shared by epochs, trials and workers if that is faster."""
 
 import hashlib
 import json
@@ -21,77 +21,78 @@ from genre_core.system.disk_cache import NodeCache
 from genre_core.training.segments import Segments
 
 FORMAT_VERSION = 1
-"""Changes when the bytes of a features file would: it is part of the name that one is found by."""
+"""Part of the cached files' names; increase it when their bytes would change."""
 MEMORY_SHARE = 0.5
-"""Most of the free memory that one set of features may take: read from disk, sharing seldom pays."""
+"""Maximum fraction of free memory for one set of activations: reading from disk is rarely faster than computing."""
 TRIALS_SERVED = 2
-"""Trials that a set of features is taken to serve when its worth is judged: this one and one that comes later."""
+"""Number of trials assumed to use a set of activations: the current one and one later."""
 
 HEADER_BYTES = 128
-"""Of a features file, before its rows."""
+"""Size of a cached file's header."""
 GPU_SHARE = 0.4
-"""Most of a GPU's free memory that one set of features may take."""
+"""Maximum fraction of a GPU's free memory for one set of activations."""
 
 
 class ActivationCache:
-    """What the trained part of a network sees of each segment.
+    """Activations at the freeze depth by segment, the input of a network's trainable part.
 
-    The frozen blocks never change, so their activations are constants of (backbone, weights, cut, corpus,
-    front end): a file in the node's cache, in the type they were computed in, mapped by every worker that
-    wants them. One worker computes them, the others wait. A pass starts from the deepest shallower cut that
-    is in the cache, and leaves behind the cuts that it passes where there is room to spare.
+    Frozen blocks never change, so their activations are constants of (backbone, weights, freeze depth, corpus,
+    front end). They are stored in a file of the node's cache, in the type they were computed in, which every
+    worker that needs them maps into its memory. One worker computes them while the others wait. It starts from
+    the deepest shallower activations in the cache, and also stores those of the blocks it passes if there is
+    room to spare.
     """
 
     def __init__(
         self, network: Network, segments: Segments, *, node_cache: NodeCache, epochs: int, keep: bool = True
     ) -> None:
-        """Find or make what is to be looked up.
+        """Find or compute the activations.
 
         Args:
-            network: cut, on the device that works.
-            segments: of which the activations are wanted.
-            node_cache: where they are kept.
-            epochs: how often each will be looked up.
-            keep: whether the segments are the same at each look-up.
+            network: whose frozen blocks compute them, on the segments' device.
+            segments: the input of the frozen blocks.
+            node_cache: where activations are stored.
+            epochs: how often each segment will be looked up.
+            keep: whether segments are the same at each lookup, so that activations can be stored.
         """
         self._network = network
         self._segments = segments
         self._cache = node_cache
         self._epochs = epochs
         started = time.perf_counter()
-        sharing = keep and len(network.frozen) > 0 and node_cache.budget_bytes > 0
-        self._rows = self._kept() if sharing else None
+        cacheable = keep and len(network.frozen) > 0 and node_cache.budget_bytes > 0
+        self._stored = self._find_or_compute() if cacheable else None
         self.seconds = time.perf_counter() - started
 
     @property
     def kind(self) -> str:
-        """`none` without frozen blocks, `shared` where they are kept, else `computed` at each look-up."""
+        """`none` without frozen blocks, `shared` if activations are cached, `computed` if each lookup computes them."""
         if not len(self._network.frozen):
             return "none"
-        return "computed" if self._rows is None else "shared"
+        return "computed" if self._stored is None else "shared"
 
     def __getitem__(self, segments: Tensor) -> Tensor:
-        """Activations at the cut of the segments with these indices, int64 [batch] -> [batch, ...]."""
-        if self._rows is None:
+        """Activations of the segments with these indices, int64 [batch] -> [batch, ...]."""
+        if self._stored is None:
             return self._network.frozen_forward(self._segments.mels_of(segments))
-        rows = self._rows[segments.to(self._rows.device)].to(self._network.device)
-        return self._network.from_contiguous(rows)
+        batch = self._stored[segments.to(self._stored.device)].to(self._network.device)
+        return self._network.from_contiguous(batch)
 
-    def _kept(self) -> Tensor | None:
-        """Rows of all segments at the cut; None where keeping them does not pay, or the cache cannot be used."""
+    def _find_or_compute(self) -> Tensor | None:
+        """Activations of all segments; None if caching is not faster, or the cache cannot be used."""
         names = self._names()
         try:
-            with self._cache.lock(f"pass-{names[0]}"):  # all cuts of one network: one pass serves them
-                rows = self._find(names[-1])
-                if rows is None and self._compute(names):
-                    rows = self._find(names[-1])
-        except OSError as error:  # such as a full disk: nothing is shared then
+            with self._cache.lock(f"pass-{names[0]}"):  # the first depth's name: one pass serves all depths
+                stored = self._find(names[-1])
+                if stored is None and self._compute(names):
+                    stored = self._find(names[-1])
+        except OSError as error:  # such as a full disk: continue without the cache
             self._cache.record_error(error)
             return None
-        return None if rows is None else _resident(rows, self._network.device)
+        return None if stored is None else _resident(stored, self._network.device)
 
     def _names(self) -> list[str]:
-        """The files' names, for 1 up to all frozen blocks."""
+        """File names of the activations after each frozen block."""
         network, device = self._network, self._network.device
         kernels = (
             [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
@@ -99,88 +100,95 @@ class ActivationCache:
             else [torch.cuda.get_device_name(device)]
         )
         levels = [network.image.mean.tolist(), network.image.std.tolist()]
-        same: list[Any] = [FORMAT_VERSION, torch.__version__, kernels, CHUNK[device.type], network.precision]
-        same += [levels, self._segments.digest, network.channels_last]
-        keys = [json.dumps([*same, network.digests[:cut]]) for cut in range(1, len(network.digests) + 1)]
+        shared: list[Any] = [
+            FORMAT_VERSION,
+            torch.__version__,
+            kernels,
+            CHUNK[device.type],
+            network.precision,
+        ]
+        shared += [levels, self._segments.digest, network.channels_last]
+        depths = range(1, len(network.digests) + 1)
+        keys = [json.dumps([*shared, network.digests[:depth]]) for depth in depths]
         return [f"features-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy" for key in keys]
 
     def _find(self, name: str) -> Tensor | None:
-        """The rows in a file of the cache, mapped."""
+        """The activations in a file of the cache, memory-mapped."""
         path = self._cache.find(name)
         try:
             return None if path is None else _mapped(path)
-        except (FileNotFoundError, ValueError):  # dropped in this moment, or cut short when the power failed
+        except (FileNotFoundError, ValueError):  # evicted just now, or truncated by a power failure
             return None
 
     def _compute(self, names: list[str]) -> bool:
-        """Pass all segments through the frozen blocks into files; False where that does not pay."""
+        """Pass all segments through the frozen blocks into files; False if caching them is not faster."""
         size, device = CHUNK[self._network.device.type], self._network.device
         start, source = self._source(names)
         chunks = iter(torch.split(source, size))
-        # two, for the first also pays for the kernels' preparation
+        # two, because the first one's time includes the initialisation of kernels
         measured = [self._measure(chunk, start) for chunk in islice(chunks, 2)]
-        second = measured[-1]
         with ExitStack() as stack:
-            files = self._new_files(names, start, second, stack)
+            files = self._new_files(names, start, measured[-1], stack)
             if not files:
                 return False
-            for cut, file in files.items():
-                for passed in measured:
-                    file.write(passed[cut].rows.data)
+            for depth, file in files.items():
+                for outputs in measured:
+                    file.write(outputs[depth].activations.data)
             for chunk in chunks:
-                for cut, rows in self._network.forward_by_block(chunk.to(device), start=start):
-                    if cut in files:
-                        files[cut].write(_to_numpy(rows).data)
+                for depth, activations in self._network.forward_by_block(chunk.to(device), start=start):
+                    if depth in files:
+                        files[depth].write(_to_numpy(activations).data)
         return True
 
     def _source(self, names: list[str]) -> tuple[int, Tensor]:
-        """How deep the pass can start, and the rows to start from."""
-        for cut in range(len(names) - 1, 0, -1):
-            if (rows := self._find(names[cut - 1])) is not None:
-                return cut, rows
+        """The deepest cached depth below the freeze depth, and its activations; without one, 0 and the segments."""
+        for depth in range(len(names) - 1, 0, -1):
+            if (stored := self._find(names[depth - 1])) is not None:
+                return depth, stored
         return 0, self._segments.mels
 
     def _measure(self, chunk: Tensor, start: int) -> dict[int, "_BlockOutput"]:
-        """A chunk's activations after each block, and what they cost."""
+        """Depth -> a chunk's activations and their costs."""
         device = self._network.device
-        seconds, costs = 0.0, {}
-        rows = chunk.to(device)
-        passing = self._network.forward_by_block(rows, start=start)
-        for cut in range(start + 1, len(self._network.frozen) + 1):
+        seconds, outputs = 0.0, {}
+        chunk = chunk.to(device)
+        blocks = self._network.forward_by_block(chunk, start=start)
+        for depth in range(start + 1, len(self._network.frozen) + 1):
             began = _now(device)
-            _, rows = next(passing)
+            _, activations = next(blocks)
             seconds += _now(device) - began
             began = _now(device)
-            array = _to_numpy(rows.to("cpu", copy=True))
-            costs[cut] = _BlockOutput(compute=seconds, copy=_now(device) - began, rows=array)
-        return costs
+            array = _to_numpy(activations.to("cpu", copy=True))
+            outputs[depth] = _BlockOutput(compute=seconds, copy=_now(device) - began, activations=array)
+        return outputs
 
     def _new_files(
-        self, names: list[str], start: int, costs: "dict[int, _BlockOutput]", stack: ExitStack
+        self, names: list[str], start: int, outputs: "dict[int, _BlockOutput]", stack: ExitStack
     ) -> dict[int, BinaryIO]:
-        """A file for each cut to keep: the one that is wanted, then those on the way while there is room to spare."""
+        """Depth -> file to write; the freeze depth first, then shallower ones while there is room to spare."""
         wanted = len(names)
         memory = MEMORY_SHARE * psutil.virtual_memory().available
         files: dict[int, BinaryIO] = {}
-        for cut in range(wanted, start, -1):
-            size = len(self._segments) * costs[cut].rows[0].nbytes
-            # where a shallower cut is kept its activations were worth it, and these cost more to compute
-            worth = start > 0 or caching_is_faster(costs[cut].compute, costs[cut].copy, epochs=self._epochs)
-            if worth and size <= memory and self._find(names[cut - 1]) is None:
-                new = self._new_file(names[cut - 1], costs[cut], evict=cut == wanted)
+        for depth in range(wanted, start, -1):
+            output = outputs[depth]
+            size = len(self._segments) * output.activations[0].nbytes
+            # caching the shallower activations was faster, and these cost more to compute
+            faster = start > 0 or caching_is_faster(output.compute, output.copy, epochs=self._epochs)
+            if faster and size <= memory and self._find(names[depth - 1]) is None:
+                new = self._new_file(names[depth - 1], output, evict=depth == wanted)
                 if (file := stack.enter_context(new)) is not None:
-                    files[cut] = file
+                    files[depth] = file
                     memory -= size
             if wanted not in files:
                 break
         return files
 
     @contextmanager
-    def _new_file(self, name: str, cost: "_BlockOutput", *, evict: bool) -> Iterator[BinaryIO | None]:
-        """A file in the cache, to be filled with all segments' rows in order; None where it has no room for it."""
-        shape = (len(self._segments), *cost.rows.shape[1:])
-        header = {"descr": cost.rows.dtype.str, "fortran_order": False, "shape": shape}
-        size = HEADER_BYTES + len(self._segments) * cost.rows[0].nbytes
+    def _new_file(self, name: str, output: "_BlockOutput", *, evict: bool) -> Iterator[BinaryIO | None]:
+        """A file of the cache to write all segments' activations to, in order; None if there is no room for it."""
+        shape = (len(self._segments), *output.activations.shape[1:])
+        header = {"descr": output.activations.dtype.str, "fortran_order": False, "shape": shape}
+        size = HEADER_BYTES + len(self._segments) * output.activations[0].nbytes
         with self._cache.reserve(name, size, evict=evict) as partial:
             if partial is None:
                 yield None
@@ -192,52 +200,54 @@ class ActivationCache:
 
 @dataclass(frozen=True, kw_only=True)
 class _BlockOutput:
-    """A chunk at a cut: its activations, and what they cost."""
+    """A chunk's activations after a block, and their costs."""
 
     compute: float
-    """Seconds from the pass's start."""
+    """Seconds since the start of the pass."""
     copy: float
-    """Seconds to copy the activations to the host's memory."""
-    rows: NDArray[Any]
-    """The chunk's activations."""
+    """Seconds to copy the activations to host memory."""
+    activations: NDArray[Any]
 
 
 def caching_is_faster(compute: float, copy: float, *, epochs: int) -> bool:
-    """Whether keeping activations costs less than computing them at each look-up.
+    """Whether caching activations is faster than computing them at each lookup.
 
-    Kept, they are computed and written once and read at each look-up; writing and reading are taken to
-    cost one copy. Look-ups are the epochs of the trials that they serve.
+    Cached activations are computed and written once and read at each lookup; writing and reading are assumed to
+    take as long as one copy. The number of lookups is that of the epochs of `TRIALS_SERVED` trials.
 
     Args:
-        compute: seconds to compute a chunk's activations, as measured.
-        copy: seconds to copy them to the host's memory, as measured.
-        epochs: look-ups by one trial.
+        compute: measured seconds to compute a chunk's activations.
+        copy: measured seconds to copy them to host memory.
+        epochs: lookups per trial.
     """
-    look_ups = TRIALS_SERVED * epochs
-    return compute + copy + look_ups * copy < look_ups * compute
+    lookups = TRIALS_SERVED * epochs
+    return compute + copy + lookups * copy < lookups * compute
 
 
 def _now(device: torch.device) -> float:
-    """Seconds on a clock that waits for what a GPU still has to do."""
+    """Seconds on a monotonic clock, read after a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _to_numpy(rows: Tensor) -> NDArray[Any]:
-    """On the host; bfloat16, which numpy does not know, as the 16-bit integers of the same bits."""
-    array: NDArray[Any] = (rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows).cpu().numpy()
+def _to_numpy(activations: Tensor) -> NDArray[Any]:
+    """On the host; bfloat16, which numpy lacks, as 16-bit integers with the same bits."""
+    is_bfloat16 = activations.dtype == torch.bfloat16
+    array: NDArray[Any] = (activations.view(torch.int16) if is_bfloat16 else activations).cpu().numpy()
     return array
 
 
 def _mapped(path: Path) -> Tensor:
-    """Rows in a file, read as they are used and shared by all processes that map it."""
-    rows = torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch asks for writable memory
-    return rows.view(torch.bfloat16) if rows.dtype == torch.int16 else rows
+    """Activations in a memory-mapped file, which is read on access and shared by all processes."""
+    stored = torch.from_numpy(
+        np.load(path, mmap_mode="c")
+    )  # copy-on-write, as torch requires writable memory
+    return stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
 
 
-def _resident(rows: Tensor, device: torch.device) -> Tensor:
-    """On the device where it has room for them; else they stay on the host, and batches are sent."""
-    if device.type == "cuda" and rows.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return rows
-    return rows.to(device)
+def _resident(stored: Tensor, device: torch.device) -> Tensor:
+    """On the device if it has room; otherwise on the host, from which batches are copied."""
+    if device.type == "cuda" and stored.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return stored
+    return stored.to(device)

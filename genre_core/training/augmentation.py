@@ -1,4 +1,4 @@
-"""Mixup and masking: what a fine-tune sees of its training segments, varied from epoch to epoch."""
+"""Mixup and SpecAugment: random variations of the training segments, different in each epoch."""
 
 from typing import NamedTuple
 
@@ -14,51 +14,51 @@ class Mixed(NamedTuple):
     activations: Tensor
     """[batch, ...]"""
     partner: Tensor
-    """int64 [batch]: the position of each segment's partner."""
-    share: float
-    """Of the segment itself; the rest is its partner's, in the activations and in the loss."""
+    """int64 [batch]: index in the batch of each segment's partner."""
+    weight: float
+    """Weight of the segment itself, in the activations and in the loss; that of its partner is 1 - weight."""
 
 
 def mixup(activations: Tensor, *, alpha: float, random: np.random.Generator) -> Mixed:
     """Mix each segment with another one of the batch.
 
-    Zhang et al. 2018, "mixup"; between layers it is the manifold mixup of Verma et al. 2019.
+    Zhang et al. 2018, "mixup"; at a hidden layer, the manifold mixup of Verma et al. 2019.
 
     Args:
         activations: float [batch, ...].
-        alpha: of the symmetric beta distribution that the batch's share is drawn from, above 0.
-        random: draws on the CPU, so that a GPU is not waited for.
+        alpha: of the symmetric beta distribution from which the batch's weight is drawn, above 0.
+        random: draws on the CPU, which needs no synchronisation with a GPU.
     """
-    share = float(random.beta(alpha, alpha))
+    weight = float(random.beta(alpha, alpha))
     partner = torch.from_numpy(random.permutation(len(activations))).to(activations.device)
-    return Mixed(share * activations + (1 - share) * activations[partner], partner, share)
+    return Mixed(weight * activations + (1 - weight) * activations[partner], partner, weight)
 
 
-def spec_augment(activations: Tensor, *, share: float, empty: Tensor, random: np.random.Generator) -> Tensor:
-    """Empty a band of mel rows and a stretch of time columns of each segment; of flat activations, single units.
+def spec_augment(activations: Tensor, *, share: float, fill: Tensor, random: np.random.Generator) -> Tensor:
+    """Mask one band of rows (mel bands) and one of columns (frames) per segment; in flat activations, single units.
 
-    Park et al. 2019, "SpecAugment", with one mask a direction.
+    Park et al. 2019, "SpecAugment", with one mask per axis and no time warping.
 
     Args:
         activations: float [batch, channels, height, width] or [batch, units].
-        share: of a direction's length, or of the units, at most: a mask's width is drawn evenly up to it.
-        empty: the value of what is masked, [] or [channels, 1, 1].
-        random: draws on the CPU, so that a GPU is not waited for.
+        share: maximum fraction of an axis, or of the units, to mask; a mask's width is uniform up to it.
+        fill: value of masked elements, [] or [channels, 1, 1].
+        random: draws on the CPU, which needs no synchronisation with a GPU.
     """
     batch = len(activations)
     if activations.dim() == 2:
-        gone = random.random(activations.shape) < share * random.random((batch, 1))
+        masked = random.random(activations.shape) < share * random.random((batch, 1))
     else:
         rows, columns = (_bands(batch, length, share, random) for length in activations.shape[2:])
-        gone = (rows[:, :, None] | columns[:, None, :])[:, None]
-    empty = empty.to(activations.dtype)
-    return torch.where(torch.from_numpy(gone).to(activations.device), empty, activations)
+        masked = (rows[:, :, None] | columns[:, None, :])[:, None]
+    fill = fill.to(activations.dtype)
+    return torch.where(torch.from_numpy(masked).to(activations.device), fill, activations)
 
 
 def _bands(batch: int, length: int, share: float, random: np.random.Generator) -> NDArray[np.bool_]:
-    """[batch, length]: one band of each, of a width from 0 to `share` of the length."""
+    """[batch, length]: one band each, with a width from 0 to `share` of the length."""
     width = np.floor(random.random((batch, 1)) * (share * length + 1))
     first = np.floor(random.random((batch, 1)) * (length - width + 1))
-    place = np.arange(length)
-    inside: NDArray[np.bool_] = (place >= first) & (place < first + width)
+    position = np.arange(length)
+    inside: NDArray[np.bool_] = (position >= first) & (position < first + width)
     return inside

@@ -1,4 +1,4 @@
-"""How far scores may be off by which tracks happened to be in the part: bootstrap intervals over its tracks."""
+"""Bootstrap confidence intervals of scores over tracks: the uncertainty from the choice of tracks in a split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from genre_core.training.metrics import SCORES, overall
 
 RESAMPLES = 2000
-"""Times that as many tracks as there are get drawn from them, with repetition."""
+"""Number of resamples: each draws as many tracks as there are, with replacement."""
 CONFIDENCE = 0.95
-"""Share of the resamples' scores that an interval holds: as much is cut off at either end."""
+"""Fraction of the resamples' scores inside an interval, with equal tails."""
 SEED = 0
-"""Of the draws: the same predictions have the same intervals."""
+"""Fixed, so that the same predictions have the same intervals."""
 
 _CHUNK = 100
-"""Resamples that are scored at a time."""
+"""Resamples scored at a time."""
 
 
 def bootstrap(
@@ -21,12 +21,12 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the scores' means over models.
 
-    A resample draws the same tracks for all models, and a genre that it misses counts as in `metrics.scores`.
+    A resample draws the same tracks for all models; a genre without tracks in it counts as in `metrics.scores`.
 
     Args:
         truth: genre indices, [tracks].
-        predicted: genre indices by each of one or more models, [models, tracks].
-        n_genres: how many there are.
+        predicted: genre indices predicted by one or more models, [models, tracks].
+        n_genres: number of genres.
 
     Returns:
         Name in `metrics.SCORES` -> (low, high).
@@ -43,7 +43,7 @@ def bootstrap(
 
 
 def _means(cells: NDArray[np.int64], n_genres: int) -> NDArray[np.float64]:
-    """Scores, [resamples, scores], from each track's cell in its confusion matrix, [models, resamples, tracks]."""
+    """Mean scores, [resamples, scores], from the tracks' cells in the confusion matrix, [models, resamples, tracks]."""
     size = n_genres * n_genres
     matrices = np.arange(cells.shape[0] * cells.shape[1]).reshape(*cells.shape[:2], 1)
     counts = np.bincount((matrices * size + cells).ravel(), minlength=matrices.size * size)

@@ -1,4 +1,4 @@
-"""One fine-tune: SGD on the trained part of a cut network, one EpochResult per epoch, resumable from its state."""
+"""One fine-tune: SGD on the trainable part of a network, epoch by epoch, resumable from its state."""
 
 import math
 import time
@@ -21,38 +21,38 @@ from genre_core.training.metrics import Scores, confusion_matrix, scores
 from genre_core.training.segments import Segments
 
 VALIDATION_BATCH = 256
-"""Segments scored at a time."""
+"""Segments per batch when scoring."""
 DIVERGED_LOSS = 100.0
-"""A training loss above this many times that of guessing evenly has no way back."""
+"""A training loss above this multiple of the loss of uniform guessing counts as diverged."""
 
 
 class Diverged(Exception):
-    """The loss ran away; the text says when and to what."""
+    """The loss diverged; the message gives the epoch, the losses and the learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """What one epoch came to. Losses are cross-entropies in nats; scores are per track of the validation part."""
+    """The results of one epoch. Losses are cross-entropies in nats; scores are per track of the validation split."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     train_loss: float
-    """Mean over the epoch's segments, each seen before the step that learns from it."""
+    """Mean over the epoch's segments, each before the optimiser step on its batch."""
     val_loss: float
-    """Of the tracks' mean logits, unweighted and unsmoothed."""
+    """Loss of the tracks' mean logits, without genre weights or label smoothing."""
     scores: Scores
     learning_rate: float
-    """At the epoch's end, for the trained blocks."""
+    """At the end of the epoch, for the trainable blocks."""
     seconds: float
     arithmetic_seconds: float
-    """Of the epoch, in forward, backward and the optimiser: what no bookkeeping can save. On a GPU, which is
-    not waited for, the seconds until its work was handed over."""
+    """Seconds of the epoch in forward, backward and optimiser: a lower bound without any overhead. On a GPU,
+    which runs asynchronously, seconds until the work was queued."""
     samples_per_second: float
-    """Training segments over the seconds of their part of the epoch."""
+    """Training segments per second of the epoch's training part."""
 
 
 class FineTune:
-    """A fine-tune between two epochs: call `epoch` until `finished`, or `train` where nothing is to be scored."""
+    """Training loop of one network: call `epoch` until `finished`, or `train` if there is no validation split."""
 
     def __init__(
         self,
@@ -63,51 +63,51 @@ class FineTune:
         validation: Segments | None,
         node_cache: NodeCache,
     ) -> None:
-        """Prepare to train `network`, which is changed in place.
+        """Prepare the training of `network`, which is changed in place.
 
         Args:
-            network: cut at the recipe's depth, on the segments' device.
-            recipe: what to do.
-            train: segments to learn from.
-            validation: segments to score, of other tracks; None where all are trained on.
-            node_cache: where the activations at the cut are kept, and found again.
+            network: with the recipe's freeze depth, on the segments' device.
+            recipe: the settings.
+            train: segments to train on.
+            validation: segments of other tracks to score; None to train without validation.
+            node_cache: where activations at the freeze depth are stored.
         """
         self.network = network
         self.epochs_done = 0
         self.best_f1 = -1.0
         self.best_epoch = 0
         self.track_logits = np.empty((0, 0), np.float32)
-        """Of the validation tracks after the last epoch, [tracks, genres]."""
+        """Logits of the validation tracks after the last epoch, [tracks, genres]."""
         self._recipe = recipe
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
         self._random = np.random.default_rng()
-        features = partial(ActivationCache, network, node_cache=node_cache, epochs=recipe.epochs)
-        self._train_features = features(train, keep=not recipe.augments_input)
-        self._validation_features = None if validation is None else features(validation)
-        self.features = self._train_features.kind
+        activations = partial(ActivationCache, network, node_cache=node_cache, epochs=recipe.epochs)
+        self._train_activations = activations(train, keep=not recipe.augments_input)
+        self._validation_activations = None if validation is None else activations(validation)
+        self.features = self._train_activations.kind
         self.features_seconds = sum(
-            part.seconds for part in (self._train_features, self._validation_features) if part
+            part.seconds for part in (self._train_activations, self._validation_activations) if part
         )
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
         self._optimizer = _optimizer(network, recipe)
 
     @property
     def resident(self) -> bool:
-        """Whether the segments are on the device, not sent to it batch by batch."""
+        """Whether the segments are stored on the device instead of being copied to it batch by batch."""
         return all(part.resident for part in (self._train, self._validation) if part is not None)
 
     @property
     def finished(self) -> bool:
-        """Whether the epochs are used up or the validation F1 has stood still for longer than the patience."""
+        """Whether all epochs are done, or the validation F1 has not improved for `patience` epochs."""
         stale = self.epochs_done - self.best_epoch
         return self.epochs_done >= self._recipe.epochs or stale >= self._recipe.patience
 
     def epoch(self) -> EpochResult:
-        """Train one epoch and score the validation part.
+        """Train one epoch and score the validation split.
 
         Raises:
-            Diverged: a loss is not finite, or far beyond that of guessing.
+            Diverged: a loss is not finite, or far above that of guessing.
         """
         epoch = self.epochs_done + 1
         started = time.perf_counter()
@@ -131,10 +131,10 @@ class FineTune:
         )
 
     def train(self) -> float:
-        """Train one epoch and score nothing: the mean loss over its segments, in nats.
+        """Train one epoch without scoring; returns the mean loss over its segments, in nats.
 
         Raises:
-            Diverged: the loss is not finite, or far beyond that of guessing.
+            Diverged: the loss is not finite, or far above that of guessing.
         """
         epoch = self.epochs_done + 1
         loss = self._train_epoch(epoch)
@@ -143,7 +143,7 @@ class FineTune:
         return loss
 
     def state_dict(self) -> StateDict:
-        """All that the next epoch depends on, at an epoch's end: what is trained, its momentum, and the progress."""
+        """Everything that the next epoch depends on: trainable tensors, their momentum, and the progress."""
         parameters = enumerate(self.network.trainable.parameters())
         momentum = {i: self._optimizer.state[p].get("momentum_buffer") for i, p in parameters}
         return {
@@ -153,9 +153,11 @@ class FineTune:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Go on from where `state_dict` was taken, to the same numbers."""
-        trained = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")}
-        self.network.trainable.load_state_dict(trained)
+        """Resume from a `state_dict`; the following epochs are bit-identical to those of the original."""
+        trainable = {
+            key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")
+        }
+        self.network.trainable.load_state_dict(trainable)
         for i, parameter in enumerate(self.network.trainable.parameters()):
             if (momentum := state.get(f"momentum.{i}")) is not None:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
@@ -165,7 +167,7 @@ class FineTune:
         self.epochs_done, self.best_epoch = int(done), int(best)
 
     def _train_epoch(self, epoch: int) -> float:
-        """Mean loss over the segments. Every random number of an epoch follows from (seed, epoch)."""
+        """Train one epoch; returns the mean loss. All of its random numbers depend only on (seed, epoch)."""
         sequence = np.random.SeedSequence([self._recipe.seed, epoch])
         self._random = np.random.default_rng(sequence)
         seed = int(sequence.generate_state(1)[0])
@@ -181,13 +183,13 @@ class FineTune:
         return float(total / len(order))
 
     def _step(self, batch: Tensor) -> Tensor:
-        activations, partner, share = self._augmented(batch)
+        activations, partner, weight = self._augmented(batch)
         genre = self._train.genre[self._train.track[batch]]
         began = time.perf_counter()
         logits = self.network.trainable_forward(activations)
         loss = self._loss(logits, genre)
-        if share < 1:
-            loss = share * loss + (1 - share) * self._loss(logits, genre[partner])
+        if weight < 1:
+            loss = weight * loss + (1 - weight) * self._loss(logits, genre[partner])
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -195,16 +197,16 @@ class FineTune:
         return loss.detach()
 
     def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor, float]:
-        """A batch's activations at the cut, augmented there or before, each one's partner, and its own share."""
+        """A batch's augmented activations at the freeze depth; for mixup, the segments' partners and own weight."""
         at_input = self._recipe.augments_input
-        seen = self._train.mels_of(batch).float() if at_input else self._train_features[batch]
-        partner, share = batch, 1.0
+        inputs = self._train.mels_of(batch).float() if at_input else self._train_activations[batch]
+        partner, weight = batch, 1.0
         if self._recipe.mixup:
-            seen, partner, share = mixup(seen, alpha=self._recipe.mixup, random=self._random)
+            inputs, partner, weight = mixup(inputs, alpha=self._recipe.mixup, random=self._random)
         if self._recipe.masking:
-            empty = self.network.image.mean if at_input else torch.zeros((), device=seen.device)
-            seen = spec_augment(seen, share=self._recipe.masking, empty=empty, random=self._random)
-        return (self.network.frozen_forward(seen) if at_input else seen), partner, share
+            fill = self.network.image.mean if at_input else torch.zeros((), device=inputs.device)
+            inputs = spec_augment(inputs, share=self._recipe.masking, fill=fill, random=self._random)
+        return (self.network.frozen_forward(inputs) if at_input else inputs), partner, weight
 
     def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
         smoothing = self._recipe.label_smoothing
@@ -216,12 +218,12 @@ class FineTune:
             group["lr"] = group["peak_lr"] * factor
 
     def _score(self) -> tuple[float, Scores]:
-        """Validation loss and scores, per track."""
-        assert self._validation is not None, "there is nothing to score"
-        assert self._validation_features is not None
+        """Loss and scores of the validation tracks."""
+        assert self._validation is not None, "scoring needs validation segments"
+        assert self._validation_activations is not None
         genre = self._validation.genre.cpu()
         began = time.perf_counter()
-        logits = track_logits(self.network, self._validation, self._validation_features)
+        logits = track_logits(self.network, self._validation, self._validation_activations)
         self.track_logits = logits.numpy()
         self._arithmetic += time.perf_counter() - began
         loss = F.cross_entropy(logits, genre)
@@ -240,15 +242,15 @@ class FineTune:
 
 
 @torch.no_grad()
-def track_logits(network: Network, segments: Segments, features: ActivationCache) -> Tensor:
-    """Mean of each track's segments' logits, [tracks, genres], on the CPU; leaves the trained part in eval mode.
+def track_logits(network: Network, segments: Segments, activations: ActivationCache) -> Tensor:
+    """Mean logits over each track's segments, [tracks, genres]; leaves the trainable part in eval mode.
 
-    On a GPU the sum over segments would come out in another order each time.
+    The mean is computed on the CPU, because a GPU adds up the segments in an order that changes from run to run.
     """
     network.trainable.eval()
     indices = torch.arange(len(segments), device=network.device)
     logits = torch.cat(
-        [network.trainable_forward(features[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+        [network.trainable_forward(activations[part]) for part in torch.split(indices, VALIDATION_BATCH)]
     ).cpu()
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
@@ -256,13 +258,13 @@ def track_logits(network: Network, segments: Segments, features: ActivationCache
 
 
 def genre_weights(segments: Segments) -> Tensor:
-    """Weights [genres] that make every genre's share of the loss equal; their mean over segments is 1."""
+    """Weights [genres] with which all genres contribute equally to the loss; their mean over segments is 1."""
     counts = torch.bincount(segments.genre[segments.track], minlength=segments.n_genres)
     return len(segments) / (segments.n_genres * counts.clamp_min(1).float())
 
 
 def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
-    """The learning rate over its peak, after so many epochs (with fractions): linear warm-up, then the schedule."""
+    """Learning rate relative to its peak after `epochs`, which may be fractional: linear warm-up, then the schedule."""
     if epochs < recipe.warmup_epochs:
         return epochs / recipe.warmup_epochs
     if recipe.schedule == "constant" or recipe.epochs <= recipe.warmup_epochs:
@@ -272,7 +274,7 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
 
 
 def epoch_row(result: EpochResult) -> dict[str, Any]:
-    """An epoch's result as one flat row of plain values, named as in the results tables."""
+    """An epoch's result as a flat row of plain values, named as in the results tables."""
     row = asdict(result)
     for name, value in row.pop("scores").items():
         row[name if name in ("f1_per_genre", "confusion") else f"val_{name}"] = value
@@ -280,7 +282,7 @@ def epoch_row(result: EpochResult) -> dict[str, Any]:
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
-    """SGD over two groups: the trained blocks and the head."""
+    """SGD with two parameter groups: the trainable blocks and the head."""
     head = list(network.trainable.get_submodule("head").parameters())
     blocks = [p for name, p in network.trainable.named_parameters() if not name.startswith("head.")]
     peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)

@@ -1,4 +1,4 @@
-"""The segments of a set of tracks, each knowing its track and each track its genre; resident, or sent in batches."""
+"""Segments of a set of tracks with their tracks and genres, stored on the device or copied to it in batches."""
 
 import hashlib
 import warnings
@@ -11,46 +11,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _CHUNK = 256
-"""Segments whose levels are summed up at a time: as 64-bit numbers they take four times their room."""
+"""Segments whose statistics are computed at a time, because as float64 they take four times the memory."""
 GPU_SHARE = 0.5
-"""Most of a GPU's free memory that segments may take; where they do not fit, batches are sent to it."""
+"""Maximum fraction of a GPU's free memory for segments; above it, batches are copied to the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
-    """Equal cuts of tracks' mels, in track order."""
+    """Segments of equal length from tracks' mels, in track order."""
 
     mels: Tensor
-    """float16 [segments, channels, mels, frames], dB; on the CPU where a GPU has no room for them."""
+    """float16 [segments, channels, mels, frames], dB; on the CPU if a GPU has no room for them."""
     track: Tensor
-    """int64 [segments]: which track a segment belongs to."""
+    """int64 [segments]: index of the segment's track."""
     genre: Tensor
     """int64 [tracks]: index of the track's genre."""
     n_genres: int
     digest: str
-    """Of the mels; see `SegmentArrays.digest`."""
+    """Hash of the mels; see `SegmentArrays.digest`."""
 
     def __len__(self) -> int:
         return len(self.mels)
 
     @property
     def n_tracks(self) -> int:
-        """How many tracks the segments come from."""
+        """Number of tracks that the segments come from."""
         return len(self.genre)
 
     @property
     def resident(self) -> bool:
-        """Whether the mels are on the device that works on them."""
+        """Whether the mels are on the same device as the other tensors."""
         return self.mels.device == self.genre.device
 
     def mels_of(self, segments: Tensor) -> Tensor:
-        """Mels of the segments with these indices, on the device that works on them."""
+        """Mels of the segments with these indices, on the device."""
         return self.mels[segments.to(self.mels.device)].to(self.genre.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentArrays:
-    """The fields of `Segments` as arrays on the host: Ray hands them to all workers of a node without a copy."""
+    """The fields of `Segments` as arrays in host memory, which Ray shares with all workers of a node without a copy."""
 
     mels: NDArray[np.float16]
     track: NDArray[np.int64]
@@ -59,13 +59,13 @@ class SegmentArrays:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the mels: what tells their activations from those of others."""
+        """Hash of the mels, part of the identity of their activations."""
         hashed = hashlib.sha256(str(self.mels.shape).encode())
         hashed.update(np.ascontiguousarray(self.mels).data)
         return hashed.hexdigest()
 
     def to(self, device: torch.device) -> Segments:
-        """On the device; on the CPU they are these arrays' own memory, not to be written to."""
+        """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             mels, track, genre = (torch.from_numpy(array) for array in (self.mels, self.track, self.genre))
@@ -80,7 +80,7 @@ class SegmentArrays:
 
 
 def level_statistics(segments: Segments) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the segments' levels in dB, each [channels]; of training segments only."""
+    """Mean and standard deviation of training segments' levels in dB, each [channels]."""
     count = segments.mels[:, 0].numel()
     total = squares = torch.zeros(segments.mels.shape[1], dtype=torch.float64, device=segments.mels.device)
     for chunk in torch.split(segments.mels, _CHUNK):

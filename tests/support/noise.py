@@ -1,4 +1,4 @@
-"""Segments of noise, which train as music does, and networks for them."""
+"""Segments of noise, which train like music, and networks for them."""
 
 import torch
 
@@ -21,7 +21,7 @@ RECIPE = Recipe(
 
 
 def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
-    """Noise, [tracks, 1, side, side] in dB: features do not ask what it means."""
+    """Noise, [tracks, 1, side, side] in dB, one segment per track."""
     mels = torch.randn(tracks, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 15 - 50
     numbers = torch.arange(tracks)
     arrays = SegmentArrays(
@@ -31,11 +31,11 @@ def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
 
 
 TRAIN, VALIDATION = segments(21), segments(11, seed=1)
-"""Not whole batches, nor whole chunks of a pass."""
+"""Sizes that are not multiples of the batch size or of the chunk size."""
 
 
 def network(recipe: Recipe, node_cache: NodeCache, train: Segments = TRAIN) -> Network:
-    """The recipe's, for these segments."""
+    """The network of a recipe, for these segments."""
     return build(
         recipe.backbone,
         weights=recipe.weights,

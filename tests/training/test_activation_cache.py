@@ -1,9 +1,10 @@
-"""Sharing activations changes nothing but the time: equal to the bit, computed once, whoever dies."""
+"""Caching activations changes only the time: bit-identical results, computed once, whichever worker dies."""
 
 import multiprocessing
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from noise import RECIPE, TRAIN, VALIDATION, network, segments
 from small_disks import small_disk
+from small_models import models_of
 
 from genre_core.models.network import Network
 from genre_core.models.registry import BLOCKS
@@ -28,13 +30,19 @@ PLENTY = 2**33
 
 
 @pytest.fixture(autouse=True)
-def worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features are kept whatever computing and copying take on this machine."""
+def always_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cache activations, whatever is faster on this machine."""
     monkeypatch.setattr("genre_core.training.activation_cache.caching_is_faster", lambda *_, **__: True)
 
 
+@pytest.fixture
+def small_models() -> Iterator[None]:
+    with models_of("small"):
+        yield
+
+
 def _epochs(recipe: Recipe, node_cache: NodeCache) -> tuple[str, list[EpochResult]]:
-    """How the features came about, and all epochs without their times."""
+    """The value of `features`, and the results of all epochs without their times."""
     own = network(recipe, node_cache)
     fine_tune = FineTune(own, recipe, train=TRAIN, validation=VALIDATION, node_cache=node_cache)
     results = []
@@ -48,76 +56,97 @@ def _cache(folder: Path, budget: int = PLENTY) -> NodeCache:
     return NodeCache(folder / "shared", budget_bytes=budget)
 
 
+DEPTHS = [
+    *[("resnet18", depth, "float32") for depth in (1, 2, 3, 4, 5)],
+    *[("densenet121", depth, "float32") for depth in (1, 3, 5)],
+    *[("alexnet", depth, "float32") for depth in (1, 4, 5, 7)],
+    ("vgg11", 6, "float32"),
+    ("resnet34", 3, "float32"),
+    ("densenet121", 4, "bfloat16"),
+]
+WHOLE_BY_DEFAULT = ("resnet18", 3, "float32")
+
+
+def _sized(depths: list[tuple[str, int, str]]) -> list[Any]:
+    """All on small networks; one on torchvision's own network, and in the long form all."""
+    small = [("small", *depth) for depth in depths]
+    return small + [
+        pytest.param("whole", *depth, marks=[pytest.mark.long] if depth != WHOLE_BY_DEFAULT else [])
+        for depth in depths
+    ]
+
+
+@pytest.mark.parametrize(("size", "backbone", "depth", "precision"), _sized(DEPTHS))
+def test_epochs_are_bit_identical_with_and_without_cached_activations(
+    size: str, backbone: str, depth: int, precision: str, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=depth, precision=precision)
+    with models_of(size):
+        uncached = _epochs(recipe, _cache(tmp_path, 0))
+        writing, reading = (_epochs(recipe, _cache(tmp_path)) for _ in range(2))
+    assert [kind for kind, _ in (uncached, writing, reading)] == ["computed", "shared", "shared"]
+    assert uncached[1] == writing[1] == reading[1]
+
+
 @pytest.mark.parametrize(
-    ("backbone", "cut", "precision"),
+    ("size", "backbone"),
     [
-        *[("resnet18", cut, "float32") for cut in (1, 2, 3, 4, 5)],
-        *[("densenet121", cut, "float32") for cut in (1, 3, 5)],
-        *[("alexnet", cut, "float32") for cut in (1, 4, 5, 7)],
-        ("vgg11", 6, "float32"),
-        ("resnet34", 3, "float32"),
-        ("densenet121", 4, "bfloat16"),
+        *[("small", backbone) for backbone in ("resnet18", "densenet121", "alexnet")],
+        ("whole", "resnet18"),
+        *[pytest.param("whole", backbone, marks=pytest.mark.long) for backbone in ("densenet121", "alexnet")],
     ],
 )
-def test_with_and_without_sharing_epochs_are_equal_to_the_bit(
-    backbone: str, cut: int, precision: str, tmp_path: Path
+def test_a_pass_that_starts_from_shallower_activations_gives_the_same_bits(
+    size: str, backbone: str, tmp_path: Path
 ) -> None:
-    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut, precision=precision)
-    apart = _epochs(recipe, _cache(tmp_path, 0))
-    making, finding = (_epochs(recipe, _cache(tmp_path)) for _ in range(2))
-    assert [kind for kind, _ in (apart, making, finding)] == ["computed", "shared", "shared"]
-    assert apart[1] == making[1] == finding[1]
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "alexnet"])
-def test_a_pass_that_starts_from_a_shallower_cut_gives_the_same_bits(backbone: str, tmp_path: Path) -> None:
     deep = len(BLOCKS[backbone])
-    for cut in (2, deep):
-        stepwise = _rows(backbone, cut, _cache(tmp_path / "stepwise"))
-    at_once = _rows(backbone, deep, _cache(tmp_path / "at_once"))
+    with models_of(size):
+        for depth in (2, deep):
+            stepwise = _activations(backbone, depth, _cache(tmp_path / "stepwise"))
+        at_once = _activations(backbone, deep, _cache(tmp_path / "at_once"))
     assert torch.equal(stepwise, at_once)
 
 
-def _rows(backbone: str, cut: int, node_cache: NodeCache) -> torch.Tensor:
-    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=cut)
-    features = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
-    assert features.kind == "shared"
-    return features[torch.arange(len(TRAIN))].clone()
+def _activations(backbone: str, depth: int, node_cache: NodeCache) -> torch.Tensor:
+    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=depth)
+    activations = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+    assert activations.kind == "shared"
+    return activations[torch.arange(len(TRAIN))].clone()
 
 
-def test_one_pass_leaves_the_cuts_on_its_way_where_there_is_room(tmp_path: Path) -> None:
+def test_one_pass_also_stores_shallower_activations_if_there_is_room(tmp_path: Path) -> None:
     roomy, tight = _cache(tmp_path / "roomy"), _cache(tmp_path / "tight", 48_000_000)
     for node_cache in (roomy, tight):
-        _rows("resnet18", 5, node_cache)
+        _activations("resnet18", 5, node_cache)
     assert len(_files(tmp_path / "roomy")) == 5
-    assert 1 <= len(_files(tmp_path / "tight")) < 5, "the starting point takes 45 of 48 MB"
+    assert 1 <= len(_files(tmp_path / "tight")) < 5, "the initial weights take 45 of 48 MB"
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted((folder / "shared").glob("features-*.npy"))
 
 
-def test_sixteen_bits_are_kept_where_sixteen_were_computed(tmp_path: Path) -> None:
-    """bfloat16 has 8 significant bits: after three blocks of ResNet-18 the error is below 2 % of the level."""
+def test_activations_computed_in_16_bits_are_stored_in_16_bits(tmp_path: Path) -> None:
+    """bfloat16 has 8 significant bits: after three blocks of ResNet-18 the error is below 2 % of the RMS level."""
     node_cache = _cache(tmp_path)
-    sizes, rows = [], []
+    sizes, activations = [], []
     for precision in ("float32", "bfloat16"):
         recipe = replace(RECIPE, frozen_blocks=3, precision=precision)
-        features = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
-        rows.append(features[torch.arange(len(TRAIN))].float())
+        cached = ActivationCache(network(recipe, node_cache), TRAIN, node_cache=node_cache, epochs=5)
+        activations.append(cached[torch.arange(len(TRAIN))].float())
         sizes.append(max(path.stat().st_size for path in _files(tmp_path)))
         for path in _files(tmp_path):
             path.unlink()
     assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.001)
-    error = (rows[0] - rows[1]).square().mean().sqrt() / rows[0].square().mean().sqrt()
+    exact, rounded = activations
+    error = (exact - rounded).square().mean().sqrt() / exact.square().mean().sqrt()
     assert 0 < float(error) < 0.02
 
 
-def test_what_makes_activations_differ_makes_files_differ(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_models")
+def test_activations_that_can_differ_have_files_of_different_names(tmp_path: Path) -> None:
     weights = tmp_path / "w.pth"
-    torch.save(
-        _torchvision_state("alexnet"), weights
-    )  # convolutions only: the linear layers come from the seed
+    torch.save(_convolutions("alexnet"), weights)  # the linear layers are random
     node_cache = _cache(tmp_path)
     base = replace(RECIPE, backbone="alexnet", weights=str(weights), frozen_blocks=5)
     names = [
@@ -133,10 +162,10 @@ def test_what_makes_activations_differ_makes_files_differ(tmp_path: Path) -> Non
         ]
     ]
     assert len(set(names)) == 6
-    assert names[0] == names[-1], "neither the seed nor the rate changes layers that have weights"
+    assert names[0] == names[-1], "layers with given weights depend on neither the seed nor the learning rate"
 
 
-def _torchvision_state(backbone: str) -> dict[str, torch.Tensor]:
+def _convolutions(backbone: str) -> dict[str, torch.Tensor]:
     import torchvision
 
     state = torchvision.models.get_model(backbone, weights=None).state_dict()
@@ -144,7 +173,7 @@ def _torchvision_state(backbone: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("compute", "copy", "epochs", "worth"),
+    ("compute", "copy", "epochs", "faster"),
     [
         (1.0, 0.01, 1, True),
         (1.0, 0.01, 20, True),
@@ -154,29 +183,25 @@ def _torchvision_state(backbone: str) -> dict[str, torch.Tensor]:
         (1.0, 0.4, 1, False),
     ],
 )
-def test_sharing_pays_where_copying_costs_less_than_computing(
-    compute: float, copy: float, epochs: int, worth: bool
+def test_caching_is_faster_if_copying_costs_less_than_computing(
+    compute: float, copy: float, epochs: int, faster: bool
 ) -> None:
-    """Two trials look up so often; the first of them computes and writes besides."""
-    assert caching_is_faster(compute, copy, epochs=epochs) is worth
-    assert worth is (compute + copy + 2 * epochs * copy < 2 * epochs * compute)
+    """Two trials look up activations in each epoch; the first of them also computes and writes them."""
+    assert caching_is_faster(compute, copy, epochs=epochs) is faster
 
 
-def test_what_has_no_room_is_computed_at_each_look_up(tmp_path: Path) -> None:
+def test_activations_without_room_in_the_cache_are_computed_at_each_lookup(tmp_path: Path) -> None:
     recipe = replace(RECIPE, frozen_blocks=1)
     kind, results = _epochs(recipe, _cache(tmp_path, 2**20))
     assert kind == "computed"
     assert results == _epochs(recipe, _cache(tmp_path))[1]
 
 
-@pytest.mark.parametrize("fills_later", [False, True], ids=["full", "fills while features are written"])
-def test_a_full_disk_costs_sharing_and_nothing_else(
+@pytest.mark.parametrize("fills_later", [False, True], ids=["full", "fills while activations are written"])
+def test_a_full_disk_prevents_caching_and_nothing_else(
     fills_later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = replace(RECIPE, frozen_blocks=1)
-    monkeypatch.setattr(
-        "genre_core.training.activation_cache.caching_is_faster", lambda *given, **named: True
-    )
     if fills_later:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=PLENTY))
     with small_disk(tmp_path / "disk", 2**19) as disk:
@@ -189,7 +214,7 @@ def test_a_full_disk_costs_sharing_and_nothing_else(
     assert results == _epochs(recipe, _cache(tmp_path))[1]
 
 
-def test_a_cache_that_cannot_be_written_costs_sharing_and_nothing_else(tmp_path: Path) -> None:
+def test_an_unusable_cache_folder_prevents_caching_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     node_cache = _cache(tmp_path / "file")
     kind, results = _epochs(replace(RECIPE, frozen_blocks=1), node_cache)
@@ -198,7 +223,7 @@ def test_a_cache_that_cannot_be_written_costs_sharing_and_nothing_else(tmp_path:
     assert results == _epochs(replace(RECIPE, frozen_blocks=1), _cache(tmp_path))[1]
 
 
-def test_a_starting_point_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_truncated_initial_weights_are_created_again(tmp_path: Path) -> None:
     whole = network(RECIPE, _cache(tmp_path)).flat_state()
     (file,) = (tmp_path / "shared").glob("*.safetensors")
     os.truncate(file, 1000)
@@ -206,36 +231,36 @@ def test_a_starting_point_cut_short_is_made_again(tmp_path: Path) -> None:
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
-def test_a_file_cut_short_is_computed_again(tmp_path: Path) -> None:
+def test_truncated_activations_are_computed_again(tmp_path: Path) -> None:
     node_cache = _cache(tmp_path)
-    whole = _rows("resnet18", 3, node_cache)
+    whole = _activations("resnet18", 3, node_cache)
     for path in _files(tmp_path):
         os.truncate(path, path.stat().st_size - 8)
-    assert torch.equal(_rows("resnet18", 3, node_cache), whole)
+    assert torch.equal(_activations("resnet18", 3, node_cache), whole)
 
 
 def _inode(folder: Path) -> int:
-    """Ask for features in this process; the file that they are in."""
+    """Cache activations in this process and return the inode of their file."""
     torch.set_num_threads(1)
     recipe = replace(RECIPE, frozen_blocks=4)
     node_cache = _cache(folder)
     many = segments(200)
     with patch("genre_core.training.activation_cache.caching_is_faster", return_value=True):
-        features = ActivationCache(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
-    path = node_cache.find(features._names()[-1])
-    assert features.kind == "shared"
+        activations = ActivationCache(network(recipe, node_cache), many, node_cache=node_cache, epochs=5)
+    path = node_cache.find(activations._names()[-1])
+    assert activations.kind == "shared"
     assert path is not None
     return path.stat().st_ino
 
 
-def test_of_two_workers_that_want_the_same_one_computes(tmp_path: Path) -> None:
+def test_only_one_of_two_workers_computes_the_same_activations(tmp_path: Path) -> None:
     with SPAWN.Pool(2) as pool:
         first, second = pool.map(_inode, [tmp_path] * 2, chunksize=1)
     assert first == second, "a second computation would have replaced the file"
 
 
 def _hang_while_computing(folder: Path, reached: Event) -> None:
-    """Ask for features, and hang when their file is half written."""
+    """Cache activations, and hang when half of their file is written."""
     forward_by_block = Network.forward_by_block
 
     def hanging(self: Network, *given: Any, **named: Any) -> Any:
@@ -252,7 +277,7 @@ def _partial_files(folder: Path) -> list[Path]:
     return list((folder / "shared").glob(".features-*.partial"))
 
 
-def test_a_worker_that_dies_while_computing_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_worker_that_dies_while_computing_does_not_block_others(tmp_path: Path) -> None:
     reached = SPAWN.Event()
     worker = SPAWN.Process(target=_hang_while_computing, args=(tmp_path, reached))
     worker.start()
@@ -260,7 +285,7 @@ def test_a_worker_that_dies_while_computing_holds_nobody_up(tmp_path: Path) -> N
     worker.kill()
     worker.join()
     assert _partial_files(tmp_path)
-    assert not _files(tmp_path), "it was killed in the middle"
+    assert not _files(tmp_path), "the worker was killed while writing"
     with SPAWN.Pool(1) as pool:
         assert pool.map(_inode, [tmp_path])
     assert _files(tmp_path)

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn's on random confusions."""
+"""Scores compared with scikit-learn's on random predictions."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*number of unique classes.*:Use
 
 
 def _random_predictions(seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Truth, predictions and genres; some genres never occur, some are never predicted."""
+    """True genres, predictions and number of genres; some genres never occur, some are never predicted."""
     rng = np.random.default_rng(seed)
     n_genres = int(rng.integers(2, 12))
     n_tracks = int(rng.integers(1, 200))
@@ -37,6 +37,6 @@ def test_scores_equal_scikit_learns(seed: int) -> None:
     )
 
 
-def test_no_track_at_all_scores_zero() -> None:
+def test_scores_without_any_track_are_zero() -> None:
     nothing = np.zeros((3, 3), dtype=np.int64)
     assert metrics.scores(nothing).f1 == 0.0
