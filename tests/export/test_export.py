@@ -21,7 +21,7 @@ from scipy.special import softmax
 
 from genre_core.audio.mel import front_end
 from genre_core.corpus.tracks import load_corpus
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.network import ToImage, build
 from genre_core.onnx_export import write_onnx
 from genre_core.predict import Model
@@ -226,8 +226,9 @@ def test_a_failed_export_leaves_nothing(run: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(run, tmp_path / "tiny"))
     weights = chosen_model(damaged) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as error:
         export(damaged, tmp_path / "out" / "model", trial=None, onnx=True)
+    assert error.value.code is ErrorCode.MODEL_INCONSISTENT
     assert not [*(tmp_path / "out").iterdir()]
 
 
@@ -237,6 +238,7 @@ def test_onnx_without_its_packages_is_refused_with_the_command_that_installs_the
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     with pytest.raises(InputError) as error:
         export(run, tmp_path / "out", trial=None, onnx=True)
+    assert error.value.code is ErrorCode.ONNX_NOT_INSTALLED
     assert "onnxscript" in str(error.value)
     assert "pip install 'genre-search[onnx]'" in str(error.value)
     assert not (tmp_path / "out").exists()
