@@ -19,7 +19,7 @@ from scipy.special import softmax
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core import predict
-from genre_core.audio.decode import BadAudio, Reason
+from genre_core.audio.bad_audio import BadAudio, Fault, Reason
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.predict import Model, Prediction, SegmentPrediction
@@ -154,27 +154,28 @@ def test_lossless_formats_have_the_same_prediction(model: Model, songs: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("make", "reason", "fault"),
     [
-        (lambda path: path.write_text("text"), Reason.UNREADABLE),
-        (lambda path: path.mkdir(), Reason.UNREADABLE),
-        (lambda path: None, Reason.UNREADABLE),
-        (lambda path: soundfile.write(path, np.zeros(RATE), RATE), Reason.SILENT),
+        (lambda path: path.write_text("text"), Reason.UNREADABLE, Fault.NOT_AUDIO),
+        (lambda path: path.mkdir(), Reason.UNREADABLE, Fault.NOT_A_FILE),
+        (lambda path: None, Reason.UNREADABLE, Fault.NOT_ACCESSIBLE),
+        (lambda path: soundfile.write(path, np.zeros(RATE), RATE), Reason.SILENT, Fault.TOO_QUIET),
         (
             lambda path: soundfile.write(path, np.outer(np.sin(np.arange(RATE)), [1, -1]), RATE),
             Reason.SILENT,
+            Fault.CHANNELS_CANCEL,
         ),
-        (lambda path: soundfile.write(path, np.zeros(0), RATE), Reason.EMPTY),
+        (lambda path: soundfile.write(path, np.zeros(0), RATE), Reason.EMPTY, None),
     ],
     ids=["text", "a folder", "nothing", "silence", "opposite phase", "no samples"],
 )
 def test_an_unusable_file_is_refused_with_its_reason(
-    make: Callable[[Path], object], reason: Reason, model: Model, tmp_path: Path
+    make: Callable[[Path], object], reason: Reason, fault: Fault | None, model: Model, tmp_path: Path
 ) -> None:
     make(tmp_path / "a.wav")
     with pytest.raises(BadAudio) as error:
         model.predict(tmp_path / "a.wav")
-    assert error.value.reason is reason
+    assert (error.value.reason, error.value.fault) == (reason, fault)
 
 
 def _card(**changes: Any) -> Callable[[Path], object]:
