@@ -1,4 +1,4 @@
-"""The long form: 80 trials whose driver, workers or helpers are killed, whose nodes go, whose cache's disk fills.
+"""Chaos tests of 80 trials each: drivers, workers and helper processes are killed, nodes leave, the cache disk fills.
 
 PYTHONPATH=tests:tests/support python tests/chaos [--seed 0] [--results benchmarks/results/chaos.json] [SCENARIO …]
 """
@@ -28,27 +28,27 @@ TRIALS = 80
 SETTINGS = {
     "space.frozen_blocks": {"low": 0, "high": "all"},
     "training.epochs": 8,
-    "retries": 20,  # a trial may be unlucky again and again
+    "retries": 20,  # the same trial may be hit many times
 }
-"""Trials of some seconds, so that what strikes finds them running."""
+"""Trials of a few seconds, so that faults hit them while they run."""
 DRIVER_KILLS = 20
 WORKERS_DIE = Rhythm(every=(5.0, 10.0))
-"""A worker takes up to ten seconds to start: struck more often, hardly one of two would ever get so far."""
+"""A worker takes up to ten seconds to start: with more frequent faults, two would hardly ever run at once."""
 HELPERS_DIE = Rhythm(every=(2.0, 6.0))
 NODES_GO = Rhythm(every=(15.0, 25.0))
 NODES = 2
 DISK_FILLS = Rhythm(every=(2.0, 5.0))
 DISK_BYTES = 256 * 1024**2
-"""Room for all that the trials share, while nobody else takes it."""
+"""Enough for the files that trials share, unless the disk is filled."""
 
 
 def drivers(search: Search, seed: int) -> Outcome:
-    """The driver is killed at twenty random moments."""
+    """The driver is killed at twenty random times."""
     return endure("driver", search, seed=seed, driver_kills=DRIVER_KILLS)
 
 
 def renamed(search: Search, seed: int) -> Outcome:
-    """The driver is killed, and the run's folder gets another name before it is resumed."""
+    """The driver is killed, and the run's folder is renamed before it is resumed."""
     return endure("renamed", search, seed=seed, driver_kills=DRIVER_KILLS // 2, renamed=True)
 
 
@@ -58,19 +58,19 @@ def workers(search: Search, seed: int) -> Outcome:
 
 
 def helpers(search: Search, seed: int) -> Outcome:
-    """A process that serves the workers is killed every two to six seconds."""
+    """A helper process is killed every two to six seconds."""
     return endure("helpers", search, seed=seed, helpers_die=HELPERS_DIE)
 
 
 def nodes(search: Search, seed: int) -> Outcome:
-    """Nodes of a cluster go, others come."""
+    """Nodes leave the cluster and others join."""
     with machines(NODES) as cluster:
         search.address = cluster.address
         return endure("nodes", search, seed=seed, nodes_go=NODES_GO, machines=cluster)
 
 
 def all_three(search: Search, seed: int) -> Outcome:
-    """All three at once."""
+    """Drivers and workers are killed while nodes leave and join."""
     with machines(NODES) as cluster:
         search.address = cluster.address
         return endure(
@@ -85,12 +85,12 @@ def all_three(search: Search, seed: int) -> Outcome:
 
 
 def disks(search: Search, seed: int) -> Outcome:
-    """The disk of the cache is cleared and filled again and again."""
+    """The disk of the cache is repeatedly cleared and filled."""
     with small_disk(search.folder / "disk", DISK_BYTES) as place:
         search.cache = place
         outcome = endure("cache disk", search, seed=seed, disk_fills=DISK_FILLS, disk=CacheDisk(place))
-    assert outcome.times(DISK), "the search was over before its cache's disk was filled"
-    assert not outcome.found.failed, "a full cache costs only the sharing"
+    assert outcome.times(DISK), "the search ended before its cache disk was filled"
+    assert not outcome.found.failed, "a full cache only costs sharing"
     return outcome
 
 
@@ -106,7 +106,7 @@ SCENARIOS = {
 
 
 def main() -> int:
-    """Run the scenarios that are asked for, all by default; one that fails says why and its run is kept."""
+    """Run the given scenarios, all by default; the run of a failed one is kept."""
     parser = argparse.ArgumentParser(prog="python tests/chaos", description=__doc__.splitlines()[0])
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--seed", type=int, default=0)
@@ -129,7 +129,7 @@ def main() -> int:
             outcome = SCENARIOS[name](search, arguments.seed)
             records.append(as_record(outcome))
             check(search.run, trials=search.trials, keep_models=search.keep_models)
-            assert outcome.found.epochs_repeated <= outcome.most_repeated, "more epochs repeated than may be"
+            assert outcome.found.epochs_repeated <= outcome.most_repeated, "too many epochs were repeated"
         except SkipTest as reason:
             print(f"{name}: skipped: {reason}", flush=True)
         except AssertionError as error:
@@ -146,5 +146,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all processes are ended
     sys.exit(main())

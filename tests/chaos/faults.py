@@ -1,4 +1,4 @@
-"""What goes wrong in a search: workers or helpers die, nodes go. Each in a thread, at random moments of a seed."""
+"""Faults of a search: workers or helpers die, nodes leave. Each is injected by a thread at seeded random times."""
 
 import os
 import random
@@ -25,7 +25,7 @@ KINDS = DRIVER, WORKER, HELPER, NODE, DISK
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that went wrong."""
+    """A fault that was injected."""
 
     kind: str
     at: float
@@ -34,16 +34,16 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """How often something goes wrong."""
+    """How often a fault is injected."""
 
     every: tuple[float, float]
-    """Seconds between two times, from and to."""
+    """Shortest and longest interval in seconds."""
     at_most: int = sys.maxsize
-    """Times in all."""
+    """Total number of faults."""
 
 
 class Plague(threading.Thread):
-    """Lets something go wrong again and again until it is stopped, or has been enough."""
+    """Injects faults of one kind until it is stopped or has reached its limit."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class Plague(threading.Thread):
         seed: int,
         ready: Callable[[], bool],
     ) -> None:
-        """Prepare to strike.
+        """Set up without starting.
 
         Args:
-            strike: does it, and says whether it hit.
-            kind: what that is called.
+            strike: injects a fault and returns whether there was a target.
+            kind: name of the fault.
             rhythm: how often.
-            seed: of the moments and of the victims.
-            ready: whether there is anything to strike at yet.
+            seed: of the times and targets.
+            ready: whether there can be a target yet.
         """
         super().__init__(daemon=True)
         self._strike, self._kind, self._rhythm, self._ready = strike, kind, rhythm, ready
@@ -71,7 +71,7 @@ class Plague(threading.Thread):
         self.faults: list[Fault] = []
 
     def run(self) -> None:
-        """Strike until stopped."""
+        """Inject faults until stopped."""
         try:
             while not self._ready() and not self._enough.wait(0.1):
                 pass
@@ -79,11 +79,11 @@ class Plague(threading.Thread):
                 at = time.time()
                 if self._strike(self._chance):
                     self.faults.append(Fault(kind=self._kind, at=at))
-        except Exception as error:  # noqa: BLE001  # whoever stops it is told
+        except Exception as error:  # noqa: BLE001  # raised by stop
             self._error = error
 
     def stop(self) -> None:
-        """Return when it has struck for the last time; raise what went wrong with it."""
+        """Stop after the current fault; raise an error of the thread."""
         self._enough.set()
         self.join()
         if self._error:
@@ -94,7 +94,7 @@ class Plague(threading.Thread):
 
 
 def kill_one(processes: Iterator[psutil.Process], chance: random.Random) -> bool:
-    """Kill one of these processes; whether there was one."""
+    """Kill one of these processes; return whether there was one."""
     victims = sorted(processes, key=lambda found: found.pid)
     if not victims:
         return False
@@ -106,15 +106,15 @@ def kill_one(processes: Iterator[psutil.Process], chance: random.Random) -> bool
 
 
 class CacheDisk:
-    """A disk of its own under a node's cache: somebody else clears it and fills it, and later makes room again."""
+    """A separate disk under a node's cache, which is cleared and filled, and later freed again."""
 
     def __init__(self, place: Path) -> None:
-        """Args: where it is mounted."""
+        """Args: the mount point."""
         self._shared = place / "shared"
         self._ballast = place / "ballast"
 
     def fill_or_empty(self, _: random.Random) -> bool:
-        """Fill the disk if it has room, else make room; whether it was filled."""
+        """Fill the disk if it has space, otherwise free it; return whether it was filled."""
         if self._ballast.exists():
             self._ballast.unlink()
             return False
@@ -125,18 +125,18 @@ class CacheDisk:
 
 
 class Machines:
-    """A Ray cluster on this machine: a head without cores, and nodes that go and come."""
+    """A Ray cluster on this machine: a head without cores, and nodes that join and leave."""
 
     def __init__(self) -> None:
-        """Without any node yet."""
+        """Set up without any node."""
         from ray.cluster_utils import Cluster
 
-        # Not at exit, for which Ray would take this process's signal handlers: `machines` ends it.
+        # Not at exit, because Ray would replace this process's signal handlers: `machines` shuts it down.
         self._cluster: Any = Cluster(shutdown_at_exit=False)
         self._nodes: list[Any] = []
 
     def start(self, nodes: int) -> None:
-        """The head starts, and nodes of one core each join."""
+        """Start the head and nodes of one core each."""
         self._cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=STORE_BYTES)
         for _ in range(nodes):
             self.add()
@@ -147,24 +147,24 @@ class Machines:
         return str(self._cluster.address)
 
     def add(self) -> None:
-        """Another node joins."""
+        """Add a node."""
         self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
 
     def replace_one(self, chance: random.Random) -> bool:
-        """A node is gone without a word, and another joins."""
+        """Remove a node without notice and add another."""
         gone = self._nodes.pop(chance.randrange(len(self._nodes)))
         self._cluster.remove_node(gone, allow_graceful=False)
         self.add()
         return True
 
     def end(self) -> None:
-        """All of it."""
+        """Shut the cluster down."""
         self._cluster.shutdown()
 
 
 @contextmanager
 def machines(nodes: int) -> Iterator[Machines]:
-    """A cluster for as long as the context lasts, with Ray's files in a short path of its own."""
+    """A cluster while the context lasts, with Ray's files under a short path of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="gsm", dir="/tmp", ignore_cleanup_errors=True) as temp,
         patch.dict(os.environ, RAY_TMPDIR=temp),

@@ -1,4 +1,4 @@
-"""What must hold of a run's folder, whatever happened to the search: counted by Optuna and pyarrow alone."""
+"""Invariants of a run's folder, whatever happened to the search; read by Optuna and pyarrow alone."""
 
 import json
 import math
@@ -20,15 +20,15 @@ Row = Mapping[str, Any]
 
 _EPOCHS_FILE = re.compile(r"trial-(\d{5})\.parquet")
 _FILES = (".driver", "config.yaml", "corpus.parquet", "study.journal", "results", "models", "report.html")
-"""What a run that is over may hold."""
+"""What the folder of a finished run may contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a run's folder holds, and what is wrong with it."""
+    """Contents of a run's folder and violations of its invariants."""
 
     trials: int
-    """That the study knows."""
+    """In the study."""
     failed: int
     restarted: int
     """Trials that needed more than one attempt."""
@@ -37,28 +37,28 @@ class Findings:
     epochs_repeated: int
     """Epochs on record that were computed again."""
     rows_lost: int
-    """Trials without a row, epochs of the study without one, gaps between a trial's epochs."""
+    """Trials or epochs of the study without a row, and gaps between a trial's epochs."""
     rows_doubled: int
-    """More than one row for a trial, or for an epoch of one, in the raw files."""
+    """Trials or epochs with more than one row in the raw files."""
     zombies: int
-    """Trials that the study or the table takes for running."""
+    """Trials that are still running in the study or the table."""
     disagreements: int
-    """Between the study and the tables: states, parameters, values."""
+    """Differences between the study and the tables in states, parameters or values."""
     left_over: int
-    """Checkpoints, locks, and files that are not whole."""
+    """Checkpoints, locks and incomplete files."""
     models_wrong: int
-    """Kept that should not be, missing that should be kept, or not what their card and row say."""
+    """Models that should have been deleted, are missing, or differ from their card or row."""
     words: tuple[str, ...] = field(default=(), repr=False)
-    """A line for each thing that is wrong."""
+    """One line per violation."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether all invariants hold."""
         return not self.words
 
 
 def check(run: Path, *, trials: int, keep_models: int) -> Findings:
-    """Assert that a search that is over lost, doubled and left nothing."""
+    """Assert that a finished search lost and duplicated nothing and left nothing behind."""
     found = examine(run, keep_models=keep_models)
     assert found.trials == trials, f"{run} has {found.trials} trials, not {trials}\n{_text(found)}"
     assert found.clean, f"{run} is not clean:\n{_text(found)}"
@@ -66,7 +66,7 @@ def check(run: Path, *, trials: int, keep_models: int) -> Findings:
 
 
 def examine(run: Path, *, keep_models: int) -> Findings:
-    """Read everything in a run's folder and hold it against each other."""
+    """Read everything in a run's folder and check that it is consistent."""
     study = _study(run)
     rows = _read(run / "results" / "trials.parquet")
     epochs = [
@@ -97,7 +97,7 @@ def examine(run: Path, *, keep_models: int) -> Findings:
 
 def _study(run: Path) -> list[FrozenTrial]:
     storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
-    [name] = optuna.get_all_study_names(storage)  # whatever the run's folder is called, it has one
+    [name] = optuna.get_all_study_names(storage)  # a run has one study, whatever its folder's name
     trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     return [trial for trial in trials if "warm_start" not in trial.user_attrs]  # of an earlier search
 
@@ -236,4 +236,4 @@ def _model_wrong(place: Path, row: Row) -> Iterator[str]:
 
 
 def _text(found: Findings) -> str:
-    return "\n".join(found.words) or "nothing else is wrong"
+    return "\n".join(found.words) or "no violations"

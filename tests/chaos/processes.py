@@ -1,4 +1,4 @@
-"""The command under test in a session of its own: what of it lives, and how it is killed as the kernel kills."""
+"""The command under test in a process session of its own: finding its processes and killing them."""
 
 import os
 import signal
@@ -6,23 +6,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 TRIAL = ("ray::GenreTrial", "ray::_Inner")
-"""How the title of a worker that runs trials begins: between two steps, and in one."""
+"""Prefixes of the process title of a worker, between and during steps."""
 HELPERS = ("ray::ModelShelf", "ray::CheckpointShelf", "ray::WeightsFiles", "ray::Arrivals")
-"""How the title of a search's helper process begins."""
-RAY_GONE_SECONDS = 30.0
-"""After which what a killed driver's Ray left is ended."""
+"""Prefixes of the process title of a search's helper processes."""
 
 
 class Driver:
-    """One run of `genre-search`, with all that it starts."""
+    """A `genre-search` process and the processes it starts."""
 
     def __init__(self, *arguments: object, cache: Path, log: Path) -> None:
-        """Start it; its output is added to the log."""
+        """Start the command; its output is appended to the log."""
         self._log = log
         with log.open("a") as file:
             file.write(f"--- {' '.join(map(str, arguments))}\n")
@@ -38,40 +37,38 @@ class Driver:
 
     @property
     def session(self) -> int:
-        """By which its processes are known, also when their parents have died."""
+        """Session id, which identifies its processes even after their parents have died."""
         return self._process.pid
 
     @property
     def code(self) -> int | None:
-        """Its exit code; None while it lives."""
+        """Exit code; None while it runs."""
         return self._process.poll()
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel does when memory is short: nothing is put in order."""
+        """Send SIGKILL, as the kernel does when memory runs out."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def wait(self, seconds: float) -> int:
-        """Its exit code, when it has ended by itself."""
+        """Wait for it to exit; return the exit code."""
         return self._process.wait(seconds)
 
     def end(self) -> None:
-        """Leave nothing of it behind."""
+        """Kill it and all processes that it started."""
         if self.code is None:
             self.kill()
-        until = time.monotonic() + RAY_GONE_SECONDS
-        while time.monotonic() < until and any(_is_ray(process) for process in in_session(self.session)):
-            time.sleep(0.1)
         for process in in_session(self.session):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def last_words(self, lines: int = 15) -> str:
-        """The end of its log."""
+        """Last lines of its log."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def in_session(session: int) -> Iterator[psutil.Process]:
-    """The living processes of a session."""
+    """Running processes of a session."""
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
@@ -81,7 +78,7 @@ def in_session(session: int) -> Iterator[psutil.Process]:
 
 
 def below(parent: int) -> Iterator[psutil.Process]:
-    """The descendants of a process."""
+    """Descendants of a process."""
     try:
         yield from psutil.Process(parent).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -89,22 +86,17 @@ def below(parent: int) -> Iterator[psutil.Process]:
 
 
 def runs_trials(process: psutil.Process) -> bool:
-    """Whether it is a worker that runs trials."""
+    """Whether a process is a worker that runs trials."""
     return title(process).startswith(TRIAL)
 
 
 def helps(process: psutil.Process) -> bool:
-    """Whether it is a helper that a search's workers send to or ask."""
+    """Whether a process is a helper of a search."""
     return title(process).startswith(HELPERS)
 
 
-def _is_ray(process: psutil.Process) -> bool:
-    """A raylet or a worker, and not one of the agents beside them, which take their time to notice."""
-    return "raylet/raylet" in title(process) or runs_trials(process)
-
-
 def title(process: psutil.Process) -> str:
-    """Its command line, which Ray replaces by what a worker does; empty where it has ended."""
+    """Command line of a process, which Ray replaces by a title; empty if it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

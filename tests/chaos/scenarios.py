@@ -1,4 +1,4 @@
-"""A search that is struck while it runs: what struck it, what that cost, and what its folder says in the end."""
+"""Runs a search while faults are injected, and examines the result."""
 
 import os
 import random
@@ -29,34 +29,34 @@ from processes import Driver, below, helps, in_session, runs_trials
 from searches import Search, Watch
 
 START_SECONDS = 10.0
-"""A kill that falls into a driver's start comes at most so long after it."""
+"""Longest time from a driver's start to a kill that targets the start."""
 SEARCHING_SECONDS = 2.0
-"""Another kill comes at most so long after the first epoch that the driver has brought about."""
+"""Longest time from a driver's first epoch to any other kill."""
 STARTS_STRUCK = 0.25
-"""Share of the kills that fall into a start."""
+"""Share of the kills that target a driver's start."""
 PATIENCE_SECONDS = 120.0
-"""After which a search that writes nothing counts as hanging."""
+"""Time without a new epoch after which a search counts as hanging."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a search went through, and how it came out."""
+    """Faults that were injected into a search, and its result."""
 
     name: str
     faults: tuple[Fault, ...]
-    went_on: tuple[float, ...]
-    """Seconds from a fault to the next epoch that was written, for each fault after which one was."""
+    recovery_seconds: tuple[float, ...]
+    """From each fault to the next epoch that was written, if there was one."""
     seconds: float
     workers: int
     found: Findings
 
     @property
     def most_repeated(self) -> int:
-        """Epochs that may have been computed again: one of each trial that ran, with each fault."""
+        """Largest allowed number of repeated epochs: one per running trial and fault."""
         return len(self.faults) * self.workers
 
     def times(self, kind: str) -> int:
-        """How often this went wrong."""
+        """Number of faults of a kind."""
         return sum(fault.kind == kind for fault in self.faults)
 
 
@@ -74,20 +74,20 @@ def endure(
     disk_fills: Rhythm | None = None,
     disk: CacheDisk | None = None,
 ) -> Outcome:
-    """Run a search to its end while things go wrong; it is to end well, whatever its folder then says.
+    """Run a search to its end while faults are injected; the search must succeed.
 
     Args:
         name: of the scenario.
-        search: what is to endure.
-        seed: of the moments and of the victims.
-        driver_kills: how often its driver is killed, to be started again at once.
-        renamed: whether its folder then gets another name each time.
-        workers_die: how often one of its workers is killed.
-        helpers_die: how often one of the processes that serve its workers is killed.
-        nodes_go: how often a node goes, and another comes.
-        machines: the cluster that it runs on, where it does.
-        disk_fills: how often the disk of its cache is filled, or emptied again.
-        disk: that disk.
+        search: the search under test.
+        seed: of the times and targets of faults.
+        driver_kills: how many times the driver is killed and restarted at once.
+        renamed: whether the run's folder is renamed before each restart.
+        workers_die: how often a worker is killed.
+        helpers_die: how often a helper process is killed.
+        nodes_go: how often a node is replaced.
+        machines: the cluster that the search runs on, if any.
+        disk_fills: how often the cache disk is filled or freed.
+        disk: the cache disk.
     """
     began = time.monotonic()
     watch, chance = Watch(search), random.Random(seed)
@@ -106,7 +106,7 @@ def endure(
     return Outcome(
         name=name,
         faults=tuple(sorted(faults, key=lambda fault: fault.at)),
-        went_on=tuple(written - at for at, written in later if written is not None),
+        recovery_seconds=tuple(written - at for at, written in later if written is not None),
         seconds=time.monotonic() - began,
         workers=search.workers,
         found=examine(search.run, keep_models=search.keep_models),
@@ -139,13 +139,13 @@ def _plagues(
 
 
 def _processes(search: Search, *, on_cluster: bool) -> Iterator[psutil.Process]:
-    """Where workers may be: below this process, which started the cluster, or in the driver's session."""
+    """Processes that include the workers: descendants of this process if it started a cluster, or of the driver."""
     return below(os.getpid()) if on_cluster else in_session(search.drivers[-1].session)
 
 
 @contextmanager
 def _running(search: Search, watch: Watch) -> Iterator[None]:
-    """Whatever happens, nothing of the search runs afterwards."""
+    """End all processes of the search when the context ends."""
     watch.start()
     try:
         yield
@@ -166,13 +166,13 @@ def _striking(plagues: Sequence[Plague]) -> Iterator[None]:
 def _kill_drivers(
     search: Search, driver: Driver, times: int, watch: Watch, chance: random.Random, *, renamed: bool
 ) -> list[Fault]:
-    """Kill the driver at a random moment and start another, so often or until the search is over."""
+    """Kill the driver at random times and restart it, this many times or until the search is over."""
     faults = []
     for _ in range(times):
         if chance.random() < STARTS_STRUCK:
             until = driver.started + chance.uniform(0, START_SECONDS)
         else:
-            until = _goes_on(search, driver, watch) + chance.uniform(0, SEARCHING_SECONDS)
+            until = _first_epoch_or_end(search, driver, watch) + chance.uniform(0, SEARCHING_SECONDS)
         while driver.code is None and time.time() < until:
             time.sleep(0.01)
         if driver.code is not None:
@@ -185,8 +185,8 @@ def _kill_drivers(
     return faults
 
 
-def _goes_on(search: Search, driver: Driver, watch: Watch) -> float:
-    """When the driver's first epoch was written, or when it ended."""
+def _first_epoch_or_end(search: Search, driver: Driver, watch: Watch) -> float:
+    """Time when the driver's first epoch was written, or when it exited."""
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         if written := watch.first_after(driver.started):
@@ -194,11 +194,11 @@ def _goes_on(search: Search, driver: Driver, watch: Watch) -> float:
         if driver.code is not None:
             return time.time()
         time.sleep(0.01)
-    raise AssertionError(f"{search.run} does not go on:\n{driver.last_words()}")
+    raise AssertionError(f"{search.run} makes no progress:\n{driver.last_words()}")
 
 
 def _to_its_end(search: Search, watch: Watch) -> None:
-    """Wait for the last driver to end by itself, as it should; a search that writes nothing hangs."""
+    """Wait for the last driver to exit successfully; fail if no epoch is written for too long."""
     driver = search.drivers[-1]
     while driver.code is None:
         idle = time.time() - max(driver.started, watch.last)
@@ -208,8 +208,8 @@ def _to_its_end(search: Search, watch: Watch) -> None:
 
 
 def as_record(outcome: Outcome) -> dict[str, Any]:
-    """For a table, or a file of results."""
-    found = outcome.found
+    """The outcome as a row of a table or of a results file."""
+    found, recovery = outcome.found, outcome.recovery_seconds
     return {
         "scenario": outcome.name,
         **{kind: outcome.times(kind) for kind in KINDS},
@@ -224,14 +224,16 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
         "disagreements": found.disagreements,
         "left over": found.left_over,
         "wrong models": found.models_wrong,
-        "went on after s, median": round(statistics.median(outcome.went_on), 1) if outcome.went_on else None,
-        "at most": round(max(outcome.went_on), 1) if outcome.went_on else None,
+        "went on after s, median": round(statistics.median(outcome.recovery_seconds), 1)
+        if outcome.recovery_seconds
+        else None,
+        "at most": round(max(recovery), 1) if recovery else None,
         "seconds": round(outcome.seconds),
     }
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a column for each scenario."""
+    """Markdown table with a column per scenario."""
     names = [name for name in records[0] if name != "scenario"]
     lines = [["", *(record["scenario"] for record in records)]]
     lines += [

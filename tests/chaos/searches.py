@@ -1,4 +1,4 @@
-"""A search of seconds that is started, killed and gone on with: its commands, and what its folder says meanwhile."""
+"""A search of a few seconds that can be started, killed and resumed, and a watch on its folder."""
 
 import json
 import threading
@@ -19,10 +19,10 @@ POLL_SECONDS = 0.02
 
 @dataclass(kw_only=True)
 class Search:
-    """One search in a folder of its own."""
+    """A search in a folder of its own."""
 
     folder: Path
-    """Where its run and its logs go."""
+    """Parent of the run's folder and of the log."""
     music: Path
     cache: Path
     trials: int
@@ -31,9 +31,9 @@ class Search:
     settings: dict[str, Any] = field(default_factory=dict)
     """Changes to SETTINGS."""
     drivers: list[Driver] = field(default_factory=list)
-    """All that were started, the last one last."""
+    """All drivers in the order in which they were started."""
     name: str = "chaos"
-    """Of the run's folder."""
+    """Name of the run's folder."""
 
     @property
     def run(self) -> Path:
@@ -41,18 +41,18 @@ class Search:
         return self.folder / self.name
 
     def rename(self) -> None:
-        """Give the run's folder another name, if it is there; no driver may be at work."""
+        """Rename the run's folder if it exists; no driver may be running."""
         before, self.name = self.run, f"renamed {len(self.drivers)}"
         if before.exists():
             before.rename(self.run)
 
     @property
     def keep_models(self) -> int:
-        """How many models it keeps."""
+        """Number of models that the search keeps."""
         return int((SETTINGS | self.settings)["keep_models"])
 
     def start(self) -> Driver:
-        """Begin the search, or go on with it if there is anything to go on with."""
+        """Start the search, or resume it if its folder exists."""
         if (self.run / "config.yaml").exists():
             return self.drive("resume", self.run)
         settings = SETTINGS | self.settings
@@ -64,22 +64,22 @@ class Search:
         )
 
     def drive(self, *arguments: object) -> Driver:
-        """Start the command with these arguments."""
+        """Run `genre-search` with these arguments."""
         driver = Driver(*arguments, cache=self.cache, log=self.folder / "driver.log")
         self.drivers.append(driver)
         return driver
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """End all processes."""
         for driver in self.drivers:
             driver.end()
 
 
 class Watch(threading.Thread):
-    """Notes when epochs are written, for as long as it is not stopped."""
+    """Records when epochs are written until it is stopped."""
 
     def __init__(self, search: Search) -> None:
-        """Args: whose run is watched, which need not be there yet and may be renamed."""
+        """Args: the search, whose run need not exist yet and may be renamed."""
         super().__init__(daemon=True)
         self._search = search
         self._enough = threading.Event()
@@ -87,22 +87,22 @@ class Watch(threading.Thread):
         self._moments: list[float] = []
 
     def run(self) -> None:
-        """Look at each trial's file of epochs, which is replaced with every epoch."""
+        """Poll each trial's file of epochs, which is replaced with every epoch."""
         while not self._enough.wait(POLL_SECONDS):
             for file in (self._search.run / "results" / "epochs").glob("trial-*.parquet"):
                 self._look(file)
 
     def first_after(self, moment: float) -> float | None:
-        """When the first epoch after this moment was written, both in seconds since 1970."""
+        """Time of the first epoch after a moment, both in seconds since 1970."""
         return min((written for written in self._moments if written > moment), default=None)
 
     @property
     def last(self) -> float:
-        """When the last epoch so far was written; 0 before the first."""
+        """Time of the latest epoch; 0 before the first."""
         return max(self._moments, default=0.0)
 
     def stop(self) -> None:
-        """Return when it has looked for the last time."""
+        """Stop polling."""
         self._enough.set()
         self.join()
 

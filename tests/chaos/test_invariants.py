@@ -1,4 +1,4 @@
-"""The check that chaos tests rely on: it passes a run without fault, and names each kind of damage."""
+"""The checker of the chaos tests accepts a correct run and reports each kind of damage."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def _write(rows: list[dict[str, Any]], file: Path) -> None:
 
 
 def _change(run: Path, name: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
-    """Let a function change the rows of one of the run's tables."""
+    """Change the rows of one of the run's tables."""
     file = run / "results" / name
     rows = pq.ParquetFile(file).read().to_pylist()
     change(rows)
@@ -43,7 +43,7 @@ def _change(run: Path, name: str, change: Callable[[list[dict[str, Any]]], objec
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run without fault: two complete trials of equal F1, a pruned one, and a failed one."""
+    """A correct run: two complete trials of equal F1, a pruned one and a failed one."""
     run = tmp_path / "r"
     (run / "results" / "epochs").mkdir(parents=True)
     study, rows = _study(run), []
@@ -87,7 +87,7 @@ def _model(run: Path, trial: int, epoch: int) -> None:
     (place / "model.json").write_text(json.dumps(card))
 
 
-def test_a_run_without_fault_is_clean_and_counted(run: Path) -> None:
+def test_a_correct_run_has_no_violations_and_is_counted(run: Path) -> None:
     assert check(run, trials=4, keep_models=KEEP) == Findings(
         trials=4,
         failed=1,
@@ -103,7 +103,7 @@ def test_a_run_without_fault_is_clean_and_counted(run: Path) -> None:
     )
 
 
-def test_a_wrong_number_of_trials_is_named(run: Path) -> None:
+def test_a_wrong_number_of_trials_is_reported(run: Path) -> None:
     with pytest.raises(AssertionError, match="has 4 trials, not 5"):
         check(run, trials=5, keep_models=KEEP)
 
@@ -111,26 +111,26 @@ def test_a_wrong_number_of_trials_is_named(run: Path) -> None:
 EPOCHS = "epochs/trial-00000.parquet"
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "an epoch's row is gone": ("rows_lost", lambda run: _change(run, EPOCHS, lambda rows: rows.pop(1))),
-    "a trial's row is gone": (
+    "an epoch's row is missing": ("rows_lost", lambda run: _change(run, EPOCHS, lambda rows: rows.pop(1))),
+    "a trial's row is missing": (
         "rows_lost",
         lambda run: _change(run, "trials.parquet", lambda rows: rows.pop()),
     ),
-    "a trial's epochs are gone": ("rows_lost", lambda run: (run / "results" / EPOCHS).unlink()),
-    "an epoch stands twice": (
+    "a trial's epochs are missing": ("rows_lost", lambda run: (run / "results" / EPOCHS).unlink()),
+    "an epoch is duplicated": (
         "rows_doubled",
         lambda run: _change(run, EPOCHS, lambda rows: rows.append(rows[0])),
     ),
-    "a trial stands twice": (
+    "a trial is duplicated": (
         "rows_doubled",
         lambda run: _change(run, "trials.parquet", lambda rows: rows.append(rows[0])),
     ),
-    "a trial runs for ever in the study": ("zombies", lambda run: _study(run).ask()),
-    "a trial waits for ever in the study": (
+    "a trial is still running in the study": ("zombies", lambda run: _study(run).ask()),
+    "a trial is still waiting in the study": (
         "zombies",
         lambda run: _study(run).enqueue_trial({"learning_rate": 0.5}),
     ),
-    "a trial runs for ever in the table": (
+    "a trial is still running in the table": (
         "zombies",
         lambda run: _change(run, "trials.parquet", lambda rows: rows[0].update(state="RUNNING")),
     ),
@@ -158,7 +158,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
         "disagreements",
         lambda run: _change(run, "trials.parquet", lambda rows: rows[2].update(error=None)),
     ),
-    "epochs stand in another trial's file": (
+    "epochs are in another trial's file": (
         "disagreements",
         lambda run: (run / "results" / EPOCHS).rename(run / "results" / "epochs" / "trial-00009.parquet"),
     ),
@@ -167,20 +167,26 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda run: _touch(run / "checkpoints" / "trial-00000.safetensors"),
     ),
     "a lock is left": ("left_over", lambda run: _touch(run / "study.journal.lock")),
-    "half a table is left": ("left_over", lambda run: _touch(run / "results" / ".trials.parquet.1.partial")),
-    "half an epochs' file is left": (
+    "an incomplete table is left": (
+        "left_over",
+        lambda run: _touch(run / "results" / ".trials.parquet.1.partial"),
+    ),
+    "an incomplete file of epochs is left": (
         "left_over",
         lambda run: _touch(run / "results" / "epochs" / ".trial-00000.parquet.1.partial"),
     ),
-    "a model is gone": ("models_wrong", lambda run: shutil.rmtree(run / "models" / "trial-00003-epoch-001")),
-    "a model is too much": ("models_wrong", lambda run: _model(run, 2, 1)),
+    "a model is missing": (
+        "models_wrong",
+        lambda run: shutil.rmtree(run / "models" / "trial-00003-epoch-001"),
+    ),
+    "a model should have been deleted": ("models_wrong", lambda run: _model(run, 2, 1)),
     "a model is of another epoch": (
         "models_wrong",
         lambda run: (run / "models" / "trial-00000-epoch-002").rename(
             run / "models" / "trial-00000-epoch-001"
         ),
     ),
-    "half a model is left": (
+    "an incomplete model is left": (
         "models_wrong",
         lambda run: _touch(run / "models" / "trial-00002-epoch-001.partial"),
     ),
@@ -197,7 +203,7 @@ def _touch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_each_kind_of_damage_is_counted_and_named(damage: str, run: Path) -> None:
+def test_each_kind_of_damage_is_counted_and_reported(damage: str, run: Path) -> None:
     kind, inflict = DAMAGE[damage]
     inflict(run)
     found = examine(run, keep_models=KEEP)
