@@ -1,1 +1,1 @@
-"""The built-in corpus of generated music."""
+"""The built-in corpus of synthetic music."""

@@ -1,6 +1,6 @@
-"""Who plays what: drums, bass, comping and lead play excerpts of a recording drawn from its genre's style.
+"""Arrangement: drums, bass, comping and lead of an excerpt from a recording in a genre's style.
 
-Chance comes from random() alone, the one method that random.Random promises to repeat in every version.
+All randomness comes from random(), the only method whose values random.Random keeps the same in every version.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from genre_core.synthetic.styles import GENRES, NOTES, QUALITIES, SCALES, STYLES, Melody, Style
+from genre_core.synthetic.styles import CHORD_QUALITIES, GENRES, NOTES, SCALES, STYLES, Melody, Style
 from genre_core.synthetic.synth import (
     RELEASE,
     SAMPLE_RATE,
@@ -21,33 +21,40 @@ from genre_core.synthetic.synth import (
     Floats,
     Mastering,
     distort,
-    lay,
     master,
-    sing,
-    strike,
+    mix_in,
+    render_hit,
+    render_note,
 )
 
-Sound = tuple[int, float, Floats]  # step, level, samples
+Sound = tuple[int, float, Floats]
+"""Step, level, samples."""
 T = TypeVar("T")
 
 STEPS_PER_BEAT = 4
 STEPS_PER_BAR = 4 * STEPS_PER_BEAT
 STEPS_PER_MOTIF = 2 * STEPS_PER_BAR
 STEPS_PER_PHRASE = 4 * STEPS_PER_BAR
-STEPS_PER_RECORDING = 32 * STEPS_PER_BAR  # in which excerpts start
-LATEST = 200  # samples that a player may be behind the beat
-NOTE_ROUNDING = 512  # samples; with few lengths and pitches, most notes are remembered ones
+STEPS_PER_RECORDING = 32 * STEPS_PER_BAR
+"""The range in which excerpts start."""
+MAX_DELAY = 200
+"""Samples by which a note may be late."""
+NOTE_ROUNDING = 512
+"""Samples to which note lengths are rounded, so that most notes are cached ones."""
 KITS = 6
-# Both grow with the square of the difficulty, and reach this at 1.
-MOST_BORROWED = 0.6  # probability that an element comes from any genre
-MOST_NOISE = 0.1  # of the peak
+"""Different drum kits."""
+MAX_BORROWED = 0.6
+"""Probability that an element comes from any genre, at difficulty 1; it grows with the difficulty's square."""
+MAX_NOISE = 0.1
+"""Noise relative to the peak, at difficulty 1; it grows with the difficulty's square."""
 
-STRENGTHS = {"x": 1.0, "o": 0.4, "a": 1.2}
+LEVELS = {"x": 1.0, "o": 0.4, "a": 1.2}
+"""Levels of the marks in a pattern."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One draw from a style, and the sound that its excerpts share."""
+    """A random choice from a style, with the sound that all excerpts share."""
 
     beats_per_minute: float
     swing: float
@@ -62,18 +69,18 @@ class Recording:
     form: str
     dynamics: float
     key: int  # semitones above C
-    tuning: int  # in 1/4096 of the frequency
-    kit: int  # which set of drums
-    gains: tuple[float, float, float, float]  # of drums, bass, comping and lead
+    tuning: int  # 1/4096 of the frequency
+    kit: int  # index of the drum kit
+    gains: tuple[float, float, float, float]  # drums, bass, comping, lead
     mastering: Mastering
 
 
 def record(genre: str, difficulty: float, rng: random.Random) -> Recording:
-    """A recording of `genre`: an option from each row of its style or, if difficult, of another genre's."""
+    """Draw a recording: an option from each field of the genre's style or, if difficult, of another genre's."""
 
     def options(name: str) -> Any:
         lender, chance = _pick(rng, GENRES), rng.random()
-        return getattr(STYLES[lender if chance < MOST_BORROWED * difficulty * difficulty else genre], name)
+        return getattr(STYLES[lender if chance < MAX_BORROWED * difficulty * difficulty else genre], name)
 
     drawn = {f.name: _pick(rng, options(f.name)) for f in fields(Style) if f.name != "tempo"}
     return Recording(
@@ -92,29 +99,29 @@ def record(genre: str, difficulty: float, rng: random.Random) -> Recording:
             tilt=_between(rng, -0.5, 0.5),
             reverb=_between(rng, 0.05, 0.4),
             room=500 + _below(rng, 1500),
-            noise=_between(rng, 0.0, 0.005 + MOST_NOISE * difficulty * difficulty),
+            noise=_between(rng, 0.0, 0.005 + MAX_NOISE * difficulty * difficulty),
             peak=_between(rng, 0.15, 0.95),
         ),
     )
 
 
 def perform(recording: Recording, samples: int, rng: random.Random) -> npt.NDArray[np.int16]:
-    """An excerpt from a random place of the recording, int16 [samples] at SAMPLE_RATE."""
+    """Render an excerpt from a random position of the recording, int16 [samples] at SAMPLE_RATE."""
     first = _below(rng, STEPS_PER_RECORDING)
     start = _onset(recording, first)
-    heard = itertools.takewhile(
+    audible = itertools.takewhile(
         lambda step: _onset(recording, step) < start + samples, itertools.count(first)
     )
-    steps = [*range(first - STEPS_PER_BAR, first), *heard]  # a bar early, for what is held into the excerpt
+    steps = [*range(first - STEPS_PER_BAR, first), *audible]  # one bar early, for held notes
     voices = (recording.bass_voice, recording.comping_voice, recording.lead_voice)
     drives = (0.0, *(VOICES[voice].drive for voice in voices))
     parts = zip("DBCL", (_drums, _bass, _comping, _lead), drives, recording.gains, strict=True)
     mix = np.zeros(samples)
     for letter, part, drive, gain in parts:
         stem = np.zeros(samples)
-        for step, level, sound in part(recording, rng, _played(recording.form, letter, steps)):
-            at = _onset(recording, step) - start + _below(rng, LATEST)
-            lay(stem, at, level * _swell(recording.dynamics, step) * _between(rng, 0.75, 1.0), sound)
+        for step, level, sound in part(recording, rng, _playing(recording.form, letter, steps)):
+            at = _onset(recording, step) - start + _below(rng, MAX_DELAY)
+            mix_in(stem, at, level * _swell(recording.dynamics, step) * _between(rng, 0.75, 1.0), sound)
         mix += gain * distort(stem, drive)
     return master(mix, recording.mastering, seed=_below(rng, 1 << 32))
 
@@ -123,8 +130,8 @@ def _drums(recording: Recording, rng: random.Random, steps: Sequence[int]) -> It
     """The groove, and a fill at the end of every fourth bar."""
     for line in recording.groove.split():
         drum, pattern = line.split(":")
-        for step, mark, _ in _struck(pattern, steps):
-            yield step, STRENGTHS[mark], _hit(drum, recording.kit)
+        for step, mark, _ in _notes(pattern, steps):
+            yield step, LEVELS[mark], _hit(drum, recording.kit)
     for step in steps:
         last_beat = step % STEPS_PER_PHRASE >= STEPS_PER_PHRASE - STEPS_PER_BEAT
         if recording.groove and last_beat and rng.random() < 0.5:
@@ -132,9 +139,9 @@ def _drums(recording: Recording, rng: random.Random, steps: Sequence[int]) -> It
 
 
 def _bass(recording: Recording, rng: random.Random, steps: Sequence[int]) -> Iterator[Sound]:
-    """The roots of the chords, and the way from one to the next."""
+    """The roots of the chords, and the notes between them."""
     lowest = VOICES[recording.bass_voice].lowest
-    for step, mark, length in _struck(recording.bass, steps):
+    for step, mark, length in _notes(recording.bass, steps):
         root, intervals = _chord(recording, step)
         above = {"r": 0, "3": intervals[1], "5": intervals[2], "8": 12, "w": _pick(rng, intervals)}[mark]
         pitch = lowest + (root - lowest) % 12 + above
@@ -142,18 +149,18 @@ def _bass(recording: Recording, rng: random.Random, steps: Sequence[int]) -> Ite
 
 
 def _comping(recording: Recording, rng: random.Random, steps: Sequence[int]) -> Iterator[Sound]:
-    """The chords, whole or broken."""
+    """The chords, complete or broken."""
     lowest = VOICES[recording.comping_voice].lowest
     turns = itertools.count(_below(rng, 3))
-    for step, mark, length in _struck(recording.comping, steps):
+    for step, mark, length in _notes(recording.comping, steps):
         root, intervals = _chord(recording, step)
         pitches = sorted({lowest + (root + interval - lowest) % 12 for interval in intervals})
         for pitch in [pitches[next(turns) % len(pitches)]] if mark == "a" else pitches:
-            yield step, STRENGTHS[mark], _note(recording, recording.comping_voice, pitch, step, length)
+            yield step, LEVELS[mark], _note(recording, recording.comping_voice, pitch, step, length)
 
 
 def _lead(recording: Recording, rng: random.Random, steps: Sequence[int]) -> Iterator[Sound]:
-    """A motif that comes back, sometimes varied, and rests on a chord tone at each half bar."""
+    """A repeated, sometimes varied motif with a chord tone on each half bar."""
     scale = SCALES[recording.melody.scale]
     motif = _motif(recording.melody, rng)
     tonic = VOICES[recording.lead_voice].lowest + 12 + _chord(recording, 0)[0]
@@ -172,12 +179,12 @@ def _lead(recording: Recording, rng: random.Random, steps: Sequence[int]) -> Ite
 
 
 def _motif(melody: Melody, rng: random.Random) -> dict[int, tuple[int, int]]:
-    """Where in two bars a note starts: by how many degrees it moves, and for how many steps it holds."""
+    """The steps of two bars on which notes start -> scale degrees to move by, and length in steps."""
     grid = range(0, STEPS_PER_MOTIF, melody.grid)
-    places = [place for place in grid if rng.random() < melody.density]
+    starts = [start for start in grid if rng.random() < melody.density]
     return {
-        place: (_move(rng), min(after - place, 8))
-        for place, after in itertools.pairwise([*places, STEPS_PER_MOTIF])
+        start: (_move(rng), min(end - start, 8))
+        for start, end in itertools.pairwise([*starts, STEPS_PER_MOTIF])
     }
 
 
@@ -185,13 +192,13 @@ def _move(rng: random.Random) -> int:
     return _below(rng, 5) - 2
 
 
-def _played(form: str, letter: str, steps: Sequence[int]) -> list[int]:
+def _playing(form: str, letter: str, steps: Sequence[int]) -> list[int]:
     bars = form.split()
     return [step for step in steps if letter in bars[step // STEPS_PER_BAR % len(bars)]]
 
 
-def _struck(pattern: str, steps: Sequence[int]) -> Iterator[tuple[int, str, int]]:
-    """Each step that the pattern strikes, its mark, and for how many steps it holds."""
+def _notes(pattern: str, steps: Sequence[int]) -> Iterator[tuple[int, str, int]]:
+    """Yield the steps on which the pattern has a note: step, mark and length in steps."""
     for step in steps:
         tail = pattern[step % STEPS_PER_BAR :]
         if tail[0] not in ".-":
@@ -199,11 +206,11 @@ def _struck(pattern: str, steps: Sequence[int]) -> Iterator[tuple[int, str, int]
 
 
 def _chord(recording: Recording, step: int) -> tuple[int, tuple[int, ...]]:
-    """The chord's root (0 to 11 semitones above C) and intervals, in the recording's key."""
+    """The chord's root (0 to 11 semitones above C) and its intervals, in the recording's key."""
     chords = recording.chords.split()
     symbol = chords[step // STEPS_PER_BAR % len(chords)]
     root = symbol[: 2 if symbol[1:2] == "b" else 1]
-    return (NOTES.index(root) + recording.key) % 12, QUALITIES[symbol[len(root) :]]
+    return (NOTES.index(root) + recording.key) % 12, CHORD_QUALITIES[symbol[len(root) :]]
 
 
 def _nearest(pitch: int, root: int, intervals: Sequence[int]) -> int:
@@ -212,7 +219,7 @@ def _nearest(pitch: int, root: int, intervals: Sequence[int]) -> int:
 
 
 def _onset(recording: Recording, step: int) -> int:
-    """When a step sounds, in samples; the swing bends each beat so that its off-beat eighth comes late."""
+    """The time of a step in samples; swing delays the off-beat eighths."""
     late = (0.0, 0.5, 1.0, 0.5)[step % STEPS_PER_BEAT] * recording.swing
     return int((step + late) * (60 * SAMPLE_RATE / STEPS_PER_BEAT / recording.beats_per_minute))
 
@@ -224,13 +231,13 @@ def _swell(depth: float, step: int) -> float:
 
 def _note(recording: Recording, voice: str, pitch: int, step: int, length: int) -> Floats:
     samples = _onset(recording, step + length) - _onset(recording, step) + RELEASE
-    return sing(voice, pitch, recording.tuning, samples // NOTE_ROUNDING * NOTE_ROUNDING)
+    return render_note(voice, pitch, recording.tuning, samples // NOTE_ROUNDING * NOTE_ROUNDING)
 
 
 @functools.cache
 def _hit(drum: str, kit: int) -> Floats:
     rng = random.Random(f"kit/{kit}/{drum}")
-    return strike(drum, _between(rng, 0.8, 1.25), _between(rng, 0.6, 1.4), seed=_below(rng, 1 << 32))
+    return render_hit(drum, _between(rng, 0.8, 1.25), _between(rng, 0.6, 1.4), seed=_below(rng, 1 << 32))
 
 
 def _below(rng: random.Random, n: int) -> int:

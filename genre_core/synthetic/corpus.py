@@ -1,7 +1,7 @@
-"""The built-in corpus: generated music in GTZAN's ten genres, the same bytes from the same seed everywhere.
+"""The built-in corpus: synthetic music in GTZAN's ten genres; a seed gives the same bytes on every machine.
 
-Its tracks are excerpts of recordings: those of one recording share key, tempo, arrangement and sound, while
-place and melody differ. Scores are comparable only while the bytes stay the same.
+Each track is an excerpt of a recording. Excerpts of the same recording share key, tempo, arrangement and sound, but
+have different positions and melodies. Scores are comparable only while the bytes stay the same.
 """
 
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.synthetic.arrangement import perform, record
 from genre_core.synthetic.styles import GENRES
 from genre_core.synthetic.synth import SAMPLE_RATE
@@ -27,18 +27,18 @@ __all__ = ["GENRES", "SAMPLE_RATE", "SyntheticCorpus", "render", "write"]
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticCorpus:
-    """What to generate."""
+    """Settings of the built-in corpus."""
 
     tracks_per_genre: int = 20
     """Tracks of each of the ten genres, at least 1."""
     seconds: float = 12.0
     """Length of a track in seconds, 1 to 600."""
     tracks_per_recording: int = 2
-    """Consecutive tracks that are excerpts of one recording, and so belong on one side of a split."""
+    """Consecutive tracks that are excerpts of one recording: a group, which must not be split."""
     difficulty: float = 0.3
-    """0: each genre keeps to its own style; 1: most elements may be borrowed, and noise is loud."""
+    """From 0, where genres differ most, to 1, where they borrow most elements from each other and noise is loud."""
     seed: int = 0
-    """Another seed gives other music."""
+    """Seed of all random choices."""
 
     def __post_init__(self) -> None:
         _require("tracks_per_genre", self.tracks_per_genre, 1, math.inf)
@@ -51,12 +51,13 @@ def _require(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         rule = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         raise InputError(
-            f"synthetic corpus: {name} must be {rule}, but got {name}={value}; choose one {rule}"
+            f"synthetic corpus: {name} must be {rule}, but got {name}={value}; change it",
+            code=ErrorCode.SYNTHETIC_OUT_OF_RANGE,
         )
 
 
 def render(spec: SyntheticCorpus, genre: str, index: int) -> npt.NDArray[np.int16]:
-    """One track, int16 [samples] at SAMPLE_RATE; the number of tracks in the corpus does not change it."""
+    """Render one track, int16 [samples] at SAMPLE_RATE, whatever the number of tracks in the corpus."""
     recording_seed = f"{spec.seed}/{_group(spec, genre, index)}"
     recording = record(genre, spec.difficulty, random.Random(recording_seed))
     samples = round(spec.seconds * SAMPLE_RATE)
@@ -64,10 +65,17 @@ def render(spec: SyntheticCorpus, genre: str, index: int) -> npt.NDArray[np.int1
 
 
 def write(spec: SyntheticCorpus, folder: Path, progress: ProgressCallback | None = None) -> Path:
-    """Write the corpus and return its manifest; `progress` hears how many of how many tracks are done.
+    """Write the corpus: GENRE/GENRE.00000.wav (16-bit mono, as in GTZAN) and manifest.csv (path, genre, group).
 
-    Writes GENRE/GENRE.00000.wav (16-bit mono, GTZAN's layout) and manifest.csv (path, genre, group), which
-    comes last and whole: where it is, the corpus is complete.
+    The manifest is written last and atomically: where it exists, the corpus is complete.
+
+    Args:
+        spec: what to generate.
+        folder: where to write; created if necessary.
+        progress: called with the number of written tracks and of all tracks.
+
+    Returns:
+        The manifest's path.
     """
     manifest = folder / "manifest.csv"
     manifest.unlink(missing_ok=True)

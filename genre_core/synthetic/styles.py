@@ -1,9 +1,9 @@
-"""What tells the ten genres apart: the tempo, rhythm, harmony, instruments and form that each may use."""
+"""The ten genres: the tempos, rhythms, harmonies, instruments and forms that each can use."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-SCALES = {  # in semitones above the tonic
+SCALES = {  # semitones above the tonic
     "blues": (0, 3, 5, 6, 7, 10),
     "chant": (0, 0, 0, 3),
     "dorian": (0, 2, 3, 5, 7, 9, 10),
@@ -12,7 +12,7 @@ SCALES = {  # in semitones above the tonic
     "pentatonic": (0, 2, 4, 7, 9),
     "phrygian": (0, 1, 3, 5, 7, 8, 10),
 }
-QUALITIES = {  # of chords, in semitones above the root
+CHORD_QUALITIES = {  # semitones above the root
     "": (0, 4, 7),
     "m": (0, 3, 7),
     "7": (0, 4, 7, 10),
@@ -24,37 +24,39 @@ NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 
 
 class Melody(NamedTuple):
-    """How a lead moves."""
+    """The pitches and rhythm of a lead melody."""
 
     scale: str
-    grid: int  # steps between two places where a note may start
-    density: float  # probability that one does
+    grid: int
+    """Steps between two positions where a note may start."""
+    density: float
+    """Probability that a note starts at such a position."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What a recording of a genre may be made of: each field but the tempo lists equally likely options."""
+    """The options of a genre; in each field except the tempo, all are equally likely."""
 
     tempo: tuple[float, float]
-    """Slowest and fastest, in beats a minute."""
+    """Slowest and fastest, in beats per minute."""
     swing: tuple[float, ...]
-    """Delay of the off-beat eighth, in steps of a sixteenth; 0.67 makes triplets."""
+    """Delay of the off-beat eighth, in sixteenths; 0.67 makes triplets."""
     groove: tuple[str, ...]
-    """DRUM:PATTERN, a bar of 16 steps each; x is a hit, o a soft one."""
+    """DRUM:PATTERN, each of 16 steps (one bar): x is a hit, o a soft hit."""
     chords: tuple[str, ...]
-    """A chord a bar, written in C."""
+    """One chord per bar, in C."""
     comping: tuple[str, ...]
-    """x is the chord, o soft, a its next note alone, - holds."""
+    """16 steps: x is the chord, o a soft chord, a its next note alone, - holds."""
     bass: tuple[str, ...]
-    """r 3 5 8 are root, third, fifth and octave, w any note of the chord, - holds."""
+    """16 steps: r, 3, 5 and 8 are root, third, fifth and octave, w is any note of the chord, - holds."""
     comping_voice: tuple[str, ...]
     bass_voice: tuple[str, ...]
     lead_voice: tuple[str, ...]
     melody: tuple[Melody, ...]
     form: tuple[str, ...]
-    """Who plays in each bar: Drums, Bass, Comping, Lead."""
+    """The parts in each bar: D(rums), B(ass), C(omping), L(ead)."""
     dynamics: tuple[float, ...] = (0.1, 0.2)
-    """How far the loudness swells in four bars, 0 to 1."""
+    """Depth of the swell in loudness over four bars, 0 to 1."""
 
 
 STYLES = {

@@ -1,1 +1,1 @@
-"""Files, threads and memory of the operating system."""
+"""Files, threads and memory: what the operating system provides."""

@@ -1,4 +1,4 @@
-"""How a process takes memory from the system: kept between steps, given back between fine-tunes."""
+"""Control of the C allocator: memory is kept between training steps and released between fine-tunes."""
 
 import ctypes
 from typing import Any
@@ -8,11 +8,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """From now on, freed memory stays with the process until `release_freed_memory`.
+    """Keep freed memory in the process until `release_freed_memory` is called.
 
-    By default glibc returns every large block at once, and the next step pays for each of its pages again:
-    with the gradients of AlexNet's and VGG's linear layers that is a third of a step. Elsewhere than on
-    glibc this does nothing.
+    By default, glibc returns every large block to the system at once, and the next step pays for each of its pages
+    again: a third of a step for the gradients of the linear layers of AlexNet and VGG. Without glibc, this does
+    nothing.
     """
     if mallopt := _libc("mallopt"):
         mallopt(_M_MMAP_MAX, 0)
@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return what is free to the system."""
+    """Return freed memory to the system."""
     if malloc_trim := _libc("malloc_trim"):
         malloc_trim(0)
 

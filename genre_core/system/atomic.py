@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever is interrupted: a process, or the power."""
+"""Atomic files and folders: complete or absent after a crash or a power failure."""
 
 import errno
 import os
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial"
-"""How the name of a file ends that is still being written."""
+"""Suffix of a file that is still being written."""
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF)
-"""Errors of file systems (network and user-space ones) that do not sync folders; their files are synced."""
+"""Errors of network and user-space file systems that can sync files but not folders."""
 
 
 @contextmanager
 def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a path next to `path` to write to; on leaving without an error it replaces `path`.
+    """Yield a temporary path to write to; it replaces `path` if the context exits without an error.
 
     Args:
         path: the file.
-        durable: whether the file has to survive a power cut from then on. It costs the disk's time to store it;
-            False is for what can be computed or downloaded again.
+        durable: whether the file survives a power failure after the context, which waits for the disk; False is for
+            files that can be computed or downloaded again.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -37,9 +37,13 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder next to `path` to fill; on leaving without an error it becomes `path`, which may be empty.
+    """Yield a temporary folder to fill; it becomes `path` if the context exits without an error.
 
-    From then on it survives a power cut. One process at a time: what a killed one left of it is deleted.
+    After the context, the folder survives a power failure. Only one process may write a folder at a time: the
+    temporary folder of a killed process is deleted.
+
+    Args:
+        path: the folder; it may exist if it is empty.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -57,7 +61,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, with the folders above it; those that are new survive a power cut."""
+    """Create a folder and its missing parents; the new ones survive a power failure."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
@@ -65,7 +69,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names of the files in a folder are on the disk."""
+    """Wait until the names of the files in a folder are on the disk."""
     try:
         sync_file(folder)
     except OSError as error:
@@ -74,7 +78,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return when a file's content, or a folder's, is on the disk."""
+    """Wait until the content of a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,7 @@
-"""Files that the workers of a node make once and share: whole or absent, within a budget, the least used gone first."""
+"""Files shared by the workers of a node: written once, complete or absent, evicted in LRU order within a budget."""
+
+# diskcache does not replace this: it evicts after a write, so that budget and disk can overflow, reserves no space for
+# a file that is being written, and keeps the locks of dead processes.
 
 import fcntl
 import os
@@ -15,25 +18,26 @@ from filelock import FileLock, Timeout
 
 from genre_core.system.atomic import PARTIAL
 
-CLAIM = ".claim"
-"""How the name of a claim ends: an empty file, locked by the process that writes the claimed bytes."""
+RESERVATION = ".claim"
+"""Suffix of a reservation: an empty file, locked by the process that writes the reserved bytes."""
 STALE_SECONDS = 600.0
-"""A partial file that no claim explains, of an earlier version, is deleted when nobody wrote to it for so long."""
-PATIENCE_SECONDS = 600.0
-"""Longest wait for a process that makes a file while nothing is written in the folder: it may be suspended."""
+"""Age without a write after which a partial file without a reservation, of an earlier version, is deleted."""
+IDLE_SECONDS = 600.0
+"""Longest wait for a process that holds a file's lock but writes nothing: it may be suspended."""
 LOCK_SECONDS = 60.0
-"""Longest wait for a process that only looks what the folder holds."""
+"""Longest wait for a process that lists the folder."""
 
-_CLAIM_NAME = re.compile(rf"(?P<partial>\..+)\.(?P<size>\d+){re.escape(CLAIM)}")
+_RESERVATION_NAME = re.compile(rf"(?P<partial>\..+)\.(?P<size>\d+){re.escape(RESERVATION)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Claim:
-    """Bytes that a living process has been promised."""
+class _Reservation:
+    """Space reserved by a running process."""
 
     partial: Path
-    """Where it writes them."""
+    """The file that it writes."""
     size: int
+    """Bytes."""
 
     @property
     def unwritten(self) -> int:
@@ -42,34 +46,34 @@ class _Claim:
 
 
 class NodeCache:
-    """A folder of files found by name. Any number of processes may use it at once, and any may die or sleep.
+    """A folder of files that any number of processes share; each may die or be suspended at any time.
 
-    Deleting a file leaves it to those who have it mapped already.
+    A process that has mapped a file can use it even after its eviction.
     """
 
     def __init__(self, folder: Path, *, budget_bytes: int) -> None:
-        """Args: a folder on a disk of this node, and the bytes that its files may take; 0 keeps nothing."""
+        """Args: a folder on a local disk, and the most bytes that its files may take; 0 disables the cache."""
         self.folder = folder
         self.budget_bytes = budget_bytes
         self._error: str | None = None
 
     def find(self, name: str) -> Path | None:
-        """The file of this name, now the last one to be dropped; None where there is none."""
+        """Return the path of a file and mark it as used; None if it does not exist."""
         path = self.folder / name
         try:
             os.utime(path)
         except FileNotFoundError:
             return None
-        except PermissionError:  # another user's: it is found, but stays where it is in the order of dropping
+        except PermissionError:  # another user's file: its time of use cannot be updated
             return path
         return path
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """One process at a time makes files under this name: the others wait, and then find them.
+        """Hold the exclusive right to create files under a name; other processes wait and find them afterwards.
 
         Raises:
-            OSError: the folder cannot be used, or the process that makes them has been idle for `PATIENCE_SECONDS`.
+            OSError: the folder cannot be used, or the lock's holder has been idle for `IDLE_SECONDS`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / f".{name}.lock")
@@ -81,22 +85,22 @@ class NodeCache:
 
     @contextmanager
     def reserve(self, name: str, size: int, *, evict: bool = True) -> Iterator[Path | None]:
-        """Yield a path to write so many bytes to; on leaving without an error the file stands under its name.
+        """Reserve space and yield a path to write to; the file gets its name if the context exits without an error.
 
-        Yields None where there is no room. Room that was given counts as used, so that it is given only once.
+        Yields None if there is no space. Reserved space counts as used, for other processes too.
 
         Args:
-            name: of the file.
-            size: bytes that it will take.
-            evict: whether the least recently used files may go for it.
+            name: the file's.
+            size: its bytes.
+            evict: whether the least recently used files may be deleted to make space.
 
         Raises:
-            OSError: the folder cannot be used, or its disk is full after all.
+            OSError: the folder cannot be used, or the disk is full despite the reservation.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}"
-        claim = partial.with_name(f"{partial.name}.{size}{CLAIM}")
-        descriptor = self._claim(claim, size, evict=evict)
+        reservation = partial.with_name(f"{partial.name}.{size}{RESERVATION}")
+        descriptor = self._reserve(reservation, size, evict=evict)
         if descriptor is None:
             yield None
             return
@@ -105,83 +109,84 @@ class NodeCache:
             partial.replace(self.folder / name)
         finally:
             partial.unlink(missing_ok=True)
-            claim.unlink(missing_ok=True)
+            reservation.unlink(missing_ok=True)
             os.close(descriptor)
 
     def record_error(self, error: Exception) -> None:
-        """Note that the folder could not be used, for whoever asks `pop_error`."""
+        """Remember an error of the folder for `pop_error`."""
         reason = getattr(error, "strerror", None) or str(error)
         self._error = f"{self.folder} cannot be used: {reason}"
 
     def pop_error(self) -> str | None:
-        """Why the folder could not be used since this was asked for the last time; None where it could."""
-        trouble, self._error = self._error, None
-        return trouble
+        """Return the latest error since the last call, if any."""
+        error, self._error = self._error, None
+        return error
 
-    def _claim(self, claim: Path, size: int, *, evict: bool) -> int | None:
-        """The descriptor of a claim to so many bytes, open and locked; None where there is no room."""
+    def _reserve(self, path: Path, size: int, *, evict: bool) -> int | None:
+        """Create and lock a reservation; return its open file descriptor, or None if there is no space."""
         with FileLock(self.folder / ".room.lock", timeout=LOCK_SECONDS):
-            files, claims = self._files(), self._claims()
-            over = sum(s.st_size for _, s in files) + sum(c.size for c in claims) + size - self.budget_bytes
-            dropped, freed = _oldest(files, over) if evict else ([], 0)
-            free = shutil.disk_usage(self.folder).free - sum(c.unwritten for c in claims)
-            if size > self.budget_bytes or over > freed:
+            files, reservations = self._files(), self._reservations()
+            used = sum(status.st_size for _, status in files) + sum(r.size for r in reservations)
+            excess = used + size - self.budget_bytes
+            evicted, freed = _oldest(files, excess) if evict else ([], 0)
+            free = shutil.disk_usage(self.folder).free - sum(r.unwritten for r in reservations)
+            if size > self.budget_bytes or excess > freed:
                 return None
             if size > free + freed:
-                self._error = f"the disk of {self.folder} is full"
+                self._error = f"no space left on the disk of {self.folder}"
                 return None
-            for path in dropped:
-                path.unlink(missing_ok=True)
-            descriptor = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            for file in evicted:
+                file.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             return descriptor
 
-    def _claims(self) -> list[_Claim]:
-        """The claims of living processes; what dead ones left is deleted. Only for who has the room's lock."""
+    def _reservations(self) -> list[_Reservation]:
+        """List the reservations of running processes and delete those of dead ones; call it under the room lock."""
         found = []
-        for path in self.folder.glob(f".*{CLAIM}"):
-            if not (name := _CLAIM_NAME.fullmatch(path.name)):
+        for path in self.folder.glob(f".*{RESERVATION}"):
+            if not (name := _RESERVATION_NAME.fullmatch(path.name)):
                 continue
-            claim = _Claim(partial=path.with_name(name["partial"]), size=int(name["size"]))
+            reservation = _Reservation(partial=path.with_name(name["partial"]), size=int(name["size"]))
             if _is_locked(path):
-                found.append(claim)
+                found.append(reservation)
             else:
-                claim.partial.unlink(missing_ok=True)
+                reservation.partial.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
-        self._drop_unexplained({claim.partial for claim in found})
+        self._delete_stale({reservation.partial for reservation in found})
         return found
 
-    def _drop_unexplained(self, explained: set[Path]) -> None:
-        """Delete partial files that belong to no claim and that nobody writes to."""
+    def _delete_stale(self, reserved: set[Path]) -> None:
+        """Delete old partial files without a reservation."""
         for partial in self.folder.glob(f".*{PARTIAL}"):
-            if partial not in explained and time.time() - _mtime(partial) > STALE_SECONDS:
+            if partial not in reserved and time.time() - _mtime(partial) > STALE_SECONDS:
                 partial.unlink(missing_ok=True)
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
-        """The files and their status, the least recently used first."""
+        """List the files with their status, the least recently used first."""
         found = []
         for path in self.folder.glob("[!.]*"):
             try:
                 found.append((path, path.stat()))
-            except FileNotFoundError:  # another process has just dropped it
+            except FileNotFoundError:  # another process has just evicted it
                 continue
         return sorted(found, key=lambda file: file[1].st_mtime)
 
     def _wait_for(self, lock: FileLock) -> None:
-        """Acquire a lock, for as long as who holds it may be at work."""
+        """Acquire a lock; give up only if its holder seems idle."""
         began = time.time()
         while True:
             try:
-                lock.acquire(timeout=min(1.0, PATIENCE_SECONDS))
+                lock.acquire(timeout=min(1.0, IDLE_SECONDS))
                 return
             except Timeout:
                 written = max(map(_mtime, self.folder.glob(f".*{PARTIAL}")), default=0.0)
-                if time.time() - max(began, written) > PATIENCE_SECONDS:
+                if time.time() - max(began, written) > IDLE_SECONDS:
                     raise
 
 
 def _oldest(files: list[tuple[Path, os.stat_result]], size: int) -> tuple[list[Path], int]:
-    """The first files that together take so many bytes, or all, and what they take."""
+    """Return the first files that take at least `size` bytes together, and their bytes; all if they take less."""
     chosen, taken = [], 0
     for path, status in files:
         if taken >= size:
@@ -192,12 +197,12 @@ def _oldest(files: list[tuple[Path, os.stat_result]], size: int) -> tuple[list[P
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a living process, suspended or in another container or not, holds this file's lock."""
+    """Whether a running process, which may be suspended or in another container, holds a file's lock."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's file
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

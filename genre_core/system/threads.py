@@ -1,29 +1,42 @@
-"""A function called for many items in threads: the results in order, as they come."""
+"""Parallel map in threads."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from joblib import Parallel, delayed
+from joblib import cpu_count
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ALL_CORES = -1
-"""Threads, as joblib has it."""
+ALL_CORES = 0
+"""As many threads as the process may use cores, by affinity and container limits."""
+AHEAD = 2
+"""Results computed in advance, for each thread."""
 
 
-def map_in_threads(call: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """The results, a few computed ahead of what was asked for. For functions that release the GIL.
+# Executor.map (before Python 3.14's buffersize) and joblib's generator compute without waiting for the consumer: the
+# results of a whole corpus would pile up in memory.
+def map_in_threads(
+    call: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """Yield `call(item)` for each item in order, at most AHEAD results per thread ahead of the consumer.
 
-    An iterator that is dropped early, as by Ctrl-C, ends without a word: joblib warns of results left unused.
+    Args:
+        call: a function that releases the GIL.
+        items: consumed as results are needed; may be infinite.
+        workers: number of threads, or ALL_CORES.
     """
-    parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
-    results = parallel(delayed(call)(item) for item in items)
+    threads = workers or cpu_count()
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
     try:
-        for result in results:  # noqa: UP028 - `yield from` would close them before warnings are ignored
-            yield result
+        for item in items:
+            pending.append(pool.submit(call, item))
+            if len(pending) > AHEAD * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            results.close()
+        pool.shutdown(cancel_futures=True)

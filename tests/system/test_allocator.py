@@ -1,4 +1,4 @@
-"""Memory stays with the process between steps and goes back between fine-tunes."""
+"""Freed memory stays in the process until it is released."""
 
 import platform
 import subprocess
@@ -21,8 +21,8 @@ print(kept - before, resident() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
-def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+def test_freed_memory_is_kept_until_it_is_released() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    kept, given_back = map(float, done.stdout.split())
+    kept, released = map(float, done.stdout.split())
     assert kept > 90
-    assert given_back < 10
+    assert released < 10

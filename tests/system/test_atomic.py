@@ -1,4 +1,4 @@
-"""What a run cannot compute again is on the disk when its writer returns: in content, and in name."""
+"""Files that cannot be computed again survive a power failure once their writer returns."""
 
 import errno
 import os
@@ -27,24 +27,24 @@ Row = dict[str, object]
 
 
 class Disk:
-    """Notes what is synced, and what then bears a name."""
+    """Records what is synced, and which files had their final name at that time."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._moments: list[tuple[int, frozenset[tuple[Path, int]]]] = []
 
     def sync(self, descriptor: int) -> None:
-        """In place of os.fsync."""
+        """Replaces os.fsync."""
         files = frozenset((path, path.stat().st_ino) for path in self._root.rglob("*"))
         self._moments.append((os.fstat(descriptor).st_ino, files))
 
     @property
     def synced(self) -> list[int]:
-        """Inodes of what was synced, in order."""
+        """Inodes of the synced files and folders, in order."""
         return [inode for inode, _ in self._moments]
 
     def survives(self, path: Path) -> bool:
-        """Whether a file's content was synced before it had its name, and its name after that."""
+        """Whether a file was synced before it got its name, and its folder afterwards."""
         inode, folder = path.stat().st_ino, path.parent.stat().st_ino
         named = [(path, inode) in files for _, files in self._moments]
         content = [n for n, (synced, _) in enumerate(self._moments) if synced == inode]
@@ -93,9 +93,9 @@ DURABLE: dict[str, tuple[Write, tuple[str, ...]]] = {
     "a file": (_text, ("config.yaml",)),
     "the corpus": (_corpus, ("c.parquet",)),
     "an epoch": (_epoch, (epochs_file(Path(), 0).as_posix(),)),
-    "the trials when the search ends": (lambda run: _tables(run).flush(), ("results/trials.parquet",)),
+    "the trials at the end of the search": (lambda run: _tables(run).flush(), ("results/trials.parquet",)),
     "the final models' table": (lambda run: _finish(run, write_finish), ("results/finish.parquet",)),
-    "what was read of the test part": (
+    "the scores on the test set": (
         lambda run: _finish(run, write_test_tracks),
         ("results/test_tracks.parquet",),
     ),
@@ -118,20 +118,20 @@ def _cached(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", DURABLE)
-def test_what_a_run_cannot_compute_again_survives_a_power_cut(case: str, disk: Disk, tmp_path: Path) -> None:
+def test_results_survive_a_power_failure(case: str, disk: Disk, tmp_path: Path) -> None:
     write, names = DURABLE[case]
     write(tmp_path / "r")
     assert all(disk.survives(tmp_path / "r" / name) for name in names)
 
 
 @pytest.mark.parametrize("case", CACHED)
-def test_what_can_be_computed_again_waits_for_no_disk(case: str, disk: Disk, tmp_path: Path) -> None:
+def test_caches_are_not_synced(case: str, disk: Disk, tmp_path: Path) -> None:
     CACHED[case](tmp_path / "r")
     assert any((tmp_path / "r").iterdir())
     assert not disk.synced
 
 
-def test_a_model_survives_a_power_cut_with_all_its_files(disk: Disk, tmp_path: Path) -> None:
+def test_a_model_survives_a_power_failure_with_all_its_files(disk: Disk, tmp_path: Path) -> None:
     write_model(tmp_path / "model", TENSORS, {"trial": 0})
     files = [path.stat().st_ino for path in (tmp_path / "model").iterdir()]
     assert len(files) == 2
@@ -139,7 +139,7 @@ def test_a_model_survives_a_power_cut_with_all_its_files(disk: Disk, tmp_path: P
     assert {*files, (tmp_path / "model").stat().st_ino} <= set(disk.synced[:-1])
 
 
-def test_a_store_of_spectrograms_survives_a_power_cut_whole(
+def test_a_spectrogram_store_survives_a_power_failure(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_a_store_of_spectrograms_survives_a_power_cut_whole(
     assert all(path.stat().st_ino in disk.synced for path in (*files, store.folder))
 
 
-def test_a_trials_row_waits_for_no_disk_until_the_search_ends(disk: Disk, tmp_path: Path) -> None:
+def test_a_trials_row_is_not_synced_during_the_search(disk: Disk, tmp_path: Path) -> None:
     tables = _tables(tmp_path / "r")
     before = disk.synced
     tables.put_trial({"trial": 0, "state": "RUNNING"})
@@ -160,7 +160,7 @@ def test_a_trials_row_waits_for_no_disk_until_the_search_ends(disk: Disk, tmp_pa
     assert disk.synced == before
 
 
-def test_the_journal_survives_a_power_cut_with_each_line(disk: Disk, tmp_path: Path) -> None:
+def test_each_line_of_the_journal_survives_a_power_failure(disk: Disk, tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     sampler, pruner = make_sampler("random", {}, seed=0), make_pruner("none", {}, epochs=2)
     study = Study(journal, name="r", sampler=sampler, pruner=pruner)
@@ -172,7 +172,7 @@ def test_the_journal_survives_a_power_cut_with_each_line(disk: Disk, tmp_path: P
         assert journal.stat().st_ino in disk.synced[before:]
 
 
-def test_new_folders_survive_a_power_cut_with_those_above(disk: Disk, tmp_path: Path) -> None:
+def test_new_folders_and_their_parents_survive_a_power_failure(disk: Disk, tmp_path: Path) -> None:
     make_folder(tmp_path / "runs" / "r")
     assert disk.synced == [
         tmp_path.stat().st_ino,
@@ -183,7 +183,7 @@ def test_new_folders_survive_a_power_cut_with_those_above(disk: Disk, tmp_path: 
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_where_a_file_cannot_be_stored_the_earlier_one_stays(
+def test_a_failed_sync_keeps_the_earlier_file(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_text("earlier")
@@ -192,13 +192,14 @@ def test_where_a_file_cannot_be_stored_the_earlier_one_stays(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match=os.strerror(code)), atomic_file(tmp_path / "a") as partial:
+    with pytest.raises(OSError) as error, atomic_file(tmp_path / "a") as partial:  # noqa: PT011
         partial.write_text("later")
+    assert error.value.errno == code
     assert (tmp_path / "a").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_file_system_that_does_not_sync_folders_will_do(
+def test_a_file_system_that_cannot_sync_folders_is_supported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(descriptor: int) -> None:
