@@ -13,6 +13,11 @@ class SearchErrorCode(StrEnum):
     # cluster_lint
     # config
     # data
+    AUDIO_CHANGED = "audio-changed"
+    AUDIO_UNREADABLE = "audio-unreadable"
+    SEGMENT_TOO_SHORT = "segment-too-short"
+    TOO_MANY_BAD_FILES = "too-many-bad-files"
+    WEIGHTS_CHANGED = "weights-changed"
     # evaluate
     # export
     EXPORT_FOLDER_NOT_EMPTY = "export-folder-not-empty"

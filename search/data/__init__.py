@@ -1,1 +1,1 @@
-"""A run's music: read, checked, split, and stored as spectrograms."""
+"""The data of a run: read, checked, split and stored as spectrograms."""

@@ -1,4 +1,4 @@
-"""The genres of a corpus: tracks, groups and parts of each, and what looks wrong in the list."""
+"""Overview of a corpus by genre: tracks, groups, splits and warnings."""
 
 import re
 import unicodedata
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FEW_TRACKS = 10
-"""A genre with fewer leaves at most two tracks for each of validation and test, too few for reliable scores."""
+"""Genres with fewer tracks have at most two for validation and for test, too few for reliable scores."""
 NO_GENRE = (*MISSING_VALUES, "unknown", "undefined", "unlabeled", "unlabelled", "")
-"""Names, in lower case, that mean that the genre is not known."""
+"""Names, in lower case, of unknown genres."""
 _LISTED = 24
-"""Genres that the compact list names."""
+"""Genres named in the summary."""
 _NAMED = 4
-"""Genres or groups that a warning names."""
+"""Genres or groups named in a warning."""
 _WIDTH = 34
-"""Columns of the screen for a genre's name: with five columns of numbers the table fits 80."""
+"""Terminal columns for a genre's name: with five columns of numbers, the table is 80 wide."""
 
 
 def summary(corpus: Corpus) -> str:
-    """Each genre's usable tracks and groups in one line, of many genres the first by name."""
+    """One line with the usable tracks and groups of each genre; of many genres, only the first by name."""
     tracks, groups = _counts(corpus)
     names = [f"{_printable(genre)} {tracks[genre]}/{groups[genre]}" for genre in corpus.genres[:_LISTED]]
     more = len(corpus.genres) - _LISTED
-    rest = f", and {more} more genres: see genre-search data check" if more > 0 else ""
+    rest = f", and {more} more genres; list them with: genre-search data check" if more > 0 else ""
     return f"Tracks/groups: {', '.join(names)}{rest}"
 
 
 def table(corpus: Corpus) -> "Table":
-    """Genre by usable tracks, groups and, where there is a split, the tracks of each part; the last row is the sum."""
+    """A table of usable tracks, groups and, if the corpus is split, tracks by part for each genre, with a total row."""
     from rich.table import Table
 
     parts = SPLITS if any(track.split for track in corpus.usable) else ()
@@ -55,50 +55,49 @@ def table(corpus: Corpus) -> "Table":
 
 
 def warnings(corpus: Corpus) -> list[str]:
-    """What looks wrong in the genres and groups of the usable tracks, a sentence each."""
-    found = [
-        *_of_names(corpus.genres),
-        *_of_spellings(corpus.genres),
-        *_of_counts(corpus),
-        *_of_groups(corpus),
-        missing_groups_warning(corpus),
+    """Return suspicious genres and groups of the usable tracks, one sentence each."""
+    return [
+        *_name_warnings(corpus.genres),
+        *_spelling_warnings(corpus.genres),
+        *_count_warnings(corpus),
+        *_group_warnings(corpus),
+        *filter(None, [missing_groups_warning(corpus)]),
     ]
-    return [sentence for sentence in found if sentence]
 
 
-def _of_names(genres: Sequence[str]) -> list[str]:
+def _name_warnings(genres: Sequence[str]) -> list[str]:
     parts = [genre for genre in genres if genre.lower() in SPLIT_ALIASES]
     numbers = [genre for genre in genres if re.fullmatch(r"[\d\s.,_-]*\d[\d\s.,_-]*", genre)]
     nothing = [genre for genre in genres if genre.strip().lower() in NO_GENRE]
     found = []
     if parts:
         found.append(
-            f"genres named like the parts of a split: {_named(parts)}; where the folders in them are the genres, list "
-            "the tracks in a manifest with the columns path, genre and split"
+            f"genres named like parts of a split: {_named(parts)}; if their subfolders are the genres, list the "
+            "tracks in a manifest with the columns path, genre and split"
         )
     if numbers:
-        found.append(f"genres that are only numbers: {_named(numbers)}; are they ids or years?")
+        found.append(f"genres that are numbers: {_named(numbers)}; check whether they are ids or years")
     if nothing:
         found.append(
-            f"genres named like missing values: {_named(nothing)}; leave out tracks of unknown genre"
+            f"genres named like missing values: {_named(nothing)}; remove the tracks of unknown genre"
         )
     return found
 
 
-def _of_spellings(genres: Sequence[str]) -> list[str]:
-    """Warnings about names that are equal but for case, spaces, hyphens, underscores and compatible letters."""
+def _spelling_warnings(genres: Sequence[str]) -> list[str]:
+    """Warn about names that differ only in case, spaces, hyphens, underscores or compatibility characters."""
     alike = defaultdict(list)
     for genre in genres:
         plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", genre).casefold())
         alike[re.sub(r"[\s_\-\u2010-\u2015]", "", plain)].append(genre)
     return [
-        f"genres that differ only in spelling: {_named(names)}; if they are one genre, give it one name"
+        f"genres that differ only in spelling: {_named(names)}; if they are the same genre, use one name"
         for names in alike.values()
         if len(names) > 1
     ]
 
 
-def _of_counts(corpus: Corpus) -> list[str]:
+def _count_warnings(corpus: Corpus) -> list[str]:
     tracks, _ = _counts(corpus)
     few = [genre for genre in corpus.genres if tracks[genre] < FEW_TRACKS]
     if not few:
@@ -107,8 +106,8 @@ def _of_counts(corpus: Corpus) -> list[str]:
     return [f"genres with fewer than {FEW_TRACKS} tracks, too few for reliable scores: {counts}"]
 
 
-def _of_groups(corpus: Corpus) -> list[str]:
-    """Warnings about groups that span all genres, and about a published data set without its groups."""
+def _group_warnings(corpus: Corpus) -> list[str]:
+    """Warn about groups that span all genres, and about GTZAN without groups."""
     genres = defaultdict(set)
     for track in corpus.usable:
         genres[track.group].add(track.genre)
@@ -116,20 +115,20 @@ def _of_groups(corpus: Corpus) -> list[str]:
     found = []
     if everywhere:
         found.append(
-            f"groups that span all genres: {_named(everywhere)}; a group is meant to be an artist or a recording, and "
-            "all its tracks are on one side of the split"
+            f"groups that span all genres: {_named(everywhere)}; a group should be an artist or a recording, since all "
+            "its tracks end up in the same split"
         )
     alone = len(genres) == len(corpus.usable)
     if alone and set(corpus.genres) == set(GENRES) and not any(track.split for track in corpus.usable):
         found.append(
-            "these are GTZAN's genres: if it is GTZAN, genre-search data get gtzan DIR gives it the split that keeps "
-            "its artists apart"
+            "these are GTZAN's genres; if this is GTZAN, create the split that separates its artists with: "
+            "genre-search data get gtzan DIR"
         )
     return found
 
 
 def _counts(corpus: Corpus) -> tuple[Counter[str], Counter[str]]:
-    """Tracks and groups by genre."""
+    """Count tracks and groups by genre."""
     tracks = Counter(track.genre for track in corpus.usable)
     groups = Counter(genre for genre, _ in {(track.genre, track.group) for track in corpus.usable})
     return tracks, groups

@@ -1,16 +1,9 @@
-"""Everything before the first trial: the corpus read, audited and split, its mels stored, the weights checked."""
+"""Preparation of a search: corpus read, audited and split, spectrograms stored, weights checked."""
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-from filelock import FileLock, Timeout
 
 from genre_core.audio import mel
 from genre_core.audio.mel import FrontEnd
@@ -25,47 +18,37 @@ from genre_core.errors import InputError
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.pretrained import check_weights
 from genre_core.models.registry import MIN_IMAGE_SIDE
-from genre_core.synthetic import corpus as synthetic
-from genre_core.synthetic.corpus import SyntheticCorpus
-from genre_core.system.atomic import PARTIAL
-from genre_core.system.progress import ProgressCallback
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import BUILTIN, NAMED_WEIGHTS, SearchConfig
-from search.data import genre_list
+from search.data import builtin_corpus, genre_list
+from search.data.reporter import Reporter
+from search.errors import SearchErrorCode
 from search.run.commands import command
 
+MIN_FRAMES = 32
+"""Fewest frames of a segment, except for AlexNet, which needs more."""
 NAMED = 10
-"""Bad files named in a report."""
-
-
-class Reporter(Protocol):
-    """Shows the user messages and progress."""
-
-    def say(self, text: str) -> None:
-        """Show one line."""
-
-    def progress(self, title: str) -> AbstractContextManager[ProgressCallback]:
-        """A bar for as long as the context lasts."""
+"""Excluded files that are named in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a search's trials work on."""
+    """The data that all trials share."""
 
     corpus: Corpus
     spectrograms: str
-    """The name of their store."""
+    """Name of the spectrogram store."""
     train: SegmentArrays
     validation: SegmentArrays
     weights: dict[str, str]
-    """Backbone -> what tells its weights from others."""
+    """Backbone -> identity of its initial weights."""
 
 
 def read_data(config: SearchConfig) -> Corpus | None:
-    """The user's music as it is listed, before any file is opened; None for the built-in corpus.
+    """List the tracks of `config.data` without opening audio files; return None for the built-in corpus.
 
     Raises:
-        InputError: the data's path or what is cut out of each track is not what a search can use.
+        InputError: the path or the segment length cannot be used.
     """
     _segment_frames(config, mel.front_end(config.front_end, level=config.level))
     if config.data == BUILTIN:
@@ -78,16 +61,16 @@ def read_data(config: SearchConfig) -> Corpus | None:
 def prepare(
     config: SearchConfig, found: Corpus | None = None, *, cache: Path, reporter: Reporter
 ) -> Prepared:
-    """Make ready all that trials share; what is in the cache already is found again.
+    """Prepare the data that all trials share; results from the cache are reused.
 
     Args:
         config: the search's.
-        found: what `listed` gave; None reads the music.
-        cache: for spectrograms, audits and the built-in corpus.
-        reporter: where to report.
+        found: the result of `read_data`; None reads the data.
+        cache: folder for spectrograms, audits and the built-in corpus.
+        reporter: shows messages and progress.
 
     Raises:
-        InputError: the data, the split or the weights are not what a search can use.
+        InputError: the data, the split or the weights cannot be used.
     """
     front_end = mel.front_end(config.front_end, level=config.level)
     split = partial(
@@ -104,23 +87,25 @@ def prepare(
         reporter.say(note)
     with reporter.progress("Checking audio files") as report:
         tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
-    _refuse_bad_share(tracks, config.data, config.max_bad_share)
+    _check_bad_share(tracks, config.data, config.max_bad_share)
     report_genres(tracks, reporter)
-    tracks = split(tracks)  # before anything is spent on a corpus that cannot be split
+    tracks = split(tracks)  # fails early if the corpus cannot be split
     store = _store(tracks, front_end, cache, reporter)
     if lost := [track for track in tracks.usable if track.content not in store.places]:
         tracks = split(_without(tracks, lost))
     report_files(tracks, reporter)
     if config.training.augment_at == "input":
-        reporter.say("Augmentation at the input: every epoch passes the frozen blocks, nothing is shared")
+        reporter.say(
+            "Augmentation at the input: every epoch computes the frozen blocks, activations are not shared"
+        )
     return _prepared(config, tracks, store, weights, reporter)
 
 
 def prepare_resumed(config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter) -> Prepared:
-    """Make ready what the trials of a search that was cut off share: its corpus, in its split, and its weights.
+    """Prepare the data of a search that is resumed, with its own corpus and split.
 
     Raises:
-        InputError: files or weights are no longer what the search began with.
+        InputError: files or weights have changed since the search started.
     """
     weights = verify_weights(config, reporter)
     return _prepared(
@@ -129,13 +114,14 @@ def prepare_resumed(config: SearchConfig, tracks: Corpus, *, cache: Path, report
 
 
 def verify_weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
-    """What tells every backbone's weights from others; InputError where they are not what the search began with."""
+    """The identity of each backbone's weights; raises InputError if they have changed since the search started."""
     weights = _weights(config, reporter)
-    began = (config.provenance or {}).get("weights", weights)
-    if changed := [backbone for backbone, identity in began.items() if weights.get(backbone) != identity]:
+    original = (config.provenance or {}).get("weights", weights)
+    if changed := [backbone for backbone, identity in original.items() if weights.get(backbone) != identity]:
         raise InputError(
-            f"weights must be those that the search began with, but those of {', '.join(changed)} have changed; "
-            "put the earlier files back, or begin a new search"
+            f"the weights must be those with which the search started, but they have changed for {', '.join(changed)}; "
+            "restore the earlier files, or start a new search",
+            code=SearchErrorCode.WEIGHTS_CHANGED,
         )
     return weights
 
@@ -143,7 +129,11 @@ def verify_weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
 def reopen_store(
     config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter
 ) -> SpectrogramStore:
-    """The mels of a search's corpus; InputError where they are gone and the files not what the search began with."""
+    """Open the spectrogram store of a search's corpus; build it again if it is missing.
+
+    Raises:
+        InputError: it is missing, and files have changed or disappeared since the search started.
+    """
     front_end = mel.front_end(config.front_end, level=config.level)
     if not spectrogram_store.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, reporter)
@@ -151,17 +141,18 @@ def reopen_store(
     store = _store(tracks, front_end, cache, reporter)
     if lost := [track.track_id for track in tracks.usable if track.content not in store.places]:
         raise InputError(
-            f"every track needs its spectrogram, but {len(lost)} of {len(tracks.usable)} files in {config.data} can "
-            f"no longer be read, {lost[0]!r} among them; put them back, or give --data PATH where they are now"
+            f"every track must be readable, but {len(lost)} of {len(tracks.usable)} files in {config.data} are not, "
+            f"for example {lost[0]!r}; restore them, or give their new location with --data PATH",
+            code=SearchErrorCode.AUDIO_UNREADABLE,
         )
     return store
 
 
 def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, reporter: Reporter) -> Corpus:
-    """A search's corpus at the paths where `config.data` has it now.
+    """Return a search's corpus with the paths of its files in `config.data`.
 
     Raises:
-        InputError: tracks are missing there, or files do not decode to what they did when the search began.
+        InputError: tracks are missing there, or the decoded audio has changed since the search started.
     """
     with reporter.progress("Looking for audio files") as report:
         moved = relocate_corpus(tracks, _source(config, cache, reporter), cache=cache, progress=report)
@@ -170,7 +161,7 @@ def relocate(tracks: Corpus, config: SearchConfig, *, cache: Path, reporter: Rep
 
 
 def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, reporter: Reporter) -> None:
-    """Raise InputError where a file does not decode to what it did when the search began."""
+    """Raise InputError if the decoded audio of a file has changed since the search started."""
     with reporter.progress("Checking audio files") as report:
         now = audit(
             Corpus(tracks.usable), minimum_seconds=config.segment_seconds, cache=cache, progress=report
@@ -178,9 +169,10 @@ def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, report
     content = {track.track_id: track.content for track in now.usable}
     if changed := [t.track_id for t in tracks.usable if content.get(t.track_id) != t.content]:
         raise InputError(
-            f"the audio must be what the search began with, but {len(changed)} of {len(tracks.usable)} files in "
-            f"{config.data} have changed or are gone, {changed[0]!r} among them; if the music has moved, give "
-            "--data PATH, otherwise put the files back or start a new search"
+            f"the audio must be that with which the search started, but {len(changed)} of {len(tracks.usable)} files "
+            f"in {config.data} have changed or are missing, for example {changed[0]!r}; if the music has moved, give "
+            "its new location with --data PATH, otherwise restore the files or start a new search",
+            code=SearchErrorCode.AUDIO_CHANGED,
         )
 
 
@@ -206,7 +198,7 @@ def _prepared(
 def segments(
     config: SearchConfig, tracks: Sequence[Track], genres: Sequence[str], store: SpectrogramStore
 ) -> SegmentArrays:
-    """The tracks' segments, as a search's trials see them."""
+    """The tracks' segments in the form that trials use."""
     return store.segments(
         tracks,
         genres=genres,
@@ -217,102 +209,72 @@ def segments(
 
 def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
     frames = front_end.frames(config.segment_seconds)
-    needed = MIN_IMAGE_SIDE if "alexnet" in config.backbones else 32
+    needed = MIN_IMAGE_SIDE if "alexnet" in config.backbones else MIN_FRAMES
     if frames < needed:
         seconds = needed / front_end.frames_per_second
         raise InputError(
             f"segment_seconds must give {needed} frames, but {config.segment_seconds} gives {frames} "
-            f"with {front_end.name}; give {seconds:.2f} or more"
+            f"with {front_end.name}; give {seconds:.2f} or more",
+            code=SearchErrorCode.SEGMENT_TOO_SHORT,
         )
     return frames
 
 
 def _weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
-    """Fetch and check every backbone's weights; what tells them from others."""
-    # a file's typo is found before other networks' weights are downloaded
+    """Download and check the weights of every backbone; return their identities."""
+    # files first: a wrong path is reported before anything is downloaded
     for backbone in sorted(config.backbones, key=lambda name: config.weights_of(name) in NAMED_WEIGHTS):
         weights = config.weights_of(backbone)
         checked = check_weights(backbone, weights)
         if checked.changes:
             reporter.say(f"{backbone}: weights in {weights} are {checked.changes}")
         if missing := checked.random_blocks:
-            reporter.say(f"{backbone}: {', '.join(missing)} stay random: {weights} does not have them")
+            reporter.say(
+                f"{backbone}: {', '.join(missing)} keep random weights, which are missing in {weights}"
+            )
     return {
         backbone: weights_identity(backbone, config.weights_of(backbone)) for backbone in config.backbones
     }
 
 
 def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path:
-    """Where the audio is; the built-in corpus is generated where it is not there yet."""
+    """The folder or manifest of the audio."""
     if config.data != BUILTIN:
         return Path(config.data)
-    spec = config.synthetic
-    key = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache / "synthetic" / key
-    if not (folder / corpus.MANIFEST_NAMES[0]).exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder.with_suffix(".lock"), "the built-in corpus", reporter):
-            _generate(spec, folder, reporter)
-    return folder
+    return builtin_corpus.cached(config.synthetic, cache, reporter)
 
 
-@contextmanager
-def _one_at_a_time(lock: Path, what: str, reporter: Reporter) -> Iterator[None]:
-    """Be the only process that makes something, when the one that does so now is done."""
-    only = FileLock(lock)
-    try:
-        only.acquire(timeout=0)
-    except Timeout:
-        reporter.say(f"Waiting for another process, which makes {what}")
-        only.acquire()
-    try:
-        yield
-    finally:
-        only.release()
-
-
-def _generate(spec: SyntheticCorpus, folder: Path, reporter: Reporter) -> None:
-    """Write the built-in corpus, unless it has been written in the meantime; it appears whole or not at all."""
-    if (folder / corpus.MANIFEST_NAMES[0]).exists():
-        return
-    partial = folder.with_suffix(PARTIAL)
-    for left in (partial, folder):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with reporter.progress("Generating the built-in corpus") as report:
-        synthetic.write(spec, partial, report)
-    partial.replace(folder)
-
-
-def _refuse_bad_share(tracks: Corpus, source: str, limit: float) -> None:
+def _check_bad_share(tracks: Corpus, source: str, limit: float) -> None:
     bad = sum(count for kind, count in reason_counts(tracks).items() if kind != corpus.HIDDEN)
     share = bad / len(tracks.tracks)
     if share > limit:
         raise InputError(
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
-            f"{excluded_summary(tracks)}; see them with: {command('data', 'check', Path(source))}"
+            f"{excluded_summary(tracks)}; list them with: {command('data', 'check', Path(source))}",
+            code=SearchErrorCode.TOO_MANY_BAD_FILES,
         )
 
 
 def report_genres(tracks: Corpus, reporter: Reporter) -> None:
-    """List the genres with their tracks and groups, and what looks wrong in them."""
+    """Report the genres with their tracks and groups, and warnings about them."""
     reporter.say(genre_list.summary(tracks))
-    for doubt in genre_list.warnings(tracks):
-        reporter.say(f"warning: {doubt}")
+    for warning in genre_list.warnings(tracks):
+        reporter.say(f"warning: {warning}")
 
 
 def report_files(tracks: Corpus, reporter: Reporter) -> None:
-    """Name the first few files that are left out, count the rest, which corpus.parquet names, and the doubtful."""
+    """Name the first excluded files, and count the others and the files with warnings."""
     for track in tracks.excluded[:NAMED]:
         reporter.say(f"left out {track.track_id!r}: {track.excluded_reason}")
     if len(tracks.excluded) > NAMED:
-        reporter.say(f"{excluded_summary(tracks)}; corpus.parquet names them")
+        reporter.say(f"{excluded_summary(tracks)}; corpus.parquet lists them")
     if warnings := warnings_summary(tracks):
-        reporter.say(f"{warnings}; see them with: genre-search data check")
+        reporter.say(f"{warnings}; list them with: genre-search data check")
 
 
 def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:
-    """Exclude what could no longer be read when the spectrograms were computed."""
-    reason = "lost: changed or vanished after it was checked"
+    """Exclude tracks that could no longer be read when the spectrograms were computed."""
+    reason = "lost: changed or deleted after the check"
     return Corpus(
         tuple(replace(track, excluded_reason=reason) if track in lost else track for track in tracks.tracks)
     )

@@ -1,59 +1,59 @@
-"""Which test scores are too good to be true, and why."""
+"""Checks for test scores that are too good to be true."""
 
 from genre_core.corpus.tracks import Corpus
 from genre_core.synthetic.styles import GENRES
 
 GTZAN_CEILING = 0.945
-"""Accuracy of a perfect classifier on GTZAN, for its mislabelled tracks (Sturm 2013, "The GTZAN dataset")."""
+"""Accuracy of a perfect classifier on GTZAN, due to mislabelled tracks (Sturm 2013, "The GTZAN dataset")."""
 GTZAN_BEST = 0.84
-"""The best accuracy found published on GTZAN's fault-filtered split, which keeps artists apart."""
+"""Best published accuracy on GTZAN's fault- and artist-filtered split."""
 FAR_ABOVE = 0.05
-"""So much more F1 on test than on validation needs another reason than more tracks to train on."""
+"""Excess of test F1 over validation F1 that more training tracks do not explain."""
 
 
 def implausible_scores(
     corpus: Corpus, *, accuracy: float, val_f1: float, test_f1: float, test_f1_low: float, generated: bool
 ) -> list[str]:
-    """What speaks against a configuration's scores on the test part, a sentence each.
+    """Return the reasons to doubt a configuration's test scores, one sentence each.
 
     Args:
-        corpus: what was split, with its groups.
-        accuracy: on the test part.
-        val_f1: what the search found.
-        test_f1: on the test part.
-        test_f1_low: the low end of its interval.
-        generated: whether the music is the built-in corpus, which has GTZAN's genres only by name.
+        corpus: with its split and groups.
+        accuracy: on the test set.
+        val_f1: the validation F1 that the search found.
+        test_f1: on the test set.
+        test_f1_low: lower end of the confidence interval of `test_f1`.
+        generated: whether this is the built-in corpus, which has GTZAN's genres only by name.
     """
     found = []
     gtzan = set(corpus.genres) == set(GENRES) and not generated
     if gtzan and accuracy > GTZAN_CEILING:
         found.append(
-            f"accuracy {accuracy:.3f} is above {GTZAN_CEILING}, where a perfect classifier ends on GTZAN for its "
+            f"accuracy {accuracy:.3f} is above {GTZAN_CEILING}, the score of a perfect classifier on GTZAN due to its "
             "mislabelled tracks; if this is GTZAN, the split leaks"
         )
     elif gtzan and accuracy > GTZAN_BEST:
         found.append(
             f"accuracy {accuracy:.3f} is above {GTZAN_BEST}, the best published on GTZAN's fault-filtered split; if "
-            "this is GTZAN, look for artists and replicas on both sides of the split"
+            "this is GTZAN, check for artists and replicas in both training and test"
         )
     if test_f1_low > val_f1 and test_f1 > val_f1 + FAR_ABOVE:
         found.append(
-            f"test F1 {test_f1:.3f} is far above validation's {val_f1:.3f}, though the best of many trials looks too "
-            "good on validation; the test part is easier, or known from training"
+            f"test F1 {test_f1:.3f} is far above validation F1 {val_f1:.3f}, although the best of many trials is "
+            "optimistic on validation; the test set is easier, or overlaps with training"
         )
     if accuracy == 1.0:
         found.append(
-            f"all {len(corpus.part('test'))} test tracks are right, every time; music is seldom so clear: "
-            "look for copies and recordings on both sides of the split"
+            f"all {len(corpus.part('test'))} test tracks are classified correctly by every model, which is rare for "
+            "music; check for copies and recordings in both training and test"
         )
     return found
 
 
 def missing_groups_warning(corpus: Corpus) -> str | None:
-    """What speaks against every score, where nothing is known of which tracks belong together."""
+    """Return a warning if no two tracks share a group: then artists may leak across the split."""
     if len({track.group for track in corpus.usable}) < len(corpus.usable):
         return None
     return (
-        "every track is a group of its own: an artist or a recording may be on both sides of the split, and then "
-        "all scores are too good; folders by artist, or a manifest's `group` column, keep them together"
+        "every track is its own group: an artist or a recording may be in both training and test, which makes all "
+        "scores too optimistic; use folders by artist, or the `group` column of a manifest, to keep them together"
     )

@@ -24,7 +24,7 @@ from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.data import prepare
-from search.data.prepare import Reporter
+from search.data.reporter import Reporter
 from search.evaluate import final_worker
 from search.evaluate.final_worker import TRAINED_ON, FinalModel
 from search.run.commands import command

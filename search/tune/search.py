@@ -26,6 +26,7 @@ from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
 from search.data.prepare import Prepared
+from search.data.reporter import Reporter
 from search.engine.recorder import Recorder
 from search.recovery.rebuild import rebuild
 from search.recovery.reconcile import reconcile
@@ -62,7 +63,7 @@ class SearchFailed(Exception):
     """Every trial failed; the text is why the first one did."""
 
 
-class Screen(prepare.Reporter, Protocol):
+class Screen(Reporter, Protocol):
     """Where a search shows itself."""
 
     def trial(self, row: Row) -> None:
@@ -307,7 +308,7 @@ def _after_finish(config: SearchConfig, folder: Path, *, trials: int, allowed: b
 
 
 def its_music(
-    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: prepare.Reporter
+    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: Reporter
 ) -> tuple[SearchConfig, Corpus]:
     """A run's corpus; where its music has moved, at its new place, which the run's folder then names.
 
@@ -437,7 +438,7 @@ def _bytes(prepared: Prepared) -> int:
 
 
 def copied(
-    config: SearchConfig, folder: Path, screen: prepare.Reporter, *, resumed: bool
+    config: SearchConfig, folder: Path, screen: Reporter, *, resumed: bool
 ) -> AbstractContextManager[object]:
     """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
     if config.storage is None:

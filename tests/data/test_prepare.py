@@ -1,0 +1,136 @@
+"""The preparation rejects data that a search cannot use, and reports genres, files and warnings."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpora import flat
+from reporters import RecordingReporter
+
+from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
+from genre_core.errors import InputError
+from genre_core.synthetic.styles import GENRES
+from search.config.schema import SearchConfig, load
+from search.data import genre_list, prepare
+from search.errors import SearchErrorCode
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({"segment_seconds": 0.5}, "0.5"),
+        ({"segment_seconds": 2.0, "space.backbone": "alexnet"}, "2.0"),
+    ],
+)
+def test_a_segment_with_too_few_frames_is_rejected(
+    tiny: Callable[..., SearchConfig], changes: dict[str, Any], value: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        prepare.read_data(tiny(**changes))
+    assert error.value.code is SearchErrorCode.SEGMENT_TOO_SHORT
+    assert "segment_seconds" in str(error.value)
+    assert value in str(error.value)
+
+
+def test_too_many_bad_files_are_an_error_that_names_the_command_to_list_them(
+    tiny: Callable[..., SearchConfig], music: Path, cache: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        prepare.prepare(tiny(segment_seconds=3.3), cache=cache, reporter=RecordingReporter())
+    assert error.value.code is SearchErrorCode.TOO_MANY_BAD_FILES
+    assert "max_bad_share" in str(error.value)
+    assert f"genre-search data check {music}" in str(error.value)
+
+
+def test_a_resumed_search_needs_the_same_weights_and_audio(
+    tiny: Callable[..., SearchConfig], music: Path, tmp_path: Path
+) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    shutil.copytree(music, data)
+    config = tiny(data=str(data))
+    ready = prepare.prepare(config, cache=cache, reporter=RecordingReporter())
+    again = prepare.prepare_resumed(config, ready.corpus, cache=cache, reporter=RecordingReporter())
+    assert (again.spectrograms, again.weights) == (ready.spectrograms, ready.weights)
+
+    other = config.model_copy(update={"provenance": {"weights": {"resnet18": "another file"}}})
+    with pytest.raises(InputError) as error:
+        prepare.verify_weights(other, RecordingReporter())
+    assert error.value.code is SearchErrorCode.WEIGHTS_CHANGED
+    assert "resnet18" in str(error.value)
+
+    shutil.rmtree(next(cache.rglob(ready.spectrograms)))
+    changed = ready.corpus.usable[0]
+    changed.path.write_bytes(ready.corpus.usable[1].path.read_bytes())
+    with pytest.raises(InputError) as error:
+        prepare.reopen_store(config, ready.corpus, cache=cache, reporter=RecordingReporter())
+    assert error.value.code is SearchErrorCode.AUDIO_CHANGED
+    assert repr(changed.track_id) in str(error.value)
+    assert "--data PATH" in str(error.value)
+
+
+def test_a_run_reports_its_genres_and_missing_groups_first() -> None:
+    reporter = RecordingReporter()
+    prepare.report_genres(flat(jazz=10, soul=12), reporter)
+    corpus = flat(jazz=10, soul=12)
+    assert reporter.lines == [
+        genre_list.summary(corpus),
+        *(f"warning: {warning}" for warning in genre_list.warnings(corpus)),
+    ]
+    assert "jazz 10/10, soul 12/12" in reporter.lines[0]
+    assert "`group`" in reporter.lines[1]
+
+
+def test_a_run_counts_files_with_warnings_and_names_the_command_that_lists_them() -> None:
+    tracks = list(flat(jazz=3).tracks)
+    tracks[0] = replace(tracks[0], warnings=("clipped", "quiet"))
+    tracks[1] = replace(tracks[1], warnings=("clipped",), excluded_reason="shorter than a segment")
+    reporter = RecordingReporter()
+    prepare.report_files(Corpus(tuple(tracks)), reporter)
+    excluded, counted = reporter.lines
+    assert repr(tracks[1].track_id) in excluded
+    assert "shorter than a segment" in excluded
+    assert "1 of 2" in counted
+    assert "genre-search data check" in counted
+
+
+def test_genres_are_reported_before_spectrograms_are_computed(
+    tiny: Callable[..., SearchConfig], cache: Path
+) -> None:
+    reporter = RecordingReporter()
+    prepare.prepare(tiny(), cache=cache, reporter=reporter)
+    (listed,) = [line for line in reporter.lines if line.count(" 6/3") == 10]
+    assert reporter.lines.index(listed) < reporter.lines.index("Computing spectrograms")
+    assert any(line.startswith("warning: ") for line in reporter.lines)
+
+
+def test_validation_is_drawn_from_training_only_if_the_setting_is_on(
+    tiny: Callable[..., SearchConfig], music: Path, tmp_path: Path, cache: Path
+) -> None:
+    tracks = read_corpus(music).tracks
+    held = {max(track.group for track in tracks if track.genre == genre) for genre in GENRES}
+    rows = [f"{t.path},{t.genre},{t.group},{'test' if t.group in held else 'train'}" for t in tracks]
+    (tmp_path / "m.csv").write_text("\n".join(["path,genre,group,split", *rows]))
+    data = str(tmp_path / "m.csv")
+    assert not load(None, {}).split.draw_validation
+    with pytest.raises(InputError) as error:
+        prepare.prepare(tiny(data=data), cache=cache, reporter=RecordingReporter())
+    assert "split.draw_validation=true" in str(error.value)
+    ready = prepare.prepare(
+        tiny(data=data, split__draw_validation=True), cache=cache, reporter=RecordingReporter()
+    )
+    assert [len(ready.corpus.part(part)) for part in SPLITS] == [20, 20, 20]
+    assert {track.group for track in ready.corpus.part("test")} == held
+
+
+def test_a_single_genre_is_rejected_before_a_file_is_decoded(
+    tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    for genre in ("jazz", "soul"):
+        (tmp_path / "all" / genre).mkdir(parents=True)
+        (tmp_path / "all" / genre / "a.wav").touch()
+    with pytest.raises(InputError) as error:
+        prepare.read_data(tiny(data=str(tmp_path)))
+    assert str(tmp_path / "all") in str(error.value)
