@@ -1,4 +1,4 @@
-"""A web server on this machine whose files have the faults that mirrors have."""
+"""A local web server that simulates unreliable mirrors."""
 
 import re
 import threading
@@ -10,20 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class File:
-    """What stands behind a path, and how it is given."""
+    """A file and the faults with which it is served."""
 
     content: bytes
     etag: str | None = '"1"'
-    ranges: bool = True  # False: Range is ignored
-    length: bool = True  # False: the end of the connection is the end of the file
-    status: int | None = None  # an error that is answered instead
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers end; then none is cut
-    claims: int | None = None  # the Content-Length, if not the true one
+    ranges: bool = True  # False: the Range header is ignored
+    length: bool = True  # False: no Content-Length, the connection's end is the file's
+    status: int | None = None  # an HTTP error to return instead
+    cuts: list[int] = field(default_factory=list)  # bytes after which the next responses are cut
+    claims: int | None = None  # a wrong Content-Length
 
 
 @dataclass
 class Mirror:
-    """The server's address, its files by path, and what it was asked: path, Range, If-Range."""
+    """The server's address, its files by path, and the requests so far: path, Range, If-Range."""
 
     url: str
     files: dict[str, File]
@@ -61,7 +61,7 @@ def serving(**files: File) -> Iterator[Mirror]:
                 self.send_header("ETag", file.etag)
             self.end_headers()
             end = start + file.cuts.pop(0) if file.cuts else None
-            with suppress(ConnectionError):  # of a client that has heard enough
+            with suppress(ConnectionError):  # the client may close the connection early
                 self.wfile.write(file.content[start:end])
 
         def log_message(self, *_: object) -> None:

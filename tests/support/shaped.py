@@ -1,4 +1,4 @@
-"""Generated music in the shapes of GTZAN and FMA, with the faults that the real ones have."""
+"""Synthetic music in the layouts of GTZAN and FMA, with their known faults."""
 
 import csv
 import shutil
@@ -20,10 +20,10 @@ SILENT = 99134
 
 
 def gtzan_folder(music: Path, folder: Path, replicas: int = 1) -> Path:
-    """`folder`/GENRE/GENRE.00012.wav of a generated corpus with three recordings a genre: one for each side.
+    """Copy a synthetic corpus to `folder`/GENRE/GENRE.NUMBER.wav, one recording per genre and part of the split.
 
-    Names are those of the filtered split. Beside them lie jazz.00054, which is no audio, for each genre a hidden
-    file as macOS adds it, and `replicas` exact copies of a test track under names that the split does not list.
+    The names are from the filtered split. In addition there are jazz.00054, which is not audio, a hidden macOS file for
+    each genre, and `replicas` exact copies of a test track under names that the split does not list.
     """
     for genre, tracks in _by_genre(music):
         (folder / genre).mkdir(parents=True)
@@ -41,7 +41,7 @@ def gtzan_folder(music: Path, folder: Path, replicas: int = 1) -> Path:
 
 
 def gtzan_archive(music: Path, folder: Path) -> Path:
-    """`folder`/genres.tar.gz of the same, as Hugging Face has it."""
+    """Pack this as `folder`/genres.tar.gz, as on Hugging Face."""
     gtzan_folder(music, folder / "genres")
     with tarfile.open(folder / "genres.tar.gz", "w:gz", compresslevel=1) as tar:
         tar.add(folder / "genres", "genres")
@@ -49,10 +49,10 @@ def gtzan_archive(music: Path, folder: Path) -> Path:
 
 
 def fma_archives(music: Path, folder: Path) -> list[Path]:
-    """`folder`/fma_metadata.zip and fma_small.zip, compressed by bzip2 as the real ones.
+    """Write `folder`/fma_metadata.zip and fma_small.zip, compressed with bzip2 like the real ones.
 
-    Eight genres with an artist on each side; a track that is known to hold no audio, one that is not in the
-    archive, one of each larger subset, and one of the largest without a genre.
+    There are eight genres with one artist per part of the split, a track known to contain no audio, one that is missing
+    in the archive, and one of each larger subset, the last without a genre.
     """
     rows: list[tuple[int, *tuple[str, ...]]] = []
     audio = folder / "fma_small"
