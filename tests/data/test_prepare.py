@@ -11,7 +11,7 @@ from corpora import flat
 from reporters import RecordingReporter
 
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.synthetic.styles import GENRES
 from search.config.schema import SearchConfig, load
 from search.data import genre_list, prepare
@@ -133,4 +133,5 @@ def test_a_single_genre_is_rejected_before_a_file_is_decoded(
         (tmp_path / "all" / genre / "a.wav").touch()
     with pytest.raises(InputError) as error:
         prepare.read_data(tiny(data=str(tmp_path)))
+    assert error.value.code is ErrorCode.TOO_FEW_GENRES
     assert str(tmp_path / "all") in str(error.value)
