@@ -11,7 +11,18 @@ class SearchErrorCode(StrEnum):
     SETTING_REPEATED = "setting-repeated"
     FOLDER_NOT_EMPTY = "folder-not-empty"
     # cluster_lint
+    CLUSTER_FILE_UNREADABLE = "cluster-file-unreadable"
     # config
+    CONFIG_UNREADABLE = "config-unreadable"
+    CONFIG_NOT_YAML = "config-not-yaml"
+    OVERRIDE_NOT_KEY_VALUE = "override-not-key-value"
+    VALUE_NOT_YAML = "value-not-yaml"
+    SETTING_UNKNOWN = "setting-unknown"
+    SETTING_INVALID = "setting-invalid"
+    RANGE_INVALID = "range-invalid"
+    PATH_INVALID = "path-invalid"
+    ADDRESS_WITH_CREDENTIALS = "address-with-credentials"
+    REPEAT_SEEDS_OF_INFINITE_SPACE = "repeat-seeds-of-infinite-space"
     # data
     AUDIO_CHANGED = "audio-changed"
     AUDIO_UNREADABLE = "audio-unreadable"
@@ -24,6 +35,7 @@ class SearchErrorCode(StrEnum):
     NO_KEPT_MODEL = "no-kept-model"
     NO_KEPT_MODEL_OF_TRIAL = "no-kept-model-of-trial"
     # recovery
+    STUDY_NOT_REBUILDABLE = "study-not-rebuildable"
     # report
     NO_SCORED_TRIAL = "no-scored-trial"
     # run
@@ -36,4 +48,12 @@ class SearchErrorCode(StrEnum):
     UNKNOWN_COLUMN = "unknown-column"
     UNKNOWN_STATE = "unknown-state"
     # study
+    SAMPLER_OR_PRUNER_UNKNOWN = "sampler-or-pruner-unknown"
+    PRUNER_REMOVED = "pruner-removed"
+    PARAMETER_UNKNOWN = "parameter-unknown"
+    PARAMETER_INVALID = "parameter-invalid"
+    SAMPLER_NOT_INSTALLED = "sampler-not-installed"
+    JOURNAL_DAMAGED = "journal-damaged"
+    WARM_START_NOT_STARTED = "warm-start-not-started"
+    WARM_START_NOT_COMPARABLE = "warm-start-not-comparable"
     # tune

@@ -89,7 +89,7 @@ def check_cluster(
 
     problems = check(file)
     for problem in problems:
-        echo(problem)
+        echo(str(problem))
     if problems:
         raise typer.Exit(FAILED)
     echo(f"{file}: no problems found")

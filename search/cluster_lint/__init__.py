@@ -1,1 +1,1 @@
-"""Checks of cluster files before they are launched."""
+"""Checks of cluster files before a cluster is started from them."""

@@ -1,6 +1,5 @@
-"""A cluster file is judged before it is launched: ours are faultless, and each fault that one may have is named."""
+"""Checks of cluster files: ours have no problem, and each problem that a file may have is reported."""
 
-import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,24 +11,28 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from genre_core.errors import InputError
+from search.cluster_lint.problems import Problem, Rule
 from search.cluster_lint.ray_up import check
+from search.errors import SearchErrorCode
 
 ROOT = Path(__file__).parents[2]
 OURS = ["cluster.yaml", "cluster-local.yaml", "kubernetes/rayjob.yaml"]
 GONE = object()
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11), reason="our files name the Python 3.11 of the images"
+    sys.version_info[:2] != (3, 11), reason="our files use images with Python 3.11"
 )
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_own_files_have_no_problem(name: str) -> None:
+def test_our_cluster_files_have_no_problem(name: str) -> None:
     assert check(ROOT / name) == []
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "cluster-local.yaml"])
-def test_what_ray_up_makes_of_our_files_is_valid_to_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_up_accepts_our_files_after_its_own_preprocessing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     cluster = yaml.safe_load((ROOT / name).read_text())
     validate_config(prepare_config(cluster))
@@ -37,7 +40,7 @@ def test_what_ray_up_makes_of_our_files_is_valid_to_it(name: str, monkeypatch: p
         assert local == "~/.ray/auth_token" or (ROOT / local).exists()
 
 
-def test_nodes_get_the_ray_of_the_constraints() -> None:
+def test_the_constraints_pin_the_installed_ray() -> None:
     constraint = f"ray=={version('ray')}"
     assert constraint in (ROOT / "constraints.txt").read_text().splitlines()
 
@@ -67,58 +70,77 @@ JOIN = ("worker_start_ray_commands", 1)
 WORLD = {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
 RAY = version("ray")
 
-LAUNCHER: list[tuple[Path_, object, str]] = [
-    (START, _instead("RAY_AUTH_MODE=token", ""), "head_start_ray_commands must set RAY_AUTH_MODE=token"),
-    (START, _instead("=token", "=disabled"), "but got RAY_AUTH_MODE=disabled"),
-    (JOIN, _instead("RAY_AUTH_MODE=token", ""), "worker_start_ray_commands must set RAY_AUTH_MODE=token"),
-    (("head_start_ray_commands",), GONE, "head_start_ray_commands must be given"),
-    (
-        ("file_mounts", "/home/ray/.ray/auth_token"),
-        GONE,
-        "file_mounts must bring the token to /.ray/auth_token",
-    ),
+LAUNCHER: list[tuple[Path_, object, Rule, list[str]]] = [
+    (START, _instead("RAY_AUTH_MODE=token", ""), Rule.TOKEN_REQUIRED, ["head_start_ray_commands", "none"]),
+    (START, _instead("=token", "=disabled"), Rule.TOKEN_REQUIRED, ["RAY_AUTH_MODE=disabled"]),
+    (JOIN, _instead("RAY_AUTH_MODE=token", ""), Rule.TOKEN_REQUIRED, ["worker_start_ray_commands"]),
+    (("head_start_ray_commands",), GONE, Rule.RAY_START, ["head_start_ray_commands", "none"]),
+    (("file_mounts", "/home/ray/.ray/auth_token"), GONE, Rule.TOKEN_MOUNTED, ["/.ray/auth_token"]),
     (
         START,
         _instead("RAY_AUTH_MODE", "RAY_AUTH_TOKEN=0123 RAY_AUTH_MODE"),
-        "the token must not stand in the file",
+        Rule.TOKEN_NOT_IN_FILE,
+        ["file_mounts"],
     ),
-    (START, _instead("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH=/x/t RAY_AUTH_MODE"), "bring the token to /x/t"),
-    (START, _instead("127.0.0.1", "0.0.0.0"), "--dashboard-host must be 127.0.0.1, but got 0.0.0.0"),
-    (("provider", "security_group"), {"IpPermissions": [WORLD]}, "but got 0.0.0.0/0; allow your own address"),
-    ((*GPU, "node_config", "SecurityGroupIds"), GONE, "gpu.node_config must have SecurityGroupIds"),
-    ((*HEAD, "node_config", "ImageId"), GONE, "head.node_config must have an ImageId"),
-    (("docker", "image"), "rayproject/ray", "must be pinned"),
-    (("docker", "image"), "rayproject/ray:latest", "must be pinned"),
-    (("docker", "image"), "rayproject/ray:nightly-py311-cu128", "must be pinned"),
-    (("docker", "image"), f"rayproject/ray-ml:{RAY}-py311-gpu", "ray-ml has ended"),
-    (("docker", "image"), "rayproject/ray:2.9.3-py311-cu121", f"this machine's Ray {RAY}, but got 2.9.3"),
+    (
+        START,
+        _instead("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH=/x/t RAY_AUTH_MODE"),
+        Rule.TOKEN_MOUNTED,
+        ["/x/t"],
+    ),
+    (START, _instead("127.0.0.1", "0.0.0.0"), Rule.DASHBOARD_LOCAL, ["0.0.0.0", "`ray dashboard`"]),
+    (
+        ("provider", "security_group"),
+        {"IpPermissions": [WORLD]},
+        Rule.NO_WORLD_ACCESS,
+        ["provider.security_group", "0.0.0.0/0"],
+    ),
+    ((*GPU, "node_config", "SecurityGroupIds"), GONE, Rule.SECURITY_GROUP, ["gpu.node_config", "none"]),
+    ((*HEAD, "node_config", "ImageId"), GONE, Rule.MACHINE_IMAGE, ["head.node_config", "ImageId"]),
+    (("docker", "image"), "rayproject/ray", Rule.IMAGE_PINNED, ["docker.image", f"{RAY}-py311"]),
+    (("docker", "image"), "rayproject/ray:latest", Rule.IMAGE_PINNED, ["ray:latest"]),
+    (("docker", "image"), "rayproject/ray:nightly-py311-cu128", Rule.IMAGE_PINNED, ["ray:nightly"]),
+    (("docker", "image"), f"rayproject/ray-ml:{RAY}-py311-gpu", Rule.IMAGE_SUPPORTED, ["ray-ml"]),
+    (("docker", "image"), "rayproject/ray:2.9.3-py311-cu121", Rule.RAY_VERSION, [RAY, "2.9.3"]),
     (
         ("docker", "worker_image"),
         f"rayproject/ray:{RAY}-py39",
-        "docker.worker_image must have this machine's Python",
+        Rule.PYTHON_VERSION,
+        ["docker.worker_image", "3.11", "3.9"],
     ),
-    (("setup_commands", 0), _instead("python3.11", "python3.8"), "this machine's Python 3.11, but got 3.8"),
-    (("setup_commands", 2), _instead("--constraint constraints.txt ", ""), "must install genre-search with"),
+    (("setup_commands", 0), _instead("python3.11", "python3.8"), Rule.PYTHON_VERSION, ["3.11", "3.8"]),
+    (
+        ("setup_commands", 2),
+        _instead("--constraint constraints.txt ", ""),
+        Rule.CONSTRAINTS,
+        ["setup_commands", "--constraint constraints.txt"],
+    ),
     (
         ("setup_commands", 3),
         _instead("grep", "pip install ray[default]==2.9.3; grep"),
-        "Ray 2.60.0, but got 2.9.3",
+        Rule.RAY_VERSION,
+        [RAY, "2.9.3"],
     ),
-    ((*HEAD, "resources"), {}, "the head must offer no CPU to trials, but got CPU: none"),
-    ((*HEAD, "resources", "CPU"), 4, "the head must offer no CPU to trials, but got CPU: 4"),
-    ((*HEAD, "resources", "GPU"), 1, "the head must offer no GPU to trials, but got GPU: 1"),
-    ((*HEAD, "node_config", "InstanceType"), "g6.xlarge", "head must have no GPU, which no trial would use"),
-    ((*HEAD, "node_config", "InstanceMarketOptions"), {"MarketType": "spot"}, "head must be on demand"),
-    ((*GPU, "min_workers"), 1, "gpu.min_workers must be 0 for spot instances, but got 1"),
-    ((*GPU, "max_workers"), 0, "max_workers must be at least 1"),
-    (("max_workers",), 0, "max_workers must be at least 1"),
-    (("idle_timeout_minutes",), GONE, "idle_timeout_minutes must be given, but got none"),
-    (("idle_timeout",), 5, "idle_timeout is not a key that Ray knows; did you mean idle_timeout_minutes?"),
-    ((*GPU, "colour"), "red", "available_node_types.gpu.colour is not a key that Ray knows"),
-    (("max_workers",), "four", "max_workers does not have its shape: 'four' is not of type 'integer'"),
-    (("provider",), GONE, "'provider' is a required property"),
-    (("head_node_type",), "haed", "head_node_type does not have its shape: 'haed' is not one of"),
-    (("available_node_types", 1), {}, "keys must be text, but got available_node_types.1; quote it"),
+    ((*HEAD, "resources"), {}, Rule.HEAD_WITHOUT_CPU, ["CPU: none", "{CPU: 0}"]),
+    ((*HEAD, "resources", "CPU"), 4, Rule.HEAD_WITHOUT_CPU, ["CPU: 4"]),
+    ((*HEAD, "resources", "GPU"), 1, Rule.HEAD_WITHOUT_GPU, ["GPU: 1"]),
+    ((*HEAD, "node_config", "InstanceType"), "g6.xlarge", Rule.HEAD_WITHOUT_GPU, ["g6.xlarge", "m7i.xlarge"]),
+    (
+        (*HEAD, "node_config", "InstanceMarketOptions"),
+        {"MarketType": "spot"},
+        Rule.HEAD_ON_DEMAND,
+        ["available_node_types.head", "spot"],
+    ),
+    ((*GPU, "min_workers"), 1, Rule.WORKERS_SCALE_TO_ZERO, ["gpu.min_workers", "1"]),
+    ((*GPU, "max_workers"), 0, Rule.WORKERS_ALLOWED, ["max_workers", "0"]),
+    (("max_workers",), 0, Rule.WORKERS_ALLOWED, ["max_workers", "0"]),
+    (("idle_timeout_minutes",), GONE, Rule.IDLE_TIMEOUT, ["idle_timeout_minutes", "none"]),
+    (("idle_timeout",), 5, Rule.KNOWN_KEYS, ["idle_timeout ", "idle_timeout_minutes?"]),
+    ((*GPU, "colour"), "red", Rule.KNOWN_KEYS, ["available_node_types.gpu.colour"]),
+    (("max_workers",), "four", Rule.SHAPE, ["max_workers", "'four'", "integer"]),
+    (("provider",), GONE, Rule.SHAPE, ["'provider'"]),
+    (("head_node_type",), "haed", Rule.SHAPE, ["head_node_type", "'haed'", "'head'"]),
+    (("available_node_types", 1), {}, Rule.TEXT_KEYS, ["available_node_types.1"]),
 ]
 
 SPEC = ("spec", "rayClusterSpec")
@@ -126,58 +148,74 @@ K8S_HEAD = (*SPEC, "headGroupSpec")
 K8S_GPU = (*SPEC, "workerGroupSpecs", 0)
 RAY_HEAD = (*K8S_HEAD, "template", "spec", "containers", 0)
 LITERAL = [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN", "value": "0123"}]
+PORT_FORWARD = "kubectl port-forward"
 
-KUBERNETES: list[tuple[Path_, object, str]] = [
-    ((*SPEC, "authOptions"), GONE, "authOptions.mode must be token, but got none"),
-    ((*SPEC, "authOptions", "mode"), "disabled", "authOptions.mode must be token, but got disabled"),
-    ((*RAY_HEAD, "env"), LITERAL, "RAY_AUTH_TOKEN must come from a secret"),
-    ((*SPEC, "rayVersion"), "2.9.3", f"rayVersion must have this machine's Ray {RAY}, but got 2.9.3"),
-    ((*RAY_HEAD, "image"), "genre-search:latest", "ray-head.image must be pinned"),
-    ((*K8S_GPU, "template", "spec", "containers", 0, "image"), f"x:{RAY}-py39", "Python 3.11, but got 3.9"),
-    ((*K8S_HEAD, "rayStartParams"), {}, 'num-cpus must be "0", but got none'),
-    ((*RAY_HEAD, "resources", "limits", "nvidia.com/gpu"), 1, "headGroupSpec must have no GPU"),
-    ((*K8S_HEAD, "serviceType"), "LoadBalancer", "serviceType must be ClusterIP, but got LoadBalancer"),
-    ((*K8S_HEAD, "enableIngress"), True, "enableIngress must be false"),
-    ((*SPEC, "enableInTreeAutoscaling"), GONE, "enableInTreeAutoscaling must be true, but got none"),
-    ((*SPEC, "autoscalerOptions"), {}, "idleTimeoutSeconds must be given"),
-    ((*K8S_GPU, "maxReplicas"), 0, "workerGroupSpecs must allow a worker"),
-    ((*K8S_GPU, "minReplicas"), 2, "minReplicas of gpu must be 0, but got 2"),
-    (("spec", "shutdownAfterJobFinishes"), GONE, "shutdownAfterJobFinishes must be true, but got none"),
-    (SPEC, GONE, "'rayClusterSpec' is a required property"),
-    ((*RAY_HEAD, "image"), GONE, "'image' is a required property"),
+KUBERNETES: list[tuple[Path_, object, Rule, list[str]]] = [
+    ((*SPEC, "authOptions"), GONE, Rule.TOKEN_REQUIRED, ["authOptions.mode", "none"]),
+    ((*SPEC, "authOptions", "mode"), "disabled", Rule.TOKEN_REQUIRED, ["authOptions.mode", "disabled"]),
+    ((*RAY_HEAD, "env"), LITERAL, Rule.TOKEN_NOT_IN_FILE, ["RAY_AUTH_TOKEN", "authOptions"]),
+    ((*SPEC, "rayVersion"), "2.9.3", Rule.RAY_VERSION, ["rayVersion", RAY, "2.9.3"]),
+    ((*RAY_HEAD, "image"), "genre-search:latest", Rule.IMAGE_PINNED, ["ray-head.image", f"{RAY}-py311"]),
+    (
+        (*K8S_GPU, "template", "spec", "containers", 0, "image"),
+        f"x:{RAY}-py39",
+        Rule.PYTHON_VERSION,
+        ["3.11", "3.9"],
+    ),
+    ((*K8S_HEAD, "rayStartParams"), {}, Rule.HEAD_WITHOUT_CPU, ["num-cpus", '"0"', "none"]),
+    (
+        (*RAY_HEAD, "resources", "limits", "nvidia.com/gpu"),
+        1,
+        Rule.HEAD_WITHOUT_GPU,
+        ["headGroupSpec", "nvidia.com/gpu"],
+    ),
+    ((*K8S_HEAD, "serviceType"), "LoadBalancer", Rule.NO_WORLD_ACCESS, ["LoadBalancer", PORT_FORWARD]),
+    ((*K8S_HEAD, "enableIngress"), True, Rule.NO_WORLD_ACCESS, ["enableIngress", PORT_FORWARD]),
+    ((*SPEC, "enableInTreeAutoscaling"), GONE, Rule.AUTOSCALING, ["enableInTreeAutoscaling", "none"]),
+    ((*SPEC, "autoscalerOptions"), {}, Rule.IDLE_TIMEOUT, ["idleTimeoutSeconds", "none"]),
+    ((*K8S_GPU, "maxReplicas"), 0, Rule.WORKERS_ALLOWED, ["maxReplicas", "0"]),
+    ((*K8S_GPU, "minReplicas"), 2, Rule.WORKERS_SCALE_TO_ZERO, ["gpu", "2"]),
+    (("spec", "shutdownAfterJobFinishes"), GONE, Rule.SHUTDOWN, ["shutdownAfterJobFinishes", "none"]),
+    (SPEC, GONE, Rule.SHAPE, ["'rayClusterSpec'"]),
+    ((*RAY_HEAD, "image"), GONE, Rule.SHAPE, ["'image'"]),
 ]
 
 
-def _case(case: object) -> str:
-    return re.sub(r"\W+", "-", case) if isinstance(case, str) else ""
+def _name(case: object) -> str:
+    if isinstance(case, Rule):
+        return case.value
+    return ".".join(map(str, case)) if isinstance(case, tuple) else ""
 
 
-@pytest.mark.parametrize(("place", "value", "words"), LAUNCHER, ids=_case)
-def test_one_fault_in_our_cluster_file_is_the_one_problem_named(
-    place: Path_, value: object, words: str, tmp_path: Path
+def _require(problem: Problem, rule: Rule, facts: list[str]) -> None:
+    assert problem.rule is rule
+    assert [fact for fact in facts if fact not in problem.message] == []
+    assert "\n" not in problem.message
+
+
+@pytest.mark.parametrize(("place", "value", "rule", "facts"), LAUNCHER, ids=_name)
+def test_one_mistake_in_our_cluster_file_is_the_one_problem_reported(
+    place: Path_, value: object, rule: Rule, facts: list[str], tmp_path: Path
 ) -> None:
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     _set(cluster, place, value)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(cluster))
     (problem,) = check(tmp_path / "c.yaml")
-    assert words in problem
-    assert "\n" not in problem
+    _require(problem, rule, facts)
 
 
-@pytest.mark.parametrize(("place", "value", "words"), KUBERNETES, ids=_case)
-def test_one_fault_in_our_manifest_is_the_one_problem_named(
-    place: Path_, value: object, words: str, tmp_path: Path
+@pytest.mark.parametrize(("place", "value", "rule", "facts"), KUBERNETES, ids=_name)
+def test_one_mistake_in_our_manifest_is_the_one_problem_reported(
+    place: Path_, value: object, rule: Rule, facts: list[str], tmp_path: Path
 ) -> None:
     volume, job = yaml.safe_load_all((ROOT / "kubernetes" / "rayjob.yaml").read_text())
     _set(job, place, value)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump_all([volume, job]))
     (problem,) = check(tmp_path / "c.yaml")
-    assert words in problem
+    _require(problem, rule, facts)
 
 
-def test_a_token_from_a_secret_is_as_good_as_the_operators_and_a_ray_cluster_is_judged_as_a_job_is(
-    tmp_path: Path,
-) -> None:
+def test_a_ray_cluster_whose_token_comes_from_a_secret_has_no_problem(tmp_path: Path) -> None:
     _, job = yaml.safe_load_all((ROOT / "kubernetes" / "rayjob.yaml").read_text())
     cluster = job["spec"]["rayClusterSpec"]
     del cluster["authOptions"]
@@ -189,43 +227,50 @@ def test_a_token_from_a_secret_is_as_good_as_the_operators_and_a_ray_cluster_is_
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "rule", "facts"),
     [
-        ("a: [1", "must be YAML, but is not at line 1"),
-        ("", "must hold keys and values, but holds nothing"),
-        ("- a", "must hold keys and values, but holds a list"),
-        ("kind: Ingress", "must not be reached from outside"),
-        ("{kind: Service, spec: {type: NodePort}}", "a Service must be a ClusterIP, but got NodePort"),
-        ("{kind: RayJob}", "'spec' is a required property"),
-        ("{kind: ConfigMap}", None),
+        ("a: [1", Rule.YAML, ["line 1"]),
+        ("", Rule.MAPPING, ["nothing", "cluster.yaml"]),
+        ("- a", Rule.MAPPING, ["list", "cluster.yaml"]),
+        ("kind: Ingress", Rule.NO_WORLD_ACCESS, ["Ingress", PORT_FORWARD]),
+        ("{kind: Service, spec: {type: NodePort}}", Rule.NO_WORLD_ACCESS, ["NodePort", PORT_FORWARD]),
+        ("{kind: RayJob}", Rule.SHAPE, ["'spec'"]),
     ],
     ids=str,
 )
-def test_what_is_no_cluster_file_is_called_so(text: str, words: str | None, tmp_path: Path) -> None:
+def test_the_problem_of_a_file_without_a_cluster_is_reported(
+    text: str, rule: Rule, facts: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    problems = check(tmp_path / "c.yaml")
-    assert len(problems) == (words is not None)
-    assert words is None or words in problems[0]
+    (problem,) = check(tmp_path / "c.yaml")
+    _require(problem, rule, facts)
+
+
+def test_a_manifest_of_another_kind_has_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("{kind: ConfigMap}")
+    assert check(tmp_path / "c.yaml") == []
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "rule", "facts"),
     [
-        ("--num-cpus=0", "the head must offer no CPU to trials, but got CPU: none"),
-        ("RAY_enable_autoscaler_v2=0", "must set RAY_enable_autoscaler_v2=0, but do not"),
+        ("--num-cpus=0", Rule.HEAD_WITHOUT_CPU, ["CPU: none", "--num-cpus=0"]),
+        ("RAY_enable_autoscaler_v2=0", Rule.AUTOSCALING, ["RAY_enable_autoscaler_v2=0"]),
     ],
 )
-def test_own_machines_need_neither_image_nor_idle_timeout_but_this_setting(
-    setting: str, words: str, tmp_path: Path
+def test_own_machines_need_these_settings_but_no_image_and_no_idle_timeout(
+    setting: str, rule: Rule, facts: list[str], tmp_path: Path
 ) -> None:
     text = (ROOT / "cluster-local.yaml").read_text()
     assert text.count(setting) == 1
     (tmp_path / "c.yaml").write_text(text.replace(setting, ""))
     (problem,) = check(tmp_path / "c.yaml")
-    assert words in problem
+    _require(problem, rule, facts)
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
-def test_a_file_that_cannot_be_read_is_a_mistake_of_the_user(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="FILE must be a readable cluster file"):
+def test_a_file_that_cannot_be_read_is_an_error_of_the_user(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
         check(tmp_path / name)
+    assert caught.value.code is SearchErrorCode.CLUSTER_FILE_UNREADABLE
+    assert str(tmp_path / name) in str(caught.value)
