@@ -137,7 +137,7 @@ def settings(
     Raises:
         InputError: `--set` gives a setting twice, or its text is not KEY=VALUE.
     """
-    from search.config.schema import parse_override, parse_value
+    from search.config.yaml_reader import parse_override, parse_value
 
     given: dict[str, Any] = {}
     for key, value in map(parse_override, overrides or ()):

@@ -1,1 +1,1 @@
-"""Repairs of a run's folder whose driver died or whose files were lost."""
+"""Repair of a run's folder after its driver died or files were lost."""

@@ -1,4 +1,4 @@
-"""Rebuilds the journal of a run whose study is lost, from its results tables."""
+"""Rebuilds the journal of a run from its results tables, if the study is lost."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,75 +9,84 @@ import optuna
 import pyarrow as pa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
 from search.config.schema import SearchConfig
 from search.config.space import Space
-from search.run.tables import epochs_file, read_epochs_file
-from search.study.journal import JOURNAL, Row, recorded
+from search.errors import SearchErrorCode
+from search.run.tables import Row, epochs_file, read_epochs_file
+from search.study.journal import JOURNAL, recorded_trials
 from search.study.study import BEST_EPOCH, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
-from search.study.suggest import sample
+from search.study.suggest import fixed_trial, sample
 
 
 def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
-    """Write the journal of a run whose study is lost from its results tables; it appears whole or not at all.
+    """Rebuild a lost journal from the results tables; the file appears complete or not at all.
 
-    Every trial gets its number, settings, state and epochs back. Numbers without a record, such as those of trials of
-    earlier searches, are taken by failed trials that count nowhere.
+    Every trial keeps its number, settings, state and epochs. Numbers that are not in the tables, such as those of
+    trials of earlier searches, become failed trials that are not counted.
+
+    Args:
+        run: the folder of the run.
+        config: the configuration of the search.
+        name: the name of the study.
 
     Returns:
-        How many trials it has now; without any nothing is written.
+        The number of rebuilt trials; if it is 0, no journal is written.
 
     Raises:
-        InputError: the tables hold trials that this configuration cannot have drawn.
+        InputError: the tables have trials that this configuration cannot have sampled.
     """
-    if not (rows := recorded(run)):
+    if not (rows := recorded_trials(run)):
         return 0
     with atomic_file(run / JOURNAL) as partial:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(partial))), study_name=name, direction="maximize"
         )
         for number in range(max(rows) + 1):
-            study.add_trial(_trial(run, config, rows[number]) if number in rows else _gap(number))
+            if number in rows:
+                _add(study, run, config, rows[number])
+            else:
+                study.add_trial(_placeholder(number))
     return len(rows)
 
 
-def _trial(run: Path, config: SearchConfig, row: Row) -> FrozenTrial:
-    """The trial of a row."""
-    number, state = int(row["trial"]), TrialState[row["state"]]
-    drawn = FixedTrial(
-        {name: row[name] for name in Space.model_fields}
-        | {f"frozen_blocks_{row['backbone']}": row["frozen_blocks"]}
-    )
+def _add(study: optuna.Study, run: Path, config: SearchConfig, row: Row) -> None:
+    """Add the trial of a row; Optuna checks its values against their distributions."""
     try:
-        sample(drawn, config)
-        scores = _scores(run, number)
-        trial = FrozenTrial(
-            number=number,
-            trial_id=number,
-            state=state,
-            value=_value(state, scores),
-            datetime_start=_local(row["started"]),
-            datetime_complete=_local(row["finished"] or row["started"]) if state.is_finished() else None,
-            params=drawn.params,
-            distributions=drawn.distributions,
-            user_attrs=_attributes(state, scores, row) | _repeat(config, row),
-            system_attrs={},
-            intermediate_values=scores,
-        )
-        trial._validate()
+        study.add_trial(_trial(run, config, row))
     except ValueError as error:
         raise InputError(
-            f"the study of {run} is lost and cannot be rebuilt: trial {number} of its tables does not fit its "
-            f"config.yaml ({error}); put a copy of {JOURNAL} or of config.yaml back"
+            f"the study of {run} is lost and cannot be rebuilt: trial {row['trial']} in its tables does not fit its "
+            f"config.yaml ({error}); restore {JOURNAL} or config.yaml from a copy",
+            code=SearchErrorCode.STUDY_NOT_REBUILDABLE,
         ) from error
-    return trial
 
 
-def _gap(number: int) -> FrozenTrial:
-    """A trial that holds the place of one that is not on record."""
+def _trial(run: Path, config: SearchConfig, row: Row) -> FrozenTrial:
+    number, state = int(row["trial"]), TrialState[row["state"]]
+    replayed = fixed_trial({name: row[name] for name in Space.model_fields})
+    sample(replayed, config)
+    scores = _scores(run, number)
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=state,
+        value=_value(state, scores),
+        datetime_start=_local(row["started"]),
+        datetime_complete=_local(row["finished"] or row["started"]) if state.is_finished() else None,
+        params=replayed.params,
+        distributions=replayed.distributions,
+        user_attrs=_end_attributes(state, scores, row) | _repeat_attribute(config, row),
+        system_attrs={},
+        intermediate_values=scores,
+    )
+
+
+def _placeholder(number: int) -> FrozenTrial:
+    """A trial for a number that is not in the tables."""
     return optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={WARM_START: ("unknown", number)})
 
 
@@ -91,13 +100,14 @@ def _scores(run: Path, number: int) -> dict[int, float]:
 
 
 def _value(state: TrialState, scores: Mapping[int, float]) -> float | None:
-    """As `Study` tells it: the best epoch's of a complete trial, the last one's of a pruned one."""
+    """The value that `Study` gives a trial: F1 of the best epoch if COMPLETE, of the last one if PRUNED."""
     if not scores or state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return None
     return scores[best_epoch(scores) if state == TrialState.COMPLETE else max(scores)]
 
 
-def _attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dict[str, Any]:
+def _end_attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dict[str, Any]:
+    """The user attributes that `Study` sets when a trial ends."""
     if state == TrialState.FAIL:
         return {ERROR: row["error"] or "unknown"}
     if state == TrialState.PRUNED and row["stopped"]:
@@ -105,12 +115,12 @@ def _attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dic
     return {BEST_EPOCH: best_epoch(scores)} if state == TrialState.COMPLETE and scores else {}
 
 
-def _repeat(config: SearchConfig, row: Row) -> dict[str, Any]:
-    """How many seeds the trial's configuration was tried with before."""
+def _repeat_attribute(config: SearchConfig, row: Row) -> dict[str, int]:
+    """The user attribute of a trial that repeats a configuration with another seed."""
     repeat = int(row["seed"] or config.seed) - config.seed
     return {REPEAT: repeat} if repeat > 0 else {}
 
 
 def _local(moment: datetime) -> datetime:
-    """Optuna keeps local times without their zone."""
+    """Optuna expects local times without a time zone."""
     return moment.astimezone().replace(tzinfo=None)

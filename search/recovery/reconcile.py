@@ -1,4 +1,4 @@
-"""Brings a run's tables in line with its study after its driver died: the study is the truth of what was tried."""
+"""Reconciles a run's tables with its study after its driver died; the study is the source of truth."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from genre_core.models.artifact import is_complete
@@ -14,60 +13,72 @@ from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
 from search.recovery.unclaimed import Unclaimed
-from search.run.tables import (
-    EPOCHS,
-    RUNNING,
-    TRIALS,
-    ResultsWriter,
-    Row,
-    epochs_file,
-    new_row,
-    read_epochs_file,
-)
-from search.study.journal import is_of
+from search.run.tables import EPOCHS, RUNNING, ResultsWriter, Row, epochs_file, new_row, read_epochs_file
+from search.study.journal import has_settings, read_trial_rows
 from search.study.study import ERROR, STOPPED, Study, best_epoch
 from search.study.suggest import sample
 
-_TRIALS_OWN = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
-"""Folders that hold one file, or one folder, for each of some trials -> how their names end."""
+_TRIAL_FOLDERS = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
+"""Folders with one file or folder per trial -> the suffix of their names."""
 
 
 def reconcile(
     run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, unclaimed: Unclaimed
 ) -> list[Row]:
-    """Make the tables say what the study says, and the study know every epoch that is in the tables.
+    """Make the tables agree with the study, and report the epochs that only the tables have to the study.
 
-    An epoch is written to its table first and reported then, so a driver that died in between leaves one that
-    the study does not know. Where the study knows one that no table has, a file was damaged: what is left of the
-    epoch is its F1. What belongs to no trial of the study, or is damaged, is moved to `unclaimed`.
+    An epoch is written to its table before it is reported to the study. So if the driver died in between, only the
+    table has the epoch. If only the study has it, the table was damaged, and the F1 is all that is left of the epoch.
+    Files that are damaged or belong to no trial of the study are moved aside.
+
+    Args:
+        run: the folder of the run.
+        config: the configuration of the search.
+        study: the study of the search.
+        writer: the writer of the run's tables.
+        unclaimed: moves files aside.
 
     Returns:
-        Every trial's row, as it stands, under the run's present name.
+        The current row of every trial, with the present name of the run.
     """
     for partial in (run / "results").rglob(f".*{PARTIAL}"):
         partial.unlink()
     own = {trial.number for trial in study.trials}
-    for path in list(_strangers(run, own)):
+    for path in list(_foreign(run, own)):
         unclaimed.take(path)
-    table = _table(run, unclaimed)
-    if any(row["trial"] not in own for row in table):
-        unclaimed.take(run / "results" / "trials.parquet")
-    ended = {row["trial"]: row for row in table if row["state"] != RUNNING}
-    begun = [trial for trial in study.trials if trial.state != TrialState.WAITING]
-    rows = [_reconcile_trial(run, config, study, writer, trial, unclaimed) for trial in begun]
-    for trial, row in zip(begun, rows, strict=True):
-        if row["state"] != RUNNING and is_of(trial, last := ended.get(trial.number)):
+    ended = _ended_rows(run, own, unclaimed)
+    started = [trial for trial in study.trials if trial.state != TrialState.WAITING]
+    rows = [_reconcile_trial(run, config, study, writer, trial, unclaimed) for trial in started]
+    for trial, row in zip(started, rows, strict=True):
+        if row["state"] != RUNNING and has_settings(last := ended.get(trial.number), trial):
             row.update(last or {})
     return [row | {"study": run.resolve().name} for row in rows]
 
 
-def _strangers(run: Path, own: set[int]) -> Iterator[Path]:
-    """Files in the trials' folders that belong to none of these trials, and models that are incomplete."""
-    for folder, suffix in _TRIALS_OWN.items():
+def _foreign(run: Path, own: set[int]) -> Iterator[Path]:
+    """Paths in the trials' folders that belong to none of the search's own trials, and incomplete models."""
+    for folder, suffix in _TRIAL_FOLDERS.items():
         for path in sorted((run / folder).glob("[!.]*")):
             number = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", path.name)
             if not number or int(number[1]) not in own or (folder == "models" and not is_complete(path)):
                 yield path
+
+
+def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, Row]:
+    """Rows in trials.parquet of trials that have ended, by number.
+
+    The table is moved aside if it is damaged or has rows of other trials.
+    """
+    try:
+        table = read_trial_rows(run)
+    except FileNotFoundError:
+        return {}
+    except (OSError, pa.ArrowException):
+        unclaimed.take(run / "results" / "trials.parquet")
+        return {}
+    if any(row["trial"] not in own for row in table):
+        unclaimed.take(run / "results" / "trials.parquet")
+    return {row["trial"]: row for row in table if row["state"] != RUNNING}
 
 
 def _reconcile_trial(
@@ -78,11 +89,11 @@ def _reconcile_trial(
     trial: FrozenTrial,
     unclaimed: Unclaimed,
 ) -> Row:
-    """The trial's row, as its epochs and the study have it; its epochs are on disk when this returns."""
+    """The row of a trial, from its epochs and the study; its epochs are on disk when this returns."""
     running = trial.number in study.running
-    # a driver may have died while it was sampling: asked again, the trial gives what is missing
+    # if the driver died while it sampled the trial, sampling again adds the missing parameters
     recipe = sample(study.trial(trial.number) if running else trial, config)
-    epochs, row = _read(run, trial, recipe, unclaimed)
+    epochs, row = _epochs_and_row(run, trial, recipe, unclaimed)
     if running:
         for epoch in epochs.to_pylist():
             study.report(trial.number, epoch=epoch["epoch"], f1=epoch["val_f1"])
@@ -96,31 +107,25 @@ def _reconcile_trial(
     }
 
 
-def _table(run: Path, unclaimed: Unclaimed) -> list[Row]:
-    """The rows that the driver left: of a trial that has ended, the last word, where they exist."""
-    file = run / "results" / "trials.parquet"
-    try:
-        rows: list[Row] = pq.read_table(file, schema=TRIALS).to_pylist()
-    except FileNotFoundError:
-        return []
-    except (OSError, pa.ArrowException):
-        unclaimed.take(file)
-        return []
-    return rows
-
-
-def _read(run: Path, trial: FrozenTrial, recipe: Recipe, unclaimed: Unclaimed) -> tuple[pa.Table, Row]:
-    """The trial's epochs and its row; where there is no file, or a damaged one, what the study knows."""
+def _epochs_and_row(
+    run: Path, trial: FrozenTrial, recipe: Recipe, unclaimed: Unclaimed
+) -> tuple[pa.Table, Row]:
+    """The epochs of a trial and its row, from its file; from the study if the file is missing or damaged."""
     path = epochs_file(run, trial.number)
     try:
         epochs, row = read_epochs_file(path)
-        if is_of(trial, row):
+        if has_settings(row, trial):
             return epochs, row
         unclaimed.take(path)
     except FileNotFoundError:
-        pass  # no epoch of it was done, or only the study knows
+        pass  # no epoch was finished, or only the study has them
     except (OSError, pa.ArrowException):
         unclaimed.take(path)
+    return _from_study(run, trial, recipe)
+
+
+def _from_study(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]:
+    """The epochs of a trial and its row, with what the study has of them."""
     scores = dict(sorted(trial.intermediate_values.items()))
     rows = [
         dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
@@ -136,5 +141,5 @@ def _read(run: Path, trial: FrozenTrial, recipe: Recipe, unclaimed: Unclaimed) -
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    """Optuna keeps local times without their zone."""
+    """Optuna returns local times without a time zone."""
     return moment.astimezone(UTC) if moment else None

@@ -1,48 +1,48 @@
-"""Files in a run's folder that belong to none of its trials: moved aside and named, never deleted."""
+"""Files in a run's folder that belong to none of its trials: moved aside and reported, never deleted."""
 
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 FOLDER = "unclaimed"
-_NAMED = 3
-"""Files that a message names."""
+_LISTED = 3
+"""Number of files that a message lists."""
 
 
 class Unclaimed:
-    """Moves files of one run to `unclaimed/TIME/`, where each keeps its path in the run."""
+    """Moves files of a run to `unclaimed/TIME/`, where each keeps its path relative to the run."""
 
     def __init__(self, run: Path) -> None:
-        """Args: the run's folder."""
+        """Args: the folder of the run."""
         self._run = run
         self._moved: list[str] = []
-        self._home: Path | None = None
+        self._target: Path | None = None
 
     def take(self, path: Path) -> None:
-        """Move this file or folder of the run aside."""
-        self._home = self._home or self._new_home()
+        """Move a file or folder of the run aside."""
+        self._target = self._target or self._new_target()
         name = path.relative_to(self._run)
-        target = self._home / name
+        target = self._target / name
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
         self._moved.append(str(name))
 
     @property
     def message(self) -> str | None:
-        """What was moved and where to; None where nothing was."""
-        if not self._home:
+        """What was moved and where; None if nothing was."""
+        if not self._target:
             return None
-        shown = ", ".join(self._moved[:_NAMED])
-        more = len(self._moved) - _NAMED
-        return f"moved to {self._home}, since they belong to no trial of this run or are damaged: {shown}" + (
-            f" and {more} more" if more > 0 else ""
+        listed = ", ".join(self._moved[:_LISTED])
+        more = len(self._moved) - _LISTED
+        return (
+            f"moved to {self._target}, because they are damaged or belong to no trial of this run: {listed}"
+            + (f" and {more} more" if more > 0 else "")
         )
 
-    def _new_home(self) -> Path:
-        """A folder of this moment, which nothing was moved to before."""
+    def _new_target(self) -> Path:
+        """Create a folder named after the present time."""
         name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        homes = (
-            self._run / FOLDER / f"{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 1000)))
-        )
-        home = next(home for home in homes if not home.exists())
-        home.mkdir(parents=True)
-        return home
+        folders = (self._run / FOLDER / (name if n == 1 else f"{name}-{n}") for n in count(1))
+        target = next(folder for folder in folders if not folder.exists())
+        target.mkdir(parents=True)
+        return target

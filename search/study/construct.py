@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import optuna
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 
 T = TypeVar("T")
 
@@ -30,22 +31,29 @@ def construct(
         InputError: unknown name, parameters that the class does not take, or a missing package.
     """
     if name not in classes:
-        raise InputError(f"{kind}.name must be one of {', '.join(classes)}, but got {kind}.name={name!r}")
+        raise InputError(
+            f"{kind}.name must be one of {', '.join(classes)}, but got {kind}.name={name!r}",
+            code=SearchErrorCode.SAMPLER_OR_PRUNER_UNKNOWN,
+        )
     signature = inspect.signature(classes[name]).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     if unknown := [key for key in parameters if key not in signature or takes_any]:
         legal = ", ".join(key for key in signature if key not in ("seed", "args", "kwargs"))
         raise InputError(
             f"{kind} {name} takes {legal or 'no parameters'}, "
-            f"but got {kind}.{unknown[0]}={parameters[unknown[0]]!r}"
+            f"but got {kind}.{unknown[0]}={parameters[unknown[0]]!r}",
+            code=SearchErrorCode.PARAMETER_UNKNOWN,
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return classes[name](**parameters)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{kind} {name} rejects its parameters: {error}") from error
+        raise InputError(
+            f"{kind} {name} rejects its parameters: {error}", code=SearchErrorCode.PARAMETER_INVALID
+        ) from error
     except ImportError as error:
         raise InputError(
-            f"{kind} {name} needs a package that is not installed: {error}; pip install {name}"
+            f"{kind} {name} needs a package that is not installed: {error}; pip install {name}",
+            code=SearchErrorCode.SAMPLER_NOT_INSTALLED,
         ) from error

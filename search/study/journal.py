@@ -1,131 +1,137 @@
-"""A run's journal: which of its studies is the run's own, and what the results tables know of its trials."""
+"""The Optuna journal of a run: which of its studies is the run's own, and repair after a crash."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
+from search.errors import SearchErrorCode
+from search.run.commands import command
 from search.run.identity import RUN_ID, read_provenance
-from search.run.tables import RUNNING, TRIALS, read_epochs_file
+from search.run.tables import RUNNING, TRIALS, Row, read_epochs_file
+from search.study.optuna_internals import remove_stale_lock, truncate_incomplete_line
 from search.study.study import WARM_START
 
 JOURNAL = "study.journal"
-Row = Mapping[str, Any]
 
 
 def own_trials(run: Path) -> list[FrozenTrial]:
-    """A search's own trials; its journal is only read and may be growing. None where there is no journal.
+    """Read the search's own trials, without those of earlier searches; none if there is no journal.
+
+    The journal is not changed, and another process may be appending to it.
 
     Raises:
         InputError: the journal is damaged.
     """
-    if not (run / JOURNAL).exists():  # opening it would make one
+    if not (run / JOURNAL).exists():  # JournalFileBackend would create it
         return []
-    storage = _opened(run / JOURNAL)
-    if (study := _own(run, storage)) is None:
+    if (study := _own(run, _studies(run))) is None:
         return []
-    trials = storage.get_all_trials(study._study_id, deepcopy=False)
-    return [trial for trial in trials if WARM_START not in trial.user_attrs]
+    return [trial for trial in study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs]
 
 
 def own_study(run: Path) -> tuple[str | None, list[str]]:
-    """The name of the run's own study and those of others in its journal, of which the run takes no notice.
+    """The name of the run's own study, and the names of the other studies in its journal, which are ignored.
 
-    An earlier version opened a second study in the journal of a run whose folder had been renamed. The own one is that
-    which says so, else that which the results tables are of, else that with the most trials.
+    An earlier version added a second study to the journal when the run's folder had been renamed. The own study is
+    the one with the run's id, else the one that matches the results tables, else the one with the most trials.
 
     Raises:
         InputError: the journal is damaged.
     """
-    storage = _opened(run / JOURNAL)
-    own = _own(run, storage)
-    names = [study.study_name for study in storage.get_all_studies()]
-    return (None, []) if own is None else (own.study_name, [name for name in names if name != own.study_name])
+    studies = _studies(run)
+    own = _own(run, studies)
+    if own is None:
+        return None, []
+    return own.study_name, [study.study_name for study in studies if study is not own]
 
 
 def repair_journal(journal: Path) -> None:
-    """Make a journal whole whose writer died: its last line, where it is cut, and a lock that nobody holds, go.
+    """Remove what a killed process may have left: an incomplete last line and a stale lock.
 
-    Only for who drives the run: nobody else may be writing to it.
+    Only for the driver of the run: no other process may be writing to the journal.
     """
-    for lock in journal.parent.glob(f"{journal.name}{LOCK_FILE_SUFFIX}*"):
-        lock.unlink()
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    remove_stale_lock(journal)
+    if journal.exists():
+        truncate_incomplete_line(journal)
 
 
-def make_own(journal: Path) -> None:
-    """Give the run a journal of its own where it shares one with a copy, as links of either kind do."""
+def unshare_journal(journal: Path) -> None:
+    """Replace the journal by a copy if it is a symbolic or hard link: the run may be a copy of another one."""
     if journal.is_symlink() or (journal.exists() and journal.stat().st_nlink > 1):
         with atomic_file(journal) as partial:
             shutil.copyfile(journal, partial)
 
 
-def recorded(run: Path) -> dict[int, Row]:
-    """The trials of the results tables by number: how each ended, or how far it had come."""
+def recorded_trials(run: Path) -> dict[int, Row]:
+    """Rows of the results tables by trial number; damaged files are ignored.
+
+    A trial that is not in trials.parquet, or is RUNNING there, has the row that is stored with its epochs.
+    """
     rows: dict[int, Row] = {}
     for file in sorted((run / "results" / "epochs").glob("trial-*.parquet")):
-        try:
+        with suppress(OSError, pa.ArrowException):
             row = read_epochs_file(file)[1]
-        except (OSError, pa.ArrowException):
-            continue
-        rows[row["trial"]] = dict.fromkeys(TRIALS.names) | row | {"state": RUNNING}
+            rows[row["trial"]] = dict.fromkeys(TRIALS.names) | row | {"state": RUNNING}
+    with suppress(OSError, pa.ArrowException):
+        table = read_trial_rows(run)
+        rows |= {row["trial"]: row for row in table if row["state"] != RUNNING or row["trial"] not in rows}
+    return rows
+
+
+def read_trial_rows(run: Path) -> list[Row]:
+    """Rows of trials.parquet; columns that an earlier version did not have are None.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        ArrowException, OSError: the table is damaged.
+    """
+    rows: list[Row] = pq.read_table(run / "results" / "trials.parquet", schema=TRIALS).to_pylist()
+    return rows
+
+
+def has_settings(row: Mapping[str, Any] | None, trial: FrozenTrial) -> bool:
+    """Whether a row of the tables has the settings of this trial."""
+    return row is not None and all(row[_column(name)] == value for name, value in trial.params.items())
+
+
+def _column(parameter: str) -> str:
+    """The column for a parameter of Optuna; each backbone has its own parameter for the frozen depth."""
+    return "frozen_blocks" if parameter.startswith("frozen_blocks") else parameter
+
+
+def _studies(run: Path) -> list[optuna.Study]:
+    journal = run / JOURNAL
     try:
-        table = pq.read_table(run / "results" / "trials.parquet").to_pylist()
-    except (OSError, pa.ArrowException):
-        return rows
-    complete = (dict.fromkeys(TRIALS.names) | row for row in table)
-    return rows | {
-        row["trial"]: row for row in complete if row["state"] != RUNNING or row["trial"] not in rows
-    }
-
-
-def is_of(trial: FrozenTrial, row: Row | None) -> bool:
-    """Whether a row of the tables is this trial's: it has the same settings."""
-    return row is not None and all(row[name] == value for name, value in _columns(trial.params))
-
-
-def _opened(journal: Path) -> JournalStorage:
-    try:
-        return JournalStorage(JournalFileBackend(str(journal)))
+        storage = JournalStorage(JournalFileBackend(str(journal)))
     except ValueError as error:
         raise InputError(
-            f"the study must be whole, but {journal} is damaged: {error}; put a copy of it back, or move it away: "
-            "genre-search resume then rebuilds it from the results tables"
+            f"study.journal must be intact, but {journal} is damaged: {error}; restore it from a copy, or move it away "
+            f"and rebuild it from the results tables: {command('resume', run)}",
+            code=SearchErrorCode.JOURNAL_DAMAGED,
         ) from error
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def _own(run: Path, storage: JournalStorage) -> FrozenStudy | None:
-    studies = storage.get_all_studies()
+def _own(run: Path, studies: list[optuna.Study]) -> optuna.Study | None:
     if len(studies) < 2:
         return studies[0] if studies else None
-    run_id, rows = read_provenance(run).get(RUN_ID), recorded(run)
+    run_id, rows = read_provenance(run).get(RUN_ID), recorded_trials(run)
 
-    def claim(study: FrozenStudy) -> tuple[bool, int, int]:
-        trials = storage.get_all_trials(study._study_id, deepcopy=False)
-        return (
-            run_id is not None and study.user_attrs.get(RUN_ID) == run_id,
-            sum(bool(trial.params) and is_of(trial, rows.get(trial.number)) for trial in trials),
-            len(trials),
-        )
+    def evidence(study: optuna.Study) -> tuple[bool, int, int]:
+        trials = study.get_trials(deepcopy=False)
+        matching = sum(bool(trial.params) and has_settings(rows.get(trial.number), trial) for trial in trials)
+        return run_id is not None and study.user_attrs.get(RUN_ID) == run_id, matching, len(trials)
 
-    return max(studies, key=claim)  # of equal ones the first
-
-
-def _columns(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Optuna's parameters by the names that the tables have for them."""
-    for name, value in params.items():
-        yield "frozen_blocks" if name.startswith("frozen_blocks") else name, value
+    return max(studies, key=evidence)  # the first of equals

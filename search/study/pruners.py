@@ -7,6 +7,7 @@ import optuna
 from optuna.pruners import BasePruner
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 from search.study.construct import construct
 
 PRUNERS: dict[str, type[BasePruner]] = {
@@ -37,7 +38,8 @@ def make_pruner(name: str, parameters: Mapping[str, Any], *, epochs: int) -> Bas
     if name in _REMOVED:
         raise InputError(
             f"pruner.name must be one of {', '.join(PRUNERS)}, but got pruner.name={name!r}, which "
-            f"{_REMOVED[name]}; start a new search with another pruner and --warm-start RUN"
+            f"{_REMOVED[name]}; start a new search with another pruner and --warm-start RUN",
+            code=SearchErrorCode.PRUNER_REMOVED,
         )
     given = dict(parameters)
     if name == "hyperband":
@@ -53,6 +55,9 @@ def _wrapped(pruner: Any, *, epochs: int) -> BasePruner | None:
         return None
     given = {"name": pruner} if isinstance(pruner, str) else pruner
     if not (isinstance(given, dict) and "name" in given):
-        raise InputError(f"pruner.wrapped_pruner must be a pruner with a name, but got {pruner!r}")
+        raise InputError(
+            f"pruner.wrapped_pruner must be a pruner with a name, but got {pruner!r}",
+            code=SearchErrorCode.PARAMETER_INVALID,
+        )
     parameters = {key: value for key, value in given.items() if key != "name"}
     return make_pruner(given["name"], parameters, epochs=epochs)

@@ -1,4 +1,4 @@
-"""The Optuna study of a search, in a journal file: the single source of truth of what was tried."""
+"""The Optuna study of a search, stored in a journal file: the single source of truth about its trials."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,31 +12,38 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genre_core.system.atomic import sync_folder
 from search.run.identity import RUN_ID
+from search.study.optuna_internals import reopen_trial
 
 ERROR = "error"
-"""User attribute of a failed trial: why."""
+"""User attribute of a failed trial: the reason."""
 STOPPED = "stopped"
-"""User attribute of a trial that was cut off for good, and is PRUNED: by what."""
+"""User attribute of a trial that was stopped for good and is PRUNED, but not by the pruner: the reason."""
 TIME_BUDGET = "time budget"
-"""What STOPPED says of a trial that still ran when the search's time was over."""
+"""Value of STOPPED for trials that were running when the time budget was used up."""
 REPEAT = "repeat"
-"""User attribute of a trial whose configuration was tried before with other seeds: how many."""
+"""User attribute of a trial whose configuration was tried before with other seeds: how many times."""
 BEST_EPOCH = "best_epoch"
-"""User attribute: the epoch whose F1 is the trial's value."""
+"""User attribute: the epoch whose F1 is the value of the trial."""
 WARM_START = "warm_start"
-"""User attribute of a trial of an earlier search: the folder it is from, and its number there."""
+"""User attribute of a trial of an earlier search: the folder of that search and the trial's number in it."""
 
 
 class Study:
-    """An Optuna study by trial number: ask, report, and tell once how each trial ended.
+    """An Optuna study with trials addressed by number: ask for a trial, report its epochs, end it exactly once.
 
-    What an earlier search tried may stand in it too, for the sampler and the pruner alone: it counts nowhere.
+    The study may also hold trials of earlier searches. Only the sampler and the pruner see them: they are not counted.
     """
 
     def __init__(self, journal: Path, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
-        """Open the study in this journal file, or create it: it maximises validation F1.
+        """Open the study in this journal file, or create it; it maximises validation F1.
 
-        Trials that a dead driver left running are running still, to be reported and told as those asked for here.
+        Trials that were running when an earlier driver died are still running: they can be reported to and ended.
+
+        Args:
+            journal: the journal file.
+            name: the name of the study in the journal.
+            sampler: samples new trials.
+            pruner: decides after each epoch whether a trial should end.
         """
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -46,50 +53,42 @@ class Study:
             pruner=pruner,
             load_if_exists=True,
         )
-        sync_folder(journal.parent)  # Optuna syncs the journal's lines, but not the name of a new one
+        sync_folder(journal.parent)  # Optuna syncs the lines of a new journal, but not its directory entry
         self._running: dict[int, Trial] = {}
         self._scores: dict[int, dict[int, float]] = {}
         self._states: dict[int, str] = {}
         self._errors: dict[int, str] = {}
         self._stopped: dict[int, str] = {}
         for trial in self.trials:
-            if trial.state.is_finished():
-                self._states[trial.number] = trial.state.name
-                if ERROR in trial.user_attrs:
-                    self._errors[trial.number] = trial.user_attrs[ERROR]
-                if STOPPED in trial.user_attrs:
-                    self._stopped[trial.number] = trial.user_attrs[STOPPED]
-            elif trial.state == TrialState.RUNNING:
-                self._running[trial.number] = Trial(self._study, trial._trial_id)
-                self._scores[trial.number] = dict(trial.intermediate_values)
+            self._restore(trial)
 
     def claim(self, run_id: str) -> None:
-        """Record whose study this is, should the journal ever hold another."""
+        """Record the id of the run that owns this study, in case its journal ever holds another one."""
         if self._study.user_attrs.get(RUN_ID) != run_id:
             self._study.set_user_attr(RUN_ID, run_id)
 
     def use(self, sampler: BaseSampler) -> None:
-        """Sample with this one from now on."""
-        self._study.sampler = sampler
+        """Replace the sampler."""
+        self._study.sampler = sampler  # public: Optuna's own PartialFixedSampler is set in this way
 
     @property
     def running(self) -> tuple[int, ...]:
-        """Numbers of the trials that were asked for and not yet told."""
+        """Numbers of the running trials."""
         return tuple(self._running)
 
     @property
     def asked(self) -> int:
-        """How many trials were asked for."""
+        """Number of trials, running and ended."""
         return len(self._states) + len(self._running)
 
     @property
     def ended(self) -> int:
-        """How many trials were told how they ended."""
+        """Number of trials that have ended."""
         return len(self._states)
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The search's own trials, as Optuna has them."""
+        """The search's own trials, not copied."""
         return [
             trial for trial in self._study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs
         ]
@@ -101,43 +100,47 @@ class Study:
         return {tuple(trial.user_attrs[WARM_START]) for trial in every if WARM_START in trial.user_attrs}
 
     def learn(self, trial: FrozenTrial) -> None:
-        """Let the sampler and the pruner know of a trial that an earlier search ended."""
+        """Add an ended trial of an earlier search, for the sampler and the pruner to learn from."""
         self._study.add_trial(trial)
 
     def trial(self, number: int) -> Trial:
-        """A running trial, which gives its parameters again when they are suggested again."""
+        """A running trial; parameters that were suggested before keep their values when suggested again."""
         return self._running[number]
 
     def state(self, number: int) -> str:
-        """RUNNING, COMPLETE, PRUNED or FAIL."""
+        """The state of a trial: RUNNING, COMPLETE, PRUNED or FAIL."""
         return self._states.get(number, TrialState.RUNNING.name)
 
     def error(self, number: int) -> str | None:
-        """Why a trial failed."""
+        """The reason why a trial failed; None if it did not."""
         return self._errors.get(number)
 
     def stopped(self, number: int) -> str | None:
-        """What cut a trial off for good; None where nothing did."""
+        """The reason why a trial was stopped for good; None if it was not."""
         return self._stopped.get(number)
 
     def all_failed(self) -> str | None:
-        """The first failure's reason where every trial failed, else None."""
+        """The reason of the first failure if every ended trial failed, else None."""
         failed = all(state == TrialState.FAIL.name for state in self._states.values())
         return next(iter(self._errors.values()), None) if failed else None
 
     def ask(self) -> Trial:
-        """A new trial, to suggest its parameters from."""
+        """Create a new trial, from which its parameters are then sampled."""
         trial = self._study.ask()
         self._running[trial.number] = trial
         self._scores[trial.number] = {}
         return trial
 
     def knows(self, number: int, epoch: int) -> bool:
-        """Whether this epoch of a running trial is on record."""
+        """Whether this epoch of a running trial was reported before."""
         return epoch in self._scores[number]
 
     def report(self, number: int, *, epoch: int, f1: float) -> bool:
-        """Put an epoch's validation F1 on record, if it is not; whether the pruner wants the trial to end."""
+        """Report the validation F1 of an epoch, unless that epoch was reported before.
+
+        Returns:
+            Whether the pruner wants the trial to end.
+        """
         trial = self._running[number]
         if not self.knows(number, epoch):
             trial.report(f1, epoch)
@@ -145,36 +148,48 @@ class Study:
         return trial.should_prune()
 
     def complete(self, number: int) -> None:
-        """The trial ran to its own end; its value is its best epoch's F1."""
+        """End a trial that ran to its own end; its value is the F1 of its best epoch."""
         best = best_epoch(self._scores[number])
         self._running[number].set_user_attr(BEST_EPOCH, best)
-        self._tell(number, TrialState.COMPLETE, self._scores[number][best])
+        self._end(number, TrialState.COMPLETE, self._scores[number][best])
 
     def prune(self, number: int) -> None:
-        """The trial was ended by the pruner; Optuna takes its last reported F1 as its value."""
-        self._tell(number, TrialState.PRUNED)
+        """End a trial because the pruner wants it; Optuna makes the last reported F1 its value."""
+        self._end(number, TrialState.PRUNED)
 
     def stop(self, number: int, reason: str) -> None:
-        """The trial was cut off for good, for this reason: PRUNED, so that the sampler knows its curve.
+        """End a trial for another reason than the pruner's, as PRUNED, so that the sampler uses its curve.
 
-        Optuna takes its last reported F1 as its value. Without an epoch it has none, and TPE ranks it last.
+        Optuna makes the last reported F1 its value. A trial without an epoch has no value, and TPE ranks it last.
         """
         self._running[number].set_user_attr(STOPPED, reason)
         self._stopped[number] = reason
-        self._tell(number, TrialState.PRUNED)
+        self._end(number, TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
-        """The trial came to nothing, for this reason."""
+        """End a trial that failed."""
         self._running[number].set_user_attr(ERROR, reason)
         self._errors[number] = reason
-        self._tell(number, TrialState.FAIL)
+        self._end(number, TrialState.FAIL)
 
-    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+    def _restore(self, trial: FrozenTrial) -> None:
+        """Take over a trial that was stored before."""
+        if trial.state.is_finished():
+            self._states[trial.number] = trial.state.name
+            if ERROR in trial.user_attrs:
+                self._errors[trial.number] = trial.user_attrs[ERROR]
+            if STOPPED in trial.user_attrs:
+                self._stopped[trial.number] = trial.user_attrs[STOPPED]
+        elif trial.state == TrialState.RUNNING:
+            self._running[trial.number] = reopen_trial(self._study, trial)
+            self._scores[trial.number] = dict(trial.intermediate_values)
+
+    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
         self._study.tell(self._running.pop(number), value, state=state)
         del self._scores[number]
         self._states[number] = state.name
 
 
 def best_epoch(scores: Mapping[int, float]) -> int:
-    """The epoch of the best F1, the first of equal ones."""
+    """The epoch with the highest F1, the first one of equals."""
     return max(scores, key=lambda epoch: (scores[epoch], -epoch))

@@ -1,4 +1,4 @@
-"""What earlier searches tried, for a new one to know from its start: their trials, where these would score the same."""
+"""Warm start: gives a new search the trials of earlier ones, as far as they are comparable."""
 
 import warnings
 from collections import Counter
@@ -14,11 +14,12 @@ from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load
 from search.config.space import Space
+from search.errors import SearchErrorCode
 from search.run.conditions import conditions, differences
 from search.run.tables import require_run
-from search.study.journal import own_trials
+from search.study.journal import JOURNAL, own_trials
 from search.study.study import WARM_START, Study
-from search.study.suggest import draw, draw_depth, sample
+from search.study.suggest import fixed_trial, sample, suggest, suggest_depth
 
 _NO_SCORE = {TrialState.FAIL: "failed", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 
@@ -31,35 +32,37 @@ class Earlier:
     config: SearchConfig
     corpus: Corpus
     trials: Sequence[FrozenTrial]
-    """Its own; not those that it was taught itself."""
+    """Its own trials, without those that it took over from other searches."""
 
 
 def read_earlier(config: SearchConfig) -> list[Earlier]:
-    """The searches that this one should know; they are only read.
+    """Read the searches that `config.warm_start` names; nothing is changed in their folders.
 
     Raises:
-        InputError: there is none at a place, or its settings decide a score otherwise than this one's.
+        InputError: a folder holds no search, or a setting that affects the score differs from this search's.
     """
     found = [_read(Path(run)) for run in config.warm_start]
-    ours = _settings(config)
+    ours = _scoring_settings(config)
     for earlier in found:
-        theirs = _settings(earlier.config)
+        theirs = _scoring_settings(earlier.config)
         for name in (name for name in ours if ours[name] != theirs[name]):
             raise InputError(
-                f"--warm-start must be a search that scores as this one, but {earlier.folder} has "
-                f"{name}={theirs[name]}, not {ours[name]}; leave it out, or take its setting"
+                f"--warm-start needs a search whose scores are comparable, but {earlier.folder} has "
+                f"{name}={theirs[name]}, not {ours[name]}; leave it out, or use its setting",
+                code=SearchErrorCode.WARM_START_NOT_COMPARABLE,
             )
     return found
 
 
 def require_same_data(config: SearchConfig, searches: Sequence[Earlier], tracks: Corpus) -> None:
-    """Raise InputError where the corpus, its genres or its split are not those of an earlier search."""
+    """Raise InputError if an earlier search has another corpus, other genres or another split."""
     for earlier in searches:
         theirs = conditions(earlier.config, earlier.corpus)
         if differ := differences(theirs, conditions(config, tracks)):
             raise InputError(
-                f"--warm-start must be a search that scores as this one, but {earlier.folder} differs in its "
-                f"{' and its '.join(differ)}; leave it out, or search what it did"
+                f"--warm-start needs a search whose scores are comparable, but {earlier.folder} differs in its "
+                f"{' and its '.join(differ)}; leave it out, or search the same data",
+                code=SearchErrorCode.WARM_START_NOT_COMPARABLE,
             )
 
 
@@ -71,32 +74,34 @@ def teach(
     weights: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Give the study the earlier trials that it lacks, and say how many were taken over and why others were not.
+    """Add the earlier trials that the study does not have yet, and report how many were left out and why.
 
     Args:
-        study: the new one.
-        config: its search's.
-        searches: the earlier ones.
-        weights: backbone -> what tells its weights from others.
-        say: told a line for each earlier search.
+        study: the study of the new search.
+        config: the new search's configuration.
+        searches: the earlier searches.
+        weights: backbone -> identity of the weights that the new search starts from.
+        say: called with one line per earlier search.
     """
     for earlier in searches:
         known = study.known
         left_out: Counter[str] = Counter()
         for trial in earlier.trials:
-            taken = _taken(trial, earlier, config, weights)
-            if isinstance(taken, str):
-                left_out[taken] += 1
+            converted = _converted(trial, earlier, config, weights)
+            if isinstance(converted, str):
+                left_out[converted] += 1
             elif (earlier.folder, trial.number) not in known:
-                study.learn(taken)
+                study.learn(converted)
         say(_summary(earlier, left_out))
 
 
 def _read(run: Path) -> Earlier:
     require_run(run)
-    journal = run / "study.journal"
-    if not journal.exists():
-        raise InputError(f"--warm-start must be a search that has begun, but {run} has no study.journal")
+    if not (run / JOURNAL).exists():
+        raise InputError(
+            f"--warm-start needs a search that has started, but {run} has no {JOURNAL}; leave it out",
+            code=SearchErrorCode.WARM_START_NOT_STARTED,
+        )
     return Earlier(
         folder=str(run),
         config=load(run / "config.yaml", {}),
@@ -105,8 +110,8 @@ def _read(run: Path) -> Earlier:
     )
 
 
-def _settings(config: SearchConfig) -> dict[str, Any]:
-    """What is the same for all trials of a search and decides their scores, beside the data and the weights."""
+def _scoring_settings(config: SearchConfig) -> dict[str, Any]:
+    """Settings, shared by all trials of a search, that affect scores; the data and the weights are compared apart."""
     training = {f"training.{name}": value for name, value in config.training.model_dump().items()}
     return {
         "front_end": config.front_end,
@@ -117,10 +122,10 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     }
 
 
-def _taken(
+def _converted(
     trial: FrozenTrial, earlier: Earlier, config: SearchConfig, weights: Mapping[str, str]
 ) -> FrozenTrial | str:
-    """The trial as the new search would have drawn it, or why it would not."""
+    """The trial with the distributions of the new search, or the reason why it is left out."""
     if trial.state in _NO_SCORE:
         return _NO_SCORE[trial.state]
     if trial.value is None:
@@ -131,37 +136,34 @@ def _taken(
     theirs = (earlier.config.provenance or {}).get("weights", {})
     if theirs.get(recipe.backbone) != weights[recipe.backbone]:
         return "with other weights"
-    drawn = FixedTrial(
-        {name: getattr(recipe, name) for name in Space.model_fields}
-        | {f"frozen_blocks_{recipe.backbone}": recipe.frozen_blocks}
-    )
+    replayed = fixed_trial({name: getattr(recipe, name) for name in Space.model_fields})
     for name in Space.model_fields:
-        if not _draws(drawn, name, recipe, config.space):
+        if not _is_in_space(replayed, name, recipe, config.space):
             return f"{name} outside the space"
     return create_trial(
         state=trial.state,
         value=trial.value,
-        params=drawn.params,
-        distributions=drawn.distributions,
+        params=replayed.params,
+        distributions=replayed.distributions,
         user_attrs=trial.user_attrs | {WARM_START: (earlier.folder, trial.number)},
         intermediate_values=trial.intermediate_values,
     )
 
 
-def _draws(trial: FixedTrial, name: str, recipe: Recipe, space: Space) -> bool:
-    """Whether the space has this value of the recipe's; the trial then knows from which distribution."""
+def _is_in_space(trial: FixedTrial, name: str, recipe: Recipe, space: Space) -> bool:
+    """Suggest one setting of the recipe; whether the space contains its value."""
     value = getattr(space, name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Optuna warns where a value is out of a range
-            drawn = (
-                draw_depth(trial, recipe.backbone, value)
+            warnings.simplefilter("error")  # Optuna only warns about a value outside its range
+            suggested = (
+                suggest_depth(trial, recipe.backbone, value)
                 if name == "frozen_blocks"
-                else draw(trial, name, value)
+                else suggest(trial, name, value)
             )
     except (ValueError, UserWarning):
         return False
-    return bool(drawn == getattr(recipe, name))
+    return bool(suggested == getattr(recipe, name))
 
 
 def _summary(earlier: Earlier, left_out: Counter[str]) -> str:

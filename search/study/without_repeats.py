@@ -1,4 +1,4 @@
-"""No configuration of a finite space is tried twice, or once for each seed: around any of Optuna's samplers."""
+"""Wraps a sampler so that no configuration of a finite space is tried twice, or twice with the same seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +11,30 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config.grid import Configuration, Grid, grid
 from search.config.schema import SearchConfig
+from search.study.optuna_internals import all_trials, set_user_attr
 from search.study.study import REPEAT, STOPPED, WARM_START, Study
 
 _Tried = list[set[Configuration]]
-"""For each seed, in their order, the configurations that were tried with it."""
+"""The configurations that were tried, by the index of the seed."""
 
 
 class WithoutRepeats(BaseSampler):
-    """Samples as another sampler does, but for a value that leads to nothing new: that one is drawn at random.
+    """Samples as another sampler does, but replaces values that lead only to configurations tried before.
 
-    Optuna samples one parameter after the other. A value is kept as long as with it, and with those before it, there
-    is a configuration that was not tried; so what changes is as little as possible, and the last parameters first.
+    Optuna samples one parameter after the other. A value is kept as long as, together with the values before it, some
+    configuration is left to try; otherwise it is replaced at random. So as little as possible changes, and the last
+    parameters first.
     """
 
     def __init__(self, sampler: BaseSampler, space: Grid, *, seeds: int, random: np.random.Generator) -> None:
-        """Args: who samples, what there is, how often each may be tried, and what draws instead."""
+        """Wrap a sampler.
+
+        Args:
+            sampler: the sampler to wrap.
+            space: the configurations.
+            seeds: number of seeds with which each configuration may be tried.
+            random: draws the replacements.
+        """
         self._sampler = sampler
         self._grid = space
         self._seeds = seeds
@@ -33,31 +42,30 @@ class WithoutRepeats(BaseSampler):
         self._proposed: tuple[int, dict[str, Any]] = (-1, {})
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """A new trial gets its seed: the next one when all configurations were tried with those before it."""
+        """Choose the seed of a new trial: the first one with which some configuration was not tried yet."""
         self._sampler.before_trial(study, trial)
         if self._seeds > 1 and not (trial.params or trial.intermediate_values or REPEAT in trial.user_attrs):
             tried = self._tried(study, trial)
             if repeat := next((n for n, seen in enumerate(tried) if len(seen) < self._grid.size), 0):
-                study._storage.set_trial_user_attr(trial._trial_id, REPEAT, repeat)
-                trial.user_attrs[REPEAT] = repeat
+                set_user_attr(study, trial, REPEAT, repeat)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What the sampler itself samples at once."""
+        """The wrapped sampler's."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing: what is sampled at once is a proposal for each parameter when its turn comes."""
+        """Return nothing, but keep the wrapped sampler's values as proposals for `sample_independent`."""
         self._proposed = (trial.number, self._sampler.sample_relative(study, trial, search_space))
         return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """What the sampler proposes, or one of the values that lead to something new."""
+        """The wrapped sampler's value, or a random one of those with untried configurations."""
         number, proposed = self._proposed
         if number == trial.number and param_name in proposed:
             value = proposed[param_name]
@@ -65,13 +73,15 @@ class WithoutRepeats(BaseSampler):
             value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
         axis = self._grid.axis(param_name, trial.params)
         tried = self._tried(study, trial)[trial.user_attrs.get(REPEAT, 0)]
-        used_up = self._grid.used_up(param_name, trial.params, tried)
-        if axis.place(value) not in used_up or len(used_up) == axis.count:
+        exhausted = self._grid.exhausted(param_name, trial.params, tried)
+        if axis.index(value) not in exhausted or len(exhausted) == axis.count:
             return value
-        place = int(self._random.integers(axis.count - len(used_up)))
-        for used in sorted(used_up):  # of the others it is the one at this place
-            place += used <= place
-        return axis.value(place)
+        index = int(self._random.integers(axis.count - len(exhausted)))
+        for tried_index in sorted(
+            exhausted
+        ):  # turns the index among untried values into one among all values
+            index += tried_index <= index
+        return axis.value(index)
 
     def after_trial(
         self,
@@ -80,26 +90,26 @@ class WithoutRepeats(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """The sampler's own."""
+        """The wrapped sampler's."""
         self._sampler.after_trial(study, trial, state, values)
 
     def reseed_rng(self) -> None:
-        """The sampler's own; what draws instead goes on."""
+        """Reseed the wrapped sampler; the generator of replacements is kept."""
         self._sampler.reseed_rng()
 
     def _tried(self, study: optuna.Study, trial: FrozenTrial) -> _Tried:
-        """What others tried; from the storage, since hyperband gives samplers a study of some trials only."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        return _tried([other for other in trials if other.number != trial.number], self._grid, self._seeds)
+        """What the other trials tried."""
+        others = [other for other in all_trials(study) if other.number != trial.number]
+        return _tried(others, self._grid, self._seeds)
 
 
 def without_repeats(sampler: BaseSampler, config: SearchConfig, *, asked: int) -> BaseSampler:
-    """The sampler itself where there is no end of configurations.
+    """Wrap the sampler if the search space is finite; otherwise return it unchanged.
 
     Args:
-        sampler: any of Optuna's.
-        config: of the search.
-        asked: trials that the study has already, so that what is drawn is not drawn again.
+        sampler: one of Optuna's samplers.
+        config: the configuration of the search.
+        asked: number of trials that the study already has, which changes the seed of replacements.
     """
     if (space := grid(config.space)) is None:
         return sampler
@@ -108,7 +118,7 @@ def without_repeats(sampler: BaseSampler, config: SearchConfig, *, asked: int) -
 
 
 def goal(config: SearchConfig, study: Study) -> int:
-    """How many trials the search comes to: as many as are wanted, or as there is something to try with."""
+    """The number of trials that the search will have: `config.trials`, or fewer if the space is exhausted before."""
     if (space := grid(config.space)) is None:
         return config.trials
     tried = _tried(study.trials, space, config.repeat_seeds)
@@ -117,9 +127,9 @@ def goal(config: SearchConfig, study: Study) -> int:
 
 
 def used_up(config: SearchConfig) -> str:
-    """That every configuration of a finite space was tried, and what to do for more trials."""
+    """The message that every configuration of a finite space has been tried, and how to get more trials."""
     space, seeds = grid(config.space), config.repeat_seeds
-    assert space is not None, "an endless space is never used up"
+    assert space is not None, "an infinite space is never used up"
     what = f"All {space.size} configurations" if space.size > 1 else "The only configuration"
     times = f", with {seeds} seeds each" if seeds > 1 else ""
     return (
@@ -129,11 +139,14 @@ def used_up(config: SearchConfig) -> str:
 
 
 def _tried(trials: Sequence[FrozenTrial], space: Grid, seeds: int) -> _Tried:
-    """A trial of another search counts not, nor one that the time budget cut off: it may be tried to its end."""
+    """The configurations tried with each seed.
+
+    Not counted are trials of earlier searches, and trials that the time budget stopped: those may be tried again.
+    """
     tried: _Tried = [set() for _ in range(seeds)]
     for trial in trials:
         repeat = trial.user_attrs.get(REPEAT, 0)
-        own = WARM_START not in trial.user_attrs and STOPPED not in trial.user_attrs
-        if own and repeat < seeds and (found := space.configuration(trial.params)):
+        counts = WARM_START not in trial.user_attrs and STOPPED not in trial.user_attrs
+        if counts and repeat < seeds and (found := space.configuration(trial.params)):
             tried[repeat].add(found)
     return tried

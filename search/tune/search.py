@@ -39,7 +39,7 @@ from search.run.model_store import ModelShelf
 from search.run.provenance import versions
 from search.run.tables import ResultsWriter, Row, require_new, require_run, when_test_was_read
 from search.study import warm_start
-from search.study.journal import JOURNAL, make_own, own_study, repair_journal
+from search.study.journal import JOURNAL, own_study, repair_journal, unshare_journal
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import TIME_BUDGET, Study
@@ -336,7 +336,7 @@ def _restored_study(config: SearchConfig, folder: Path, screen: Screen) -> str:
     """The name of a run's study; its journal is the run's alone and whole, and rebuilt where it was lost."""
     logging.getLogger("optuna").setLevel(logging.WARNING)
     journal = folder / JOURNAL
-    make_own(journal)
+    unshare_journal(journal)
     repair_journal(journal)
     own, others = own_study(folder) if journal.exists() else (None, [])
     if others:

@@ -23,8 +23,9 @@ from genre_core.corpus.audit import audit
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
 from genre_core.errors import InputError
 from genre_core.models.registry import BLOCKS
-from search.config.schema import SearchConfig, Split, Training, load, parse_override, to_yaml
+from search.config.schema import SearchConfig, Split, Training, load, to_yaml
 from search.config.space import Space
+from search.config.yaml_reader import parse_override
 
 MANY = settings(max_examples=400, deadline=None)
 

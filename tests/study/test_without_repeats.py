@@ -15,7 +15,7 @@ from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from search.cli.progress import Display
-from search.config.grid import endless, grid
+from search.config.grid import continuous, grid
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.recorder import Recorder
 from search.evaluate.finish import _best
@@ -138,7 +138,7 @@ def test_where_there_is_no_end_of_configurations_the_sampler_is_left_alone() -> 
     config = _config(**{"space.momentum": {"low": 0.5, "high": 0.9}})
     sampler = make_sampler("tpe", {}, seed=0)
     assert without_repeats(sampler, config, asked=0) is sampler
-    assert (grid(config.space), endless(config.space)) == (None, "momentum")
+    assert (grid(config.space), continuous(config.space)) == (None, "momentum")
 
 
 def test_trials_that_run_at_the_same_time_differ_and_so_do_those_of_a_resumed_search(tmp_path: Path) -> None:
@@ -245,11 +245,11 @@ def test_every_step_has_the_value_that_optuna_has_there(step: float, tmp_path: P
     space = grid(config.space)
     assert space is not None
     axis = space.axis("masking", {})
-    values = [axis.value(place) for place in range(axis.count)]
-    assert [axis.place(value) for value in values] == list(range(axis.count))
+    values = [axis.value(index) for index in range(axis.count)]
+    assert [axis.index(value) for value in values] == list(range(axis.count))
     assert values[-1] <= 0.85 < values[-1] + step
     drawn = [recipe.masking for recipe in _recipes(_study(tmp_path, config), config, most=10)]
-    places = [axis.place(value) for value in drawn]
+    places = [axis.index(value) for value in drawn]
     assert drawn == pytest.approx([values[place] for place in places if place is not None])
     assert len(set(places)) == len(places)
 
