@@ -49,7 +49,7 @@ def check(
     from search.config.schema import load
     from search.data import genre_list
 
-    loaded = load(config, settings(values={}, texts={}, overrides=set_))
+    loaded = load(config, settings(overrides=set_))
     minimum = loaded.segment_seconds if segment_seconds is None else segment_seconds
     listed = read_corpus(source)
     for note in listed.notes:

@@ -123,8 +123,8 @@ def cache_folder(given: Path | None) -> Path:
 
 def settings(
     *,
-    values: Mapping[str, str | None],
-    texts: Mapping[str, str | None],
+    values: Mapping[str, str | None] | None = None,
+    texts: Mapping[str, str | None] | None = None,
     overrides: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Settings by name from the options that were given.
@@ -147,5 +147,5 @@ def settings(
                 code=SearchErrorCode.SETTING_REPEATED,
             )
         given[key] = value
-    given |= {key: parse_value(text) for key, text in values.items() if text is not None}
-    return given | {key: text for key, text in texts.items() if text is not None}
+    given |= {key: parse_value(text) for key, text in (values or {}).items() if text is not None}
+    return given | {key: text for key, text in (texts or {}).items() if text is not None}

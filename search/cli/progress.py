@@ -171,5 +171,5 @@ def trial_line(row: "Row") -> Text:
     if row["error"]:
         line.append(f"  {row['error']}", style="red")
     if row["stopped"]:
-        line.append(f"  stopped by the {row['stopped']}", style=STATE_STYLE[row["state"]])
+        line.append(f"  cut off by the {row['stopped']}", style=STATE_STYLE[row["state"]])
     return line

@@ -70,7 +70,9 @@ def _until(process: "subprocess.Popen[str]", word: str) -> None:
     assert any(word in line for line in process.stdout)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signal_number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 def test_an_interrupt_before_the_first_trial_leaves_no_file(
     signal_number: signal.Signals, music: Path, cache: Path, tmp_path: Path
 ) -> None:
