@@ -1,1 +1,1 @@
-"""The genre-search command."""
+"""The genre-search command line."""

@@ -1,4 +1,4 @@
-"""Commands as documents and help texts show them."""
+"""Commands in documents and help texts: found and parsed."""
 
 import re
 import shlex
@@ -12,13 +12,13 @@ from search.cli.main import app
 
 
 def shown(text: str) -> list[str]:
-    """The commands of a Markdown text's console blocks."""
+    """The commands in the console blocks of a Markdown text."""
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     return [line[2:].removeprefix(".venv/bin/") for block in blocks for line in block.splitlines()]
 
 
 def parsed(command: str) -> dict[str, Any]:
-    """The parameters of a genre-search command; raises where it has none of these."""
+    """The parameters of a genre-search command; raises for an unknown command or option."""
     group: Any = typer.main.get_command(app)
     arguments = shlex.split(command)[1:]
     while hasattr(group, "commands"):
@@ -28,7 +28,7 @@ def parsed(command: str) -> dict[str, Any]:
 
 
 def every() -> Iterator[tuple[str, TyperCommand]]:
-    """All commands with what they are called by, groups of commands left out."""
+    """All commands with their full names, without groups."""
     waiting: list[tuple[str, Any]] = [("genre-search", typer.main.get_command(app))]
     for name, command in waiting:
         if hasattr(command, "commands"):
