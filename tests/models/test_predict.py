@@ -227,7 +227,7 @@ DAMAGED: dict[str, tuple[Damage, ErrorCode, str]] = {
     "an unknown backbone": (
         _card(recipe={"backbone": "vgg17", "precision": "float32"}),
         ErrorCode.MODEL_INCONSISTENT,
-        "'vgg17'",
+        "vgg17",
     ),
     "an incomplete front end": (
         _card(front_end={"windows": [2048]}),
