@@ -1,4 +1,4 @@
-# make run: install and search the built-in corpus. make test: install, and lint, types, tests.
+# make run: install, and search the built-in corpus. make test: install, lint, check types, run the tests.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,8 +11,9 @@ install: .venv/installed
 run: .venv/installed
 	$(DEMO)
 
+# Two workers share the tests: those that share a Ray run in one of them, the others file by file.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
@@ -25,7 +26,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
 
-# make chaos: the tests that take long, then searches are killed, their workers and helpers die, their nodes go
+# make chaos: the long tests, then searches whose drivers, workers, helpers and nodes are killed
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
 	PYTHONPATH=tests:tests/support $(BIN)/python tests/chaos --results benchmarks/results/chaos.json

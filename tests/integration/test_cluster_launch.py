@@ -1,7 +1,7 @@
-"""A cluster from cluster-local.yaml, launched, used and taken down by Ray's own commands; and one that grows.
+"""The cluster of cluster-local.yaml is launched, used and shut down by Ray's commands, and that of cluster.yaml grows.
 
-The machines are namespaces of this one. What differs from the file: the addresses, no package is installed anew,
-and Ray takes less memory.
+The machines are namespaces of this one. Their files differ from the originals in the addresses, in Ray's memory, and
+in that no package is installed.
 """
 
 import shutil
@@ -47,7 +47,7 @@ def lan(tmp_path: Path) -> Iterator[dict[str, Machine]]:
 
 @pytest.fixture
 def launcher(lan: dict[str, Machine]) -> Callable[..., str]:
-    """Runs one of Ray's commands on the laptop, in this project's root, and gives what it printed."""
+    """Run one of Ray's commands on the laptop in the project's root; return its output."""
 
     def call(command: str, code: int = 0) -> str:
         path = (
@@ -61,7 +61,7 @@ def launcher(lan: dict[str, Machine]) -> Callable[..., str]:
 
 
 def _cluster_file() -> dict[str, Any]:
-    """cluster-local.yaml for these machines."""
+    """cluster-local.yaml, adapted to these machines."""
     cluster: dict[str, Any] = yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
     cluster["provider"] |= {"head_ip": ADDRESSES["head"], "worker_ips": [ADDRESSES["one"], ADDRESSES["two"]]}
     cluster["setup_commands"][:2] = [f"ln -sfn {sys.prefix} ~/genre-search-venv"]
@@ -71,7 +71,7 @@ def _cluster_file() -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
+def test_a_local_cluster_is_launched_runs_a_search_and_is_shut_down(
     lan: dict[str, Machine],
     launcher: Callable[..., str],
     music: Path,
@@ -102,7 +102,7 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     log = launcher(f"exec {cluster} 'ray job submit --submission-id tiny -- {search}'")
     assert "Job 'tiny' succeeded" in log
 
-    # nothing is open: not without the token, and not from another machine
+    # the dashboard answers neither without the token nor to another machine
     list_jobs = "RAY_AUTH_MODE=disabled ray job list --address http://127.0.0.1:8265"
     refused = launcher(f"exec {cluster} '{list_jobs}'", code=1)
     assert "Missing authentication token" in refused
@@ -116,7 +116,7 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
     assert len(trials) == 3
     assert set(trials["node"]) == {"one", "two"}
     assert len(read_epochs(laptop.home / "runs" / "tiny")) == trials["epochs"].sum()
-    assert [*lan["head"].home.rglob("weights-*.pth")], "workers copied what they have no file of"
+    assert [*lan["head"].home.rglob("weights-*.pth")], "workers received weights that they had no file of"
 
     launcher(f"down --yes {cluster}")
     assert "raylet" not in lan["head"].run("ps -e").stdout
@@ -124,7 +124,7 @@ def test_a_cluster_of_machines_is_launched_searched_on_and_taken_down(
 
 DEFAULTS = Path(ray.__file__).parent / "autoscaler" / "local" / "defaults.yaml"
 FAKE_HEAD = "f" * 51 + "00000"
-"""What Ray's provider for tests calls the head."""
+"""Id of the head in Ray's node provider for tests."""
 GROWING = {
     "provider": {
         "type": "external",
@@ -137,11 +137,11 @@ GROWING = {
     **{key: {} for key in ("docker", "auth", "file_mounts")},
     **{key: [] for key in ("setup_commands", "head_setup_commands")},
 }
-"""Instead of AWS: workers are further Ray nodes of the same machine, started when they are asked for."""
+"""Replaces AWS: workers are Ray nodes on the same machine, started on demand."""
 
 
 @pytest.mark.long
-def test_workers_come_when_trials_ask_for_them_and_none_is_there_before(
+def test_a_growing_cluster_starts_workers_only_when_trials_need_them(
     lan: dict[str, Machine], music: Path, tiny: Callable[..., SearchConfig]
 ) -> None:
     head = lan["head"]

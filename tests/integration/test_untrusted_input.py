@@ -1,4 +1,4 @@
-"""Whatever comes in from outside is taken whole or refused in one line: settings, manifests, folders, audio."""
+"""Untrusted settings, manifests, folders and audio are either accepted or refused in one line."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ MANY = settings(max_examples=400, deadline=None)
 
 @contextmanager
 def refusals_are_one_line() -> Iterator[None]:
-    """An InputError may come, in one line; nothing else may."""
+    """No exception may be raised but an InputError of one line."""
     said = ""
     try:
         yield
@@ -93,35 +93,33 @@ def folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def survives(config: SearchConfig, folder: Path) -> None:
+def require_round_trip(config: SearchConfig, folder: Path) -> None:
     path = folder / "again.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
-    assert repr(load(path, {})) == repr(config)  # not ==, for one nan never equals another
+    assert repr(load(path, {})) == repr(config)  # not ==, because nan != nan
 
 
 @MANY
 @given(overrides=st.dictionaries(known | st.text(max_size=8), plausible | anything, max_size=3))
 @example(overrides={"sampler": {"name": "tpe", "seed": float("nan")}})
 @example(overrides={"provenance": {"a": [[1], float("inf")]}})
-def test_overrides_are_a_configuration_that_survives_or_are_refused(
-    overrides: dict[str, Any], folder: Path
-) -> None:
+def test_any_overrides_are_refused_or_survive_a_round_trip(overrides: dict[str, Any], folder: Path) -> None:
     with refusals_are_one_line():
-        survives(load(None, overrides), folder)
+        require_round_trip(load(None, overrides), folder)
 
 
 @MANY
 @given(content=st.dictionaries(known | st.text(max_size=8), plausible | anything, max_size=3) | anything)
-def test_a_yaml_file_is_a_configuration_that_survives_or_is_refused(content: object, folder: Path) -> None:
+def test_any_yaml_file_is_refused_or_survives_a_round_trip(content: object, folder: Path) -> None:
     path = folder / "given.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     with refusals_are_one_line():
-        survives(load(path, {}), folder)
+        require_round_trip(load(path, {}), folder)
 
 
 @MANY
 @given(text=st.text(max_size=40) | st.text("[]{}:,&*!|>-?#'\"\n \t0a.", max_size=40))
-def test_any_text_as_an_override_or_a_file_is_taken_or_refused(text: str, folder: Path) -> None:
+def test_any_text_is_accepted_or_refused_as_an_override_and_as_a_file(text: str, folder: Path) -> None:
     with refusals_are_one_line():
         load(None, dict([parse_override(text)]))
     (folder / "given.yaml").write_text(text, encoding="utf-8")
@@ -130,7 +128,7 @@ def test_any_text_as_an_override_or_a_file_is_taken_or_refused(text: str, folder
 
 
 def values(low: float, high: float) -> st.SearchStrategy[object]:
-    """One of these, some of these, or a range of them."""
+    """A value, a list of values or a range."""
     one = st.floats(low, high)
     ends = st.tuples(one, one).map(sorted).filter(lambda pair: pair[0] < pair[1])
     between = ends.map(lambda pair: dict(zip(("low", "high"), pair, strict=True)))
@@ -162,18 +160,18 @@ legal = {
 
 @MANY
 @given(overrides=st.fixed_dictionaries({}, optional=legal))
-def test_a_legal_configuration_is_taken_and_survives(overrides: dict[str, Any], folder: Path) -> None:
-    survives(load(None, overrides), folder)
+def test_a_valid_configuration_survives_a_round_trip(overrides: dict[str, Any], folder: Path) -> None:
+    require_round_trip(load(None, overrides), folder)
 
 
 # Damage
 
 TELLING = [b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
 
-wounds = st.lists(
+damages = st.lists(
     st.tuples(
         st.sampled_from(["overwrite", "insert", "remove", "cut", "repeat"]),
-        st.integers(0, 64) | st.integers(0, 20_000),  # most of what can be broken is in the header
+        st.integers(0, 64) | st.integers(0, 20_000),  # headers are the most fragile part
         st.binary(min_size=1, max_size=16) | st.sampled_from(TELLING),
     ),
     min_size=1,
@@ -181,9 +179,9 @@ wounds = st.lists(
 )
 
 
-def damaged(content: bytes, wounds: list[tuple[str, int, bytes]]) -> bytes:
+def damaged(content: bytes, damages: list[tuple[str, int, bytes]]) -> bytes:
     data = bytearray(content)
-    for how, place, piece in wounds:
+    for how, place, piece in damages:
         at = place % (len(data) + 1)
         match how:
             case "overwrite":
@@ -202,7 +200,7 @@ def damaged(content: bytes, wounds: list[tuple[str, int, bytes]]) -> bytes:
 # Corpora
 
 
-def holds(corpus: Corpus) -> None:
+def require_valid(corpus: Corpus) -> None:
     ids = [track.track_id for track in corpus.tracks]
     assert ids == sorted(set(ids))
     for track in corpus.tracks:
@@ -221,36 +219,36 @@ columns = st.lists(st.sampled_from(["path", "genre", "group", "split"]) | st.tex
     header=columns, rows=st.lists(st.lists(cells, max_size=5), max_size=4), dialect=st.sampled_from(",;\t")
 )
 @example(header=["path", "genre"], rows=[["a.wav", "jazz"], ["ü\n.mp3", "soul"]], dialect=",")
-def test_rows_of_any_cells_are_a_corpus_or_refused(
+def test_a_manifest_with_any_cells_is_a_corpus_or_refused(
     header: list[str], rows: list[list[str]], dialect: str, folder: Path
 ) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=dialect).writerows([header, *rows])
     (folder / "m.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
     with refusals_are_one_line():
-        holds(read_corpus(folder / "m.csv"))
+        require_valid(read_corpus(folder / "m.csv"))
 
 
 @MANY
 @given(content=st.binary(max_size=200) | st.binary(max_size=60).map(b"path,genre\na.wav,jazz\n".__add__))
-def test_any_bytes_as_a_manifest_are_a_corpus_or_refused(content: bytes, folder: Path) -> None:
+def test_a_manifest_of_any_bytes_is_a_corpus_or_refused(content: bytes, folder: Path) -> None:
     for suffix in ("csv", "parquet"):
         (folder / f"m.{suffix}").write_bytes(content)
         with refusals_are_one_line():
-            holds(read_corpus(folder / f"m.{suffix}"))
+            require_valid(read_corpus(folder / f"m.{suffix}"))
 
 
 @MANY
-@given(wounds=wounds)
+@given(damages=damages)
 def test_a_damaged_parquet_manifest_is_a_corpus_or_refused(
-    wounds: list[tuple[str, int, bytes]], folder: Path
+    damages: list[tuple[str, int, bytes]], folder: Path
 ) -> None:
     table = pa.table({"path": ["a.wav", "b.wav"], "genre": ["jazz", None], "group": [1, 2]})
     pq.write_table(table, folder / "m.parquet")
     whole = (folder / "m.parquet").read_bytes()
-    (folder / "m.parquet").write_bytes(damaged(whole, wounds))
+    (folder / "m.parquet").write_bytes(damaged(whole, damages))
     with refusals_are_one_line():
-        holds(read_corpus(folder / "m.parquet"))
+        require_valid(read_corpus(folder / "m.parquet"))
 
 
 entries = st.sampled_from(
@@ -274,15 +272,15 @@ trees = st.lists(
 )
 
 
-def plant(root: Path, tree: list[tuple[str, str, str]]) -> None:
-    """As much of the tree as can be: what is in another's way is left out."""
+def create(root: Path, tree: list[tuple[str, str, str]]) -> None:
+    """Create a tree, without the entries that conflict with others."""
     for name, kind, target in tree:
         path = root / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             match kind:
                 case "file":
-                    with path.open("xb") as file:  # never into a pipe that is there already
+                    with path.open("xb") as file:  # never write into an existing pipe
                         file.write(b"RIFF")
                 case "folder":
                     path.mkdir()
@@ -298,14 +296,14 @@ def plant(root: Path, tree: list[tuple[str, str, str]]) -> None:
 @given(tree=trees)
 @example(tree=[("jazz/a.wav", "file", "."), ("jazz/b.FLAC", "link", ".")])
 @example(tree=[("a.wav/a.wav", "link", "a.wav"), ("jazz", "link", "jazz"), ("jazz/a.wav", "file", ".")])
-def test_any_folder_is_a_corpus_whose_bad_files_are_named_or_refused(
+def test_any_folder_is_refused_or_a_corpus_with_a_reason_for_each_excluded_file(
     tree: list[tuple[str, str, str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        plant(Path(folder), tree)
+        create(Path(folder), tree)
         with refusals_are_one_line():
             corpus = read_corpus(Path(folder))
-            holds(corpus)
+            require_valid(corpus)
             checked = audit(corpus, minimum_seconds=1.0, cache=None, workers=1)
             assert all(track.excluded_reason for track in checked.tracks)
 
@@ -317,16 +315,16 @@ FORMATS = {"wav": "FLOAT", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER
 
 @pytest.fixture(scope="module")
 def sounds(folder: Path) -> dict[str, bytes]:
-    """A fifth of a second in two channels, by extension."""
+    """Stereo audio files of a fifth of a second, by extension."""
     noise = np.random.default_rng(0).normal(scale=0.2, size=(4_000, 2))
     for suffix, subtype in FORMATS.items():
         soundfile.write(folder / f"whole.{suffix}", noise, 22_050, subtype=subtype)
     return {suffix: (folder / f"whole.{suffix}").read_bytes() for suffix in FORMATS}
 
 
-def audible_or_refused(path: Path) -> None:
-    """Finite samples, or one reason, whether the file is inspected or read."""
-    inspected, heard = why_not(inspect, path), why_not(listen, path)
+def require_readable_or_refused(path: Path) -> None:
+    """Inspecting and reading a file give the same reason for a refusal, or finite samples."""
+    inspected, heard = reason_for_refusal(inspect, path), reason_for_refusal(listen, path)
     assert len(heard.splitlines()) <= 1
     assert heard == ("" if inspected.startswith(Reason.SILENT) else inspected)
 
@@ -337,7 +335,7 @@ def listen(path: Path) -> None:
     assert np.isfinite(samples).all()
 
 
-def why_not(call: Callable[[Path], object], path: Path) -> str:
+def reason_for_refusal(call: Callable[[Path], object], path: Path) -> str:
     try:
         call(path)
     except BadAudio as bad:
@@ -346,17 +344,19 @@ def why_not(call: Callable[[Path], object], path: Path) -> str:
 
 
 @MANY
-@given(suffix=st.sampled_from(sorted(FORMATS)), named=st.sampled_from([*FORMATS, "au", "raw"]), wounds=wounds)
-def test_a_damaged_file_is_audible_or_refused(
-    suffix: str, named: str, wounds: list[tuple[str, int, bytes]], sounds: dict[str, bytes], folder: Path
+@given(
+    suffix=st.sampled_from(sorted(FORMATS)), named=st.sampled_from([*FORMATS, "au", "raw"]), damages=damages
+)
+def test_a_damaged_file_is_readable_or_refused(
+    suffix: str, named: str, damages: list[tuple[str, int, bytes]], sounds: dict[str, bytes], folder: Path
 ) -> None:
     for path in (folder / f"damaged.{suffix}", folder / f"damaged.{named}"):
-        path.write_bytes(damaged(sounds[suffix], wounds))
-        audible_or_refused(path)
+        path.write_bytes(damaged(sounds[suffix], damages))
+        require_readable_or_refused(path)
 
 
 @MANY
 @given(content=st.binary(max_size=600), named=st.sampled_from([*FORMATS, "au", "snd", "raw", "opus", "caf"]))
-def test_any_bytes_are_audible_or_refused(content: bytes, named: str, folder: Path) -> None:
+def test_any_bytes_are_readable_or_refused(content: bytes, named: str, folder: Path) -> None:
     (folder / f"bytes.{named}").write_bytes(content)
-    audible_or_refused(folder / f"bytes.{named}")
+    require_readable_or_refused(folder / f"bytes.{named}")

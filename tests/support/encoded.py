@@ -1,4 +1,4 @@
-"""Sound encoded by PyAV, in the formats that libsndfile does not know."""
+"""Audio files in formats that libsndfile cannot read, encoded by PyAV."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +30,7 @@ ENCODED = {
 def encode(
     path: Path, samples: npt.NDArray[np.float64], rate: int, container: str, codec: str, **options: str
 ) -> Path:
-    """Write samples, [frames] or [frames, 2], full scale = 1."""
+    """Encode samples, [frames] or [frames, 2] with full scale 1, to a file."""
     channels = np.atleast_2d(samples.T)
     layout = "mono" if len(channels) == 1 else "stereo"
     integers = np.round(np.clip(channels, -1, 1) * 32_767).astype(np.int16)

@@ -1,7 +1,7 @@
-"""Machines of their own within this one: each with its processes, its network address and its home.
+"""Simulated machines in Linux namespaces, each with its own processes, network address and home directory.
 
-Linux namespaces make them; killing a machine's first process ends all of its others. `ssh` and `rsync` are
-stand-ins on their path, which speak to the small server that each machine runs.
+Killing a machine's first process ends all its others. `ssh` and `rsync` are replaced by scripts that talk to the small
+server that each machine runs.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ STARTUP_SECONDS = 60.0
 
 
 class Machine:
-    """One machine: where its home is, and how to run something there."""
+    """A machine, with its home directory and a way to run commands."""
 
     def __init__(self, name: str, home: Path) -> None:
         self.home = home
@@ -36,10 +36,10 @@ class Machine:
             (home / folder).mkdir(parents=True)
         (home / ".bash_profile").write_text("PATH=~/bin:$PATH\n")
         for program in ("ssh", "rsync"):
-            stand_in = home / "bin" / program
-            stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {program} "$@"\n')
-            stand_in.chmod(0o755)
-        # a shell is the first process: it reaps what is orphaned; Ray's folder is at the same place everywhere
+            script = home / "bin" / program
+            script.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} {program} "$@"\n')
+            script.chmod(0o755)
+        # the first process is a shell, which reaps orphans; Ray's folder has the same path everywhere
         boot = (
             f"hostname {name}; mount --bind {home / 'ray'} /tmp/ray; {sys.executable} {__file__} serve; exit"
         )
@@ -64,7 +64,7 @@ class Machine:
     def run(
         self, command: str, cwd: Path | None = None, timeout: float = 300
     ) -> "subprocess.CompletedProcess[str]":
-        """A command in a shell of this machine."""
+        """Run a command in a shell on this machine."""
         into = ["nsenter", f"--target={_first_child(self.process.pid)}", "--net", "--pid", "--uts", "--mount"]
         return subprocess.run(
             [*into, f"--wdns={cwd or self.home}", "bash", "-c", command],
@@ -80,11 +80,11 @@ class Machine:
 
 @contextmanager
 def machines(folder: Path, addresses: dict[str, str]) -> Iterator[dict[str, Machine]]:
-    """Machines on one network of their own, by name, for as long as the context lasts.
+    """Machines on a private network, by name, while the context lasts.
 
     Args:
-        folder: for their homes.
-        addresses: name -> IPv4 address; all within one network of 256.
+        folder: parent of their home directories.
+        addresses: name -> IPv4 address; all in one /24 network.
     """
     Path("/tmp/ray").mkdir(exist_ok=True)
     switch = subprocess.Popen(["unshare", "--net", "--fork", "--kill-child", "sleep", "infinity"])
@@ -103,7 +103,7 @@ def machines(folder: Path, addresses: dict[str, str]) -> Iterator[dict[str, Mach
 
 
 def _plug_in(pid: int, name: str, address: str, switch: int) -> None:
-    """Lay a cable between a machine and the switch."""
+    """Connect a machine to the switch."""
     _wait_for_network(pid)
     _ip(switch, f"link add {name} type veth peer name eth0 netns {pid}", f"link set {name} master lan up")
     _ip(
@@ -121,7 +121,7 @@ def _ip(pid: int, *commands: str) -> None:
 
 
 def _wait_for_network(pid: int) -> None:
-    """Until a process that has just been started has left this machine's network."""
+    """Wait until a new process is in a network namespace of its own."""
     deadline = time.monotonic() + STARTUP_SECONDS
     while Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
         assert time.monotonic() < deadline
@@ -133,29 +133,29 @@ def _first_child(pid: int) -> int:
 
 
 def _serve() -> None:
-    """What a machine does for others: run a command, take files, give files."""
+    """Serve requests of other machines: run a command, receive files, send files."""
     with Listener(("0.0.0.0", SSH_PORT), backlog=16) as door:
         while True:
             threading.Thread(target=_answer, args=(door.accept(),), daemon=True).start()
 
 
 def _answer(caller: Connection) -> None:
-    wish, path, packed = caller.recv()
-    if wish == "run":
-        with tempfile.TemporaryFile() as output:  # not a pipe, which a daemon would keep open
+    request, path, packed = caller.recv()
+    if request == "run":
+        with tempfile.TemporaryFile() as output:  # not a pipe, because a daemon would keep it open
             code = subprocess.call(
                 ["bash", "-c", path], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
             output.seek(0)
             caller.send((code, output.read()))
-    elif wish == "put":
+    elif request == "put":
         caller.send((_unpack(packed, path), b""))
     else:
         caller.send((0, _pack(path)))
 
 
 def _pack(path: str) -> bytes:
-    """A file, or what is in a folder that ends with a slash, as rsync means it."""
+    """Pack a file, or the contents of a folder if the path ends with a slash, as in rsync."""
     buffer, source = BytesIO(), Path(path).expanduser()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(source, arcname="." if path.endswith("/") else source.name)
@@ -174,12 +174,12 @@ def _unpack(packed: bytes, path: str) -> int:
     return 0
 
 
-def _ask(host: str, wish: str, path: str, packed: bytes = b"") -> bytes:
-    """The answer of a machine; a command that fails there fails here."""
+def _ask(host: str, request: str, path: str, packed: bytes = b"") -> bytes:
+    """Send a request to a machine and return its answer; exit with the code of a remote command."""
     with Client((host.rpartition("@")[2], SSH_PORT)) as connection:
-        connection.send((wish, path, packed))
+        connection.send((request, path, packed))
         code, output = connection.recv()
-    if wish == "run":
+    if request == "run":
         sys.stdout.buffer.write(output)
         sys.stdout.flush()
         sys.exit(code)

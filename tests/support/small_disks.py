@@ -1,4 +1,4 @@
-"""Disks that are small and really fill: memory mounted as a file system, where this process may mount."""
+"""Small disks that really fill up: tmpfs mounts, if this process may mount file systems."""
 
 import errno
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 from unittest import SkipTest
 
 CHUNK_BYTES = 2**16
-"""What a disk is filled by at a time."""
+"""Bytes per write when a disk is filled."""
 
 
 @contextmanager
 def small_disk(place: Path, size: int) -> Iterator[Path]:
-    """A disk of so many bytes at a new folder, for as long as the context lasts.
+    """A disk of this many bytes, mounted at a new folder while the context lasts.
 
     Raises:
-        SkipTest: this process may not mount one.
+        SkipTest: this process may not mount file systems.
     """
     place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
@@ -29,7 +29,7 @@ def small_disk(place: Path, size: int) -> Iterator[Path]:
     try:
         yield place
     finally:
-        # lazily: what a worker has mapped goes with the worker
+        # lazily, because workers may still map files
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 

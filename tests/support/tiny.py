@@ -1,4 +1,4 @@
-"""A search that takes seconds, and the music that it searches."""
+"""Settings of a search that takes seconds, and its music."""
 
 from typing import Any
 
@@ -17,4 +17,4 @@ TINY: dict[str, Any] = {
     "trials": 4,
     "workers": 1,
 }
-"""A search that takes seconds: most of the network frozen, 64 x 64 images, three epochs."""
+"""Most of the network is frozen, images are 64 x 64, trials have three epochs."""
