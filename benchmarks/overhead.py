@@ -9,24 +9,27 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from genre_core.training.fine_tune import EpochResult, epoch_row
-from genre_core.training.metrics import Scores
 from search.config.schema import SearchConfig, load
-from search.engine.messages import FINISHED
+from search.engine.coordinator import Coordinator, Limits
+from search.engine.messages import EpochReport, Usage
 from search.engine.recorder import Recorder
+from search.run.schemas import RUNNING, EpochRow, TrialRow
 from search.run.tables import ResultsWriter
-from search.study import pruners, samplers, suggest
+from search.study import pruners, samplers
 from search.study.study import Study
+from search.study.suggest import sample
+from search.study.without_repeats import goal
 from search.tune import connect, search
-from search.tune.scheduler import StudyScheduler
+from search.tune.place import Place
 from search.tune.scratch import scratch
-from search.tune.searcher import StudySearcher
-from search.tune.time_budget import TimeBudget
+from search.tune.time_budget import BudgetStopper
+from search.tune.wire import assignment_of, result_of
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100
@@ -57,50 +60,52 @@ class Clock:
 
 
 class Nothing(tune.Trainable):
-    """A trial whose epochs take no time."""
+    """A worker whose epochs take no time."""
 
     def setup(self, config: dict[str, Any], epochs: int = 1) -> None:
-        """Start the first trial."""
-        self._epochs, self._done = epochs, 0
+        """Take the first assignment."""
+        self._epochs = epochs
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next trial in the same process."""
-        self._done = 0
+        """Take the next assignment in the same process."""
+        self._trial, self._done = assignment_of(new_config).trial, 0
         return True
 
     def step(self) -> dict[str, Any]:
         """Report an epoch of a ten-genre corpus."""
         self._done += 1
-        scores = Scores(
-            accuracy=0.5,
-            precision=0.5,
-            recall=0.5,
-            f1=0.5,
-            f1_per_genre=(0.5,) * 10,
-            confusion=((1,) * 10,) * 10,
-        )
-        result = EpochResult(
+        row = EpochRow(
+            trial=self._trial,
+            attempt=1,
             epoch=self._done,
             train_loss=1.0,
             val_loss=1.0,
-            scores=scores,
+            val_accuracy=0.5,
+            val_precision=0.5,
+            val_recall=0.5,
+            val_f1=0.5,
+            f1_per_genre=(0.5,) * 10,
+            confusion=((1,) * 10,) * 10,
             learning_rate=0.1,
             seconds=0.0,
             arithmetic_seconds=0.0,
             samples_per_second=1.0,
         )
-        return epoch_row(result) | {
-            FINISHED: self._done == self._epochs,
-            "best_epoch": 1,
-            "trainable_parameters": 1,
-            "features": "none",
-            "features_seconds": 0.0,
-            "resident": True,
-            "total_seconds": 0.0,
-            "memory_before_bytes": 1,
-            "peak_memory_bytes": 1,
-            "device": "cpu",
-        }
+        usage = Usage(
+            trainable_parameters=1,
+            features="none",
+            features_seconds=0.0,
+            resident=True,
+            total_seconds=0.0,
+            memory_before_bytes=1,
+            peak_memory_bytes=1,
+            device="cpu",
+            node="one",
+            pid=1,
+        )
+        finished = self._done == self._epochs
+        return result_of(EpochReport(row=row, usage=usage, best_epoch=1, finished=finished), [])
 
 
 def main() -> None:
@@ -125,7 +130,7 @@ def main() -> None:
         scratch() as temporary,
         connect.connected(None, data_bytes=0, folder=temporary),
     ):
-        place = search.Place(workers=2, gpus=0.0, scratch=temporary)
+        place = Place(workers=2, gpus=0.0, scratch=temporary)
         print(
             json.dumps(
                 vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), place)}, indent=1
@@ -133,8 +138,8 @@ def main() -> None:
         )
 
 
-def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Place) -> list[dict[str, float]]:
-    """Milliseconds per trial by part, at each mark."""
+def _measure(config: SearchConfig, epochs: int, folder: Path, place: Place) -> list[dict[str, float]]:
+    """Milliseconds a trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
         folder / "study.journal",
@@ -144,31 +149,27 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: search.Plac
     )
     for method in ("ask", "report", "complete", "prune"):
         setattr(the_study, method, clock.watch("optuna", getattr(the_study, method)))
-    suggest.sample = clock.watch("optuna", suggest.sample)
     ended: list[tuple[float, dict[str, float]]] = []
 
-    def show(row: dict[str, Any]) -> None:
-        if row["state"] != "RUNNING":
+    def show(row: TrialRow) -> None:
+        if row.state != RUNNING:
             ended.append((time.perf_counter(), dict(clock.seconds)))
 
-    recorder = Recorder(the_study, ResultsWriter(folder), name="s", show=show)
-    recorder.begin = clock.watch("ours", recorder.begin)  # type: ignore[method-assign]  # to time it
-    recorder.epoch = clock.watch("ours", recorder.epoch)  # type: ignore[method-assign]  # to time it
-    recorder.changed = clock.watch("ours", recorder.changed)  # type: ignore[method-assign]  # to time it
-    searcher = StudySearcher(the_study, config, workers=2, begin=recorder.begin)
-    searcher.suggest = clock.watch("ours", searcher.suggest)  # type: ignore[method-assign]  # to time it
-    scheduler = StudyScheduler(
+    coordinator = Coordinator(
         the_study,
-        recorder,
-        retries=0,
-        epoch_limit=3600.0,
-        workers=2,
-        go_on=searcher.go_on,
+        Recorder(the_study, ResultsWriter(folder), name="s", show=show),
+        limits=Limits(workers=2, retries=0, epoch_limit=3600.0),
+        goal=lambda: goal(config, the_study),
+        draw=clock.watch("optuna", partial(sample, config=config)),
         forget=lambda number: None,
         say=print,
+        clock=time.monotonic,
     )
+    for method in ("next_for", "hear"):
+        setattr(coordinator, method, clock.watch("ours", getattr(coordinator, method)))
     trainable = tune.with_parameters(Nothing, epochs=epochs)
-    search._tune(config, trainable, place, searcher, scheduler, [], TimeBudget(None), print)
+    stopper = BudgetStopper(coordinator, spent=lambda: None)
+    search._tune(config, trainable, place, coordinator, stopper, [], print)
     rows = []
     for mark in MARKS:
         if mark > len(ended):

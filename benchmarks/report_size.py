@@ -30,7 +30,8 @@ from genre_core.recipe import Recipe
 from genre_core.training.metrics import confusion_matrix, scores
 from search.config.schema import SearchConfig, to_yaml
 from search.report.page import write_report
-from search.run.tables import EPOCHS, ResultsWriter, new_row
+from search.run.schemas import EPOCHS, EpochRow, TrialRow, new_trial
+from search.run.tables import ResultsWriter
 from search.study.study import best_epoch
 
 BACKBONES = {"alexnet": 0.55, "densenet121": 0.68, "resnet18": 0.64, "resnet34": 0.66, "vgg16": 0.62}
@@ -108,8 +109,8 @@ def _generate(run: Path, trials: int) -> None:
     started = datetime(2026, 1, 1, tzinfo=UTC)
     for number in range(trials):
         row, epochs = _trial(number, validation, random, started)
-        started += timedelta(seconds=row["seconds"] / 2)
-        writer.take_up(number, pa.Table.from_pylist(epochs, schema=EPOCHS), row)
+        started += timedelta(seconds=(row.seconds or 0.0) / 2)
+        writer.take_up(pa.Table.from_pylist([vars(epoch) for epoch in epochs], schema=EPOCHS), row)
         writer.put_trial(row)
         study.add_trial(_frozen(row, epochs))
     writer.flush()
@@ -117,8 +118,8 @@ def _generate(run: Path, trials: int) -> None:
 
 def _trial(
     number: int, validation: Any, random: np.random.Generator, started: datetime
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A trial's row and its epochs; most poor trials are pruned."""
+) -> tuple[TrialRow, list[EpochRow]]:
+    """A trial's row and its epochs: pruned where its third epoch is poor."""
     backbone = str(random.choice(list(BACKBONES)))
     n_blocks = len(block_names(backbone))
     recipe = Recipe(
@@ -133,63 +134,67 @@ def _trial(
     ceiling = max(0.1, BACKBONES[backbone] - 0.4 * away + random.normal(0, 0.02))
     n_epochs = EPOCHS_AT_MOST if ceiling > 0.5 or random.random() < 0.2 else int(random.integers(3, 9))
     epochs = [_epoch(number, epoch, ceiling, validation, random) for epoch in range(1, n_epochs + 1)]
-    best = epochs[best_epoch({e["epoch"]: e["val_f1"] for e in epochs}) - 1]
+    best = epochs[best_epoch({epoch.epoch: epoch.val_f1 for epoch in epochs}) - 1]
     seconds = n_epochs * (1 + 3 * (1 - recipe.frozen_blocks / n_blocks))
-    row = new_row("synthetic", number, replace(recipe)) | {
-        "state": "COMPLETE" if n_epochs == EPOCHS_AT_MOST else "PRUNED",
-        **{
-            name: best[name] for name in ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
-        },
-        "best_epoch": best["epoch"],
-        "epochs": n_epochs,
-        "seconds": seconds,
-        "features_seconds": 0.1 * seconds,
-        "training_seconds": 0.9 * seconds,
-        "features": "shared" if recipe.frozen_blocks else "none",
-        "trainable_parameters": int(1e5 * 10 ** (3 * (1 - recipe.frozen_blocks / n_blocks))),
-        "node": "one",
-        "pid": number % 2,
-        "started": started,
-        "finished": started + timedelta(seconds=seconds + 0.1),
-    }
+    row = replace(
+        new_trial("made-up", number, recipe, started=started),
+        state="COMPLETE" if n_epochs == EPOCHS_AT_MOST else "PRUNED",
+        val_loss=best.val_loss,
+        val_accuracy=best.val_accuracy,
+        val_precision=best.val_precision,
+        val_recall=best.val_recall,
+        val_f1=best.val_f1,
+        best_epoch=best.epoch,
+        epochs=n_epochs,
+        seconds=seconds,
+        features_seconds=0.1 * seconds,
+        training_seconds=0.9 * seconds,
+        features="shared" if recipe.frozen_blocks else "none",
+        trainable_parameters=int(1e5 * 10 ** (3 * (1 - recipe.frozen_blocks / n_blocks))),
+        node="one",
+        pid=number % 2,
+        finished=started + timedelta(seconds=seconds + 0.1),
+    )
     return row, epochs
 
 
-def _epoch(
-    number: int, epoch: int, ceiling: float, validation: Any, random: np.random.Generator
-) -> dict[str, Any]:
+def _epoch(number: int, epoch: int, ceiling: float, validation: Any, random: np.random.Generator) -> EpochRow:
     right = random.random(len(validation)) < ceiling * (1 - np.exp(-epoch / 3))
     predicted = np.where(right, validation, random.integers(GENRES, size=len(validation)))
     result = scores(confusion_matrix(validation, predicted, GENRES))
-    return dict.fromkeys(EPOCHS.names) | {
-        "trial": number,
-        "attempt": 1,
-        "epoch": epoch,
-        "val_loss": 2.3 - 2 * result.f1,
-        "val_accuracy": result.accuracy,
-        "val_precision": result.precision,
-        "val_recall": result.recall,
-        "val_f1": result.f1,
-        "f1_per_genre": result.f1_per_genre,
-        "confusion": result.confusion,
-    }
+    return EpochRow(
+        trial=number,
+        attempt=1,
+        epoch=epoch,
+        val_loss=2.3 - 2 * result.f1,
+        val_accuracy=result.accuracy,
+        val_precision=result.precision,
+        val_recall=result.recall,
+        val_f1=result.f1,
+        f1_per_genre=result.f1_per_genre,
+        confusion=result.confusion,
+    )
 
 
-def _frozen(row: dict[str, Any], epochs: list[dict[str, Any]]) -> optuna.trial.FrozenTrial:
-    """The same trial in the study."""
-    depth = f"frozen_blocks_{row['backbone']}"
+def _frozen(row: TrialRow, epochs: list[EpochRow]) -> optuna.trial.FrozenTrial:
+    """The same trial as the study has it."""
+    depth = f"frozen_blocks_{row.backbone}"
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState[row["state"]],
-        value=row["val_f1"],
-        params={name: row[name] for name in ("backbone", "learning_rate", "momentum")}
-        | {depth: row["frozen_blocks"]},
+        state=optuna.trial.TrialState[row.state],
+        value=row.val_f1,
+        params={
+            "backbone": row.backbone,
+            "learning_rate": row.learning_rate,
+            "momentum": row.momentum,
+            depth: row.frozen_blocks,
+        },
         distributions={
             "backbone": CategoricalDistribution(tuple(BACKBONES)),
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
             "momentum": FloatDistribution(0.5, 0.99),
-            depth: IntDistribution(0, row["n_blocks"]),
+            depth: IntDistribution(0, row.n_blocks),
         },
-        intermediate_values={epoch["epoch"]: epoch["val_f1"] for epoch in epochs},
+        intermediate_values={epoch.epoch: epoch.val_f1 for epoch in epochs},
     )
 
 

@@ -14,7 +14,8 @@ from tutorial import Task, log
 
 from search.cli.progress import Display
 from search.config.schema import load
-from search.run.tables import Row, read_epochs, read_trials
+from search.run.schemas import TrialRow
+from search.run.tables import read_epochs, read_trials
 from search.tune import search
 
 
@@ -23,11 +24,11 @@ class Logging(Display):
 
     task: Task
 
-    def trial(self, row: Row) -> None:
+    def trial(self, row: TrialRow) -> None:
         """Take in a trial's changed row."""
         super().trial(row)
-        if row["val_f1"] is not None:
-            log(self.task, {"f1": row["val_f1"], "at": time.time()})
+        if row.val_f1 is not None:
+            log(self.task, {"f1": row.val_f1, "at": time.time()})
 
 
 def main(task: Task) -> None:
@@ -66,7 +67,7 @@ def main(task: Task) -> None:
         study.enqueue_trial({k: v for k, v in configuration.items() if k != "frozen_blocks"} | own)
     screen = Logging(Console(), trials=config.trials)
     screen.task = task
-    search.run(config, folder=folder, cache=Path(task["cache"]), screen=screen)
+    search.run(config, folder=folder, cache=Path(task["cache"]), reporter=screen)
     _log(task, folder)
 
 

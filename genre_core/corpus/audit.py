@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genre_core.audio import decode
-from genre_core.corpus.tracks import Corpus, Track
+from genre_core.corpus.tracks import Corpus, Exclusion, Track
 from genre_core.errors import ErrorCode, InputError
 from genre_core.system.atomic import atomic_file
 from genre_core.system.progress import ProgressCallback
@@ -150,7 +150,7 @@ def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
     reason = finding.reason
     if finding.seconds is not None and finding.seconds < minimum_seconds:
         doubts = "".join(f"; {warning}" for warning in finding.warnings)  # which may explain why it is short
-        reason = f"shorter than a segment: {finding.seconds:.6g} s < {minimum_seconds:.6g} s{doubts}"
+        reason = f"{Exclusion.TOO_SHORT}: {finding.seconds:.6g} s < {minimum_seconds:.6g} s{doubts}"
     return replace(
         track,
         seconds=finding.seconds,
@@ -169,8 +169,8 @@ def _without_copies(corpus: Corpus) -> Corpus:
     def reason(track: Track) -> str | None:
         same = copies[track.content]
         if others := [copy for copy in same if copy.genre != track.genre]:
-            return f"duplicate across genres: {others[0].track_id}"
-        return None if track is same[0] else f"duplicate: {same[0].track_id}"
+            return f"{Exclusion.DUPLICATE_ACROSS_GENRES}: {others[0].track_id}"
+        return None if track is same[0] else f"{Exclusion.DUPLICATE}: {same[0].track_id}"
 
     return Corpus(
         tuple(

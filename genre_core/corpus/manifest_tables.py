@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +22,7 @@ HUGGING_FACE_COLUMNS = {"file_name": "path", "label": "genre"}
 _DELIMITERS = ",;\t|"
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-Cells = Sequence[Any]
+Cells = Sequence[object]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ SEEDS_TRIED = 5
 """Shuffles that are compared to find the fold that is nearest to the requested share."""
 CLOSE_ENOUGH = 0.01
 """Distance from the requested share, averaged over genres, at which the search ends."""
+SCARCE_GENRE_WARNING = "The least populated class in y"
+"""Beginning of scikit-learn's warning of a genre with fewer tracks than folds; here the folds are checked instead."""
 
 
 def split_corpus(
@@ -46,9 +48,8 @@ def split_corpus(
             code=ErrorCode.SPLIT_SHARES,
         )
     require_genres(corpus)
-    tracks = sorted(
-        corpus.usable, key=lambda track: track.track_id
-    )  # so that the split does not depend on the order
+    # sorted, so that the split does not depend on the order of the corpus
+    tracks = sorted(corpus.usable, key=lambda track: track.track_id)
     given = {track.split for track in tracks}
     if given == {None}:
         splits = _draw_splits(tracks, validation, test, seed)
@@ -202,8 +203,7 @@ def _folds(tracks: Sequence[Track], folds: int, seed: int) -> Iterator[frozenset
 
     genres, groups = [track.genre for track in tracks], [track.group for track in tracks]
     with warnings.catch_warnings():
-        # A genre with fewer tracks than folds; the caller checks which folds have it.
-        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        warnings.filterwarnings("ignore", SCARCE_GENRE_WARNING, UserWarning)
         parts = list(
             StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(genres, genres, groups)
         )

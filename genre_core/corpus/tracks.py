@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +27,19 @@ from genre_core.corpus.manifest_tables import HUGGING_FACE_COLUMNS
 from genre_core.errors import ErrorCode, InputError
 from genre_core.system.atomic import atomic_file
 
-HIDDEN = "hidden file"
-"""Reason for excluding a file that was never meant as audio."""
+
+class Exclusion(StrEnum):
+    """Kinds of reasons for excluding a file, in addition to `genre_core.audio.decode.Reason`."""
+
+    HIDDEN = "hidden file"
+    """The file was never meant as audio."""
+    OUTSIDE_GENRE_FOLDER = "outside a genre folder"
+    NAME_NOT_UNICODE = "name is not Unicode"
+    TOO_SHORT = "shorter than a segment"
+    DUPLICATE = "duplicate"
+    DUPLICATE_ACROSS_GENRES = "duplicate across genres"
+
+
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {
     **{split: split for split in SPLITS},
@@ -241,7 +253,9 @@ def _from_genre_folders(root: Path) -> Found:
                 folders = path.relative_to(entry).parts[:-1]
                 tracks.append(_track(root, path, entry.name, folders[0] if folders else ""))
         elif AUDIO_NAME.search(entry.name) and not entry.is_dir():
-            tracks.append(replace(_track(root, entry, ""), excluded_reason="outside a genre folder"))
+            tracks.append(
+                replace(_track(root, entry, ""), excluded_reason=Exclusion.OUTSIDE_GENRE_FOLDER.value)
+            )
     notes = []
     if skipped:
         first = _escaped(str(min(skipped).relative_to(root)))
@@ -309,14 +323,18 @@ def _from_row(root: Path, resolver: PathResolver, row: Mapping[str, str], where:
 def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:
     """Make a track, excluded if its name forbids that; a name that is not Unicode is kept in escaped form."""
     name = _escaped(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix())
-    excluded = None if _escaped(str(path)) == str(path) else "name is not Unicode"
+    excluded: Exclusion | None = None
+    if path.name.startswith("."):
+        excluded = Exclusion.HIDDEN
+    elif _escaped(str(path)) != str(path):
+        excluded = Exclusion.NAME_NOT_UNICODE
     return Track(
         track_id=name,
         path=Path(_escaped(str(path))),
         genre=_normalized(genre),
         group=_normalized(group) or name,
         split=split,
-        excluded_reason=HIDDEN if path.name.startswith(".") else excluded,
+        excluded_reason=excluded and excluded.value,
     )
 
 

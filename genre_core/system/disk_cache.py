@@ -9,8 +9,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,25 @@ class NodeCache:
     A process that has mapped a file can use it even after its eviction.
     """
 
-    def __init__(self, folder: Path, *, budget_bytes: int) -> None:
-        """Args: a folder on a local disk, and the most bytes that its files may take; 0 disables the cache."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        budget_bytes: int,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Set up.
+
+        Args:
+            folder: on a disk of this node.
+            budget_bytes: that its files may take; 0 keeps nothing.
+            waiting: a context that is entered while this process waits for another one to make a file.
+        """
         self.folder = folder
         self.budget_bytes = budget_bytes
+        self.waited_seconds = 0.0
+        """How long this process has waited for others to make files."""
+        self._waiting = waiting
         self._error: str | None = None
 
     def find(self, name: str) -> Path | None:
@@ -173,7 +188,18 @@ class NodeCache:
         return sorted(found, key=lambda file: file[1].st_mtime)
 
     def _wait_for(self, lock: FileLock) -> None:
-        """Acquire a lock; give up only if its holder seems idle."""
+        """Acquire a lock, for as long as who holds it may be at work."""
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            began = time.monotonic()
+            try:
+                with self._waiting():
+                    self._wait_long(lock)
+            finally:
+                self.waited_seconds += time.monotonic() - began
+
+    def _wait_long(self, lock: FileLock) -> None:
         began = time.time()
         while True:
             try:

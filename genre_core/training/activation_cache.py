@@ -59,10 +59,10 @@ class ActivationCache:
         self._segments = segments
         self._cache = node_cache
         self._epochs = epochs
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), node_cache.waited_seconds
         cacheable = keep and len(network.frozen) > 0 and node_cache.budget_bytes > 0
         self._stored = self._find_or_compute() if cacheable else None
-        self.seconds = time.perf_counter() - started
+        self.seconds = time.perf_counter() - started - (node_cache.waited_seconds - waited)
 
     @property
     def kind(self) -> str:

@@ -2,9 +2,8 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -271,14 +270,6 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
         return 1.0
     progress = (epochs - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def epoch_row(result: EpochResult) -> dict[str, Any]:
-    """An epoch's result as a flat row of plain values, named as in the results tables."""
-    row = asdict(result)
-    for name, value in row.pop("scores").items():
-        row[name if name in ("f1_per_genre", "confusion") else f"val_{name}"] = value
-    return row
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:

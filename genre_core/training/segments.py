@@ -64,12 +64,19 @@ class SegmentArrays:
         hashed.update(np.ascontiguousarray(self.mels).data)
         return hashed.hexdigest()
 
-    def to(self, device: torch.device) -> Segments:
-        """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to."""
+    def to(self, device: torch.device, *, stream: bool = False) -> Segments:
+        """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to.
+
+        Args:
+            device: that trains.
+            stream: whether the mels stay on the host even if the device has room for them.
+        """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             mels, track, genre = (torch.from_numpy(array) for array in (self.mels, self.track, self.genre))
-        fits = device.type == "cpu" or mels.nbytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        fits = device.type == "cpu" or (
+            not stream and mels.nbytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        )
         return Segments(
             mels=mels.to(device) if fits else mels,
             track=track.to(device),

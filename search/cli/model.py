@@ -82,7 +82,7 @@ def _finish(
     try:
         finish.finish(
             load(run / "config.yaml", overrides),
-            screen=Display(console()),
+            reporter=Display(console()),
             top=top,
             seeds=seeds,
             data=data,

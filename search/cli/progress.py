@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -16,7 +17,7 @@ from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
 
 if TYPE_CHECKING:  # the display needs neither Ray nor torch
     from genre_core.system.progress import ProgressCallback
-    from search.run.tables import Row
+    from search.run.schemas import TrialRow
 
 
 class Display:
@@ -33,10 +34,10 @@ class Display:
         self._console = console
         self._trials = trials
         self._time_budget = time_budget
-        self._running: dict[int, Row] = {}
+        self._running: dict[int, TrialRow] = {}
         self._ended: Counter[str] = Counter()
         self._ended_seconds = 0.0
-        self._best: Row | None = None
+        self._best: TrialRow | None = None
         self._started = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -79,28 +80,28 @@ class Display:
         )
         self._trials = trials
 
-    def take_up(self, rows: "Sequence[Row]") -> None:
+    def take_up(self, rows: "Sequence[TrialRow]") -> None:
         """Count the trials of a resumed search without printing a line for each."""
-        running = sum(row["state"] == "RUNNING" for row in rows)
+        running = sum(row.state == "RUNNING" for row in rows)
         for row in rows:
             self._count(row)
         self.say(f"{len(rows) - running} trials have ended; {running} interrupted trials will continue")
 
-    def trial(self, row: "Row") -> None:
+    def trial(self, row: "TrialRow") -> None:
         """Update a trial from its row; print one line if it has ended."""
         self._count(row)
-        if row["state"] != "RUNNING":
+        if row.state != "RUNNING":
             self._console.print(trial_line(row), soft_wrap=True)
 
-    def _count(self, row: "Row") -> None:
-        if self._best is None or (row["val_f1"] or 0.0) > (self._best["val_f1"] or 0.0):
-            self._best = dict(row)
-        if row["state"] == "RUNNING":
-            self._running[row["trial"]] = row
+    def _count(self, row: "TrialRow") -> None:
+        if self._best is None or (row.val_f1 or 0.0) > (self._best.val_f1 or 0.0):
+            self._best = replace(row)
+        if row.state == "RUNNING":
+            self._running[row.trial] = row
             return
-        self._running.pop(row["trial"], None)
-        self._ended[row["state"]] += 1
-        self._ended_seconds += row["seconds"] or 0.0
+        self._running.pop(row.trial, None)
+        self._ended[row.state] += 1
+        self._ended_seconds += row.seconds or 0.0
 
     def headline(self) -> str:
         """The progress of the search in one line."""
@@ -111,10 +112,8 @@ class Display:
         parts += [
             f"{self._ended[state]} {STATE_WORD[state]}" for state in ("PRUNED", "FAIL") if self._ended[state]
         ]
-        if self._best and self._best["val_f1"] is not None:
-            parts.append(
-                f"best F1 {self._best['val_f1']:.3f} (trial {self._best['trial']}, {self._best['backbone']})"
-            )
+        if self._best and self._best.val_f1 is not None:
+            parts.append(f"best F1 {self._best.val_f1:.3f} (trial {self._best.trial}, {self._best.backbone})")
         if (left := self._seconds_left(done)) is not None:
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
@@ -124,12 +123,13 @@ class Display:
         elapsed = time.monotonic() - self._started
         by_budget = None if self._time_budget is None else max(0.0, self._time_budget - elapsed)
         rows = list(self._running.values())
-        if not rows or any(row["epoch_seconds_expected"] is None for row in rows):
+        costs = [row.epoch_seconds_expected for row in rows if row.epoch_seconds_expected is not None]
+        if not rows or len(costs) < len(rows):
             return by_budget
-        left = [row["epoch_seconds_expected"] * (row["max_epochs"] - row["epochs"]) for row in rows]
-        whole = [row["epoch_seconds_expected"] * row["max_epochs"] for row in rows]
+        left = [cost * (row.max_epochs - row.epochs) for cost, row in zip(costs, rows, strict=True)]
+        whole = [cost * row.max_epochs for cost, row in zip(costs, rows, strict=True)]
         typical = self._ended_seconds / done if done else sum(whole) / len(rows)
-        by_cost: float = (sum(left) + typical * (self._trials - done - len(rows))) / len(rows)
+        by_cost = (sum(left) + typical * (self._trials - done - len(rows))) / len(rows)
         return by_cost if by_budget is None else min(by_cost, by_budget)
 
     def _table(self) -> Group:
@@ -147,29 +147,29 @@ class Display:
             table.add_column(title, justify="left" if title == "backbone" else "right")
         for row in list(self._running.values()):  # a copy, because rich draws in a thread of its own
             table.add_row(
-                str(row["trial"]),
-                row["backbone"],
-                f"{row['frozen_blocks']}/{row['n_blocks']}",
-                f"{row['learning_rate']:.2g}",
-                f"{row['momentum']:.2f}",
-                f"{row['epochs']}/{row['max_epochs']}",
-                "-" if row["epoch_seconds_expected"] is None else f"{row['epoch_seconds_expected']:.2g}",
-                score(row["val_f1"]),
+                str(row.trial),
+                row.backbone,
+                f"{row.frozen_blocks}/{row.n_blocks}",
+                f"{row.learning_rate:.2g}",
+                f"{row.momentum:.2f}",
+                f"{row.epochs}/{row.max_epochs}",
+                "-" if row.epoch_seconds_expected is None else f"{row.epoch_seconds_expected:.2g}",
+                score(row.val_f1),
             )
         return Group(Text(self.headline(), style="bold"), table)
 
 
-def trial_line(row: "Row") -> Text:
+def trial_line(row: "TrialRow") -> Text:
     """The result of an ended trial in one line."""
-    line = Text(f"trial {row['trial']:<4}")
-    line.append(f"{row['state']:<9}", style=STATE_STYLE[row["state"]])
+    line = Text(f"trial {row.trial:<4}")
+    line.append(f"{row.state:<9}", style=STATE_STYLE[row.state])
     line.append(
-        f"F1 {score(row['val_f1'])}  {row['backbone']:<12} frozen {row['frozen_blocks']}/{row['n_blocks']}  "
-        f"lr {row['learning_rate']:.2g}  momentum {row['momentum']:.2f}  "
-        f"{row['epochs']} epochs  {row['seconds'] or 0:.1f} s"
+        f"F1 {score(row.val_f1)}  {row.backbone:<12} frozen {row.frozen_blocks}/{row.n_blocks}  "
+        f"lr {row.learning_rate:.2g}  momentum {row.momentum:.2f}  "
+        f"{row.epochs} epochs  {row.seconds or 0:.1f} s"
     )
-    if row["error"]:
-        line.append(f"  {row['error']}", style="red")
-    if row["stopped"]:
-        line.append(f"  cut off by the {row['stopped']}", style=STATE_STYLE[row["state"]])
+    if row.error:
+        line.append(f"  {row.error}", style="red")
+    if row.stopped:
+        line.append(f"  stopped by the {row.stopped}", style=STATE_STYLE[row.state])
     return line

@@ -95,7 +95,7 @@ def run(
     def start(screen: "Display") -> bool:
         from search.tune import search
 
-        return search.run(loaded, folder=folder.absolute(), cache=cache_folder(cache), screen=screen)
+        return search.run(loaded, folder=folder.absolute(), cache=cache_folder(cache), reporter=screen)
 
     title = f"Search {folder.name}: up to {loaded.trials} trials over {', '.join(loaded.backbones)}"
     _drive(start, title, loaded, folder)
@@ -150,7 +150,7 @@ def resume(
             loaded,
             folder=run.absolute(),
             cache=cache_folder(cache),
-            screen=screen,
+            reporter=screen,
             after_finish=after_finish,
             data=data,
         )

@@ -245,7 +245,7 @@ def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path:
 
 
 def _check_bad_share(tracks: Corpus, source: str, limit: float) -> None:
-    bad = sum(count for kind, count in reason_counts(tracks).items() if kind != corpus.HIDDEN)
+    bad = sum(count for kind, count in reason_counts(tracks).items() if kind != corpus.Exclusion.HIDDEN)
     share = bad / len(tracks.tracks)
     if share > limit:
         raise InputError(

@@ -1,7 +1,8 @@
 """What an epoch costs, by backbone and frozen depth: a running estimate from the epochs so far."""
 
 from collections import defaultdict
-from typing import Any
+
+from search.run.schemas import RUNNING, TrialRow
 
 
 class Costs:
@@ -13,15 +14,15 @@ class Costs:
         self._counted: dict[int, tuple[float, int]] = {}
         """Of the trials that run: seconds and epochs that are in a cell."""
 
-    def observe(self, row: dict[str, Any]) -> None:
+    def observe(self, row: TrialRow) -> None:
         """Count what is new in a trial's row."""
-        seconds, epochs = row["training_seconds"] or 0.0, row["epochs"]
-        old_seconds, old_epochs = self._counted.pop(row["trial"], (0.0, 0))
-        cell = self._cells[row["backbone"]]
-        all_seconds, all_epochs = cell.get(row["frozen_blocks"], (0.0, 0))
-        cell[row["frozen_blocks"]] = (all_seconds + seconds - old_seconds, all_epochs + epochs - old_epochs)
-        if row["state"] == "RUNNING":
-            self._counted[row["trial"]] = (seconds, epochs)
+        seconds, epochs = row.training_seconds or 0.0, row.epochs
+        old_seconds, old_epochs = self._counted.pop(row.trial, (0.0, 0))
+        cell = self._cells[row.backbone]
+        all_seconds, all_epochs = cell.get(row.frozen_blocks, (0.0, 0))
+        cell[row.frozen_blocks] = (all_seconds + seconds - old_seconds, all_epochs + epochs - old_epochs)
+        if row.state == RUNNING:
+            self._counted[row.trial] = (seconds, epochs)
 
     def epoch_seconds(self, backbone: str, frozen_blocks: int) -> float | None:
         """The mean at this depth, or at the nearest one of this backbone, or over all; None before any epoch."""

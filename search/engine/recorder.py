@@ -1,101 +1,100 @@
-"""What happens to each trial goes to the results tables and to the screen."""
+"""The rows of a search's tables, kept up to date with every message and every decision."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from genre_core.recipe import Recipe
 from search.engine.costs import Costs
-from search.engine.messages import TOLD
-from search.run.tables import EPOCHS, RUNNING, ResultsWriter, Row, new_row
+from search.engine.messages import EpochReport
+from search.run.schemas import RUNNING, TrialRow, new_trial
+from search.run.tables import ResultsWriter
 from search.study.study import Study
-
-_BEST = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "best_epoch")
-"""Columns of a trial's row that are its best epoch's."""
-
-_SAME = (
-    "trainable_parameters",
-    "features",
-    "features_seconds",
-    "resident",
-    "memory_before_bytes",
-    "peak_memory_bytes",
-    "device",
-)
-"""Columns that a worker's result has by the same name."""
 
 
 class Recorder:
-    """Keeps a row for each living trial and hands on each change."""
+    """Keeps the row of each running trial and writes every change to the tables."""
 
     def __init__(
-        self, study: Study, writer: ResultsWriter, *, name: str, show: Callable[[Row], None]
+        self,
+        study: Study,
+        writer: ResultsWriter,
+        *,
+        name: str,
+        show: Callable[[TrialRow], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Args: the search's study, its tables, its name, and who wants to see each changed row."""
+        """Set up.
+
+        Args:
+            study: the search's.
+            writer: of its tables.
+            name: of the run.
+            show: called with each changed row.
+            now: the date and time, UTC.
+        """
         self._study = study
         self._writer = writer
         self._name = name
         self._show = show
-        self._rows: dict[int, Row] = {}
+        self._now = now
+        self._rows: dict[int, TrialRow] = {}
         self._costs = Costs()
 
-    def take_up(self, rows: Sequence[Row]) -> None:
-        """Go on from the rows of a search that was cut off."""
+    def take_up(self, rows: Sequence[TrialRow]) -> None:
+        """Continue from the rows of an interrupted search."""
         for row in rows:
             self._costs.observe(row)
             self._writer.put_trial(row)
-            if row["state"] == RUNNING:
-                self._rows[row["trial"]] = row
+            if row.state == RUNNING:
+                self._rows[row.trial] = row
 
-    def begin(self, number: int, recipe: Recipe) -> None:
-        """A trial is given to a worker: for the first time, or again."""
+    def begin(self, number: int, recipe: Recipe) -> int:
+        """A trial is assigned to a worker, for the first time or again: which attempt it is."""
         if row := self._rows.get(number):
-            row["attempt"] += 1
+            row.attempt += 1
         else:
-            self._rows[number] = new_row(self._name, number, recipe)
+            self._rows[number] = new_trial(self._name, number, recipe, started=self._now())
         self.changed(number)
+        return self._rows[number].attempt
 
-    def epoch(self, number: int, result: Row) -> None:
-        """An epoch is done: its row is on disk when this returns. One that is on record already is only counted."""
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch is done: its row is on disk when this returns. An epoch on record is only counted."""
+        number, usage = report.row.trial, report.usage
         row = self._rows[number]
-        row.update(node=result["hostname"], pid=result["pid"])
-        if self._study.knows(number, result["epoch"]):
-            row["repeated_epochs"] += not result.get(TOLD, False)
+        row.node, row.pid = usage.node, usage.pid
+        if self._study.knows(number, report.row.epoch):
+            row.repeated_epochs += not report.replayed
             return
-        row.update(_progress(result))
-        if result["best_epoch"] == result["epoch"]:
-            row.update({name: result[name] for name in _BEST})
-        own = {"trial": number, "attempt": row["attempt"]}
-        self._writer.add_epoch({name: (result | own)[name] for name in EPOCHS.names}, row)
+        row.epochs = report.row.epoch
+        row.seconds = usage.total_seconds
+        row.training_seconds = usage.total_seconds - usage.features_seconds
+        row.features_seconds = usage.features_seconds
+        row.trainable_parameters = usage.trainable_parameters
+        row.features, row.resident, row.device = usage.features, usage.resident, usage.device
+        row.memory_before_bytes, row.peak_memory_bytes = usage.memory_before_bytes, usage.peak_memory_bytes
+        if report.best_epoch == report.row.epoch:
+            row.best_epoch = report.best_epoch
+            row.val_loss, row.val_f1 = report.row.val_loss, report.row.val_f1
+            row.val_accuracy = report.row.val_accuracy
+            row.val_precision, row.val_recall = report.row.val_precision, report.row.val_recall
+        self._writer.add_epoch(report.row, row)
 
     def end(self, reason: str | None) -> None:
-        """The search is over: what still runs is cut off for good for this reason, or None leaves it for a resume."""
+        """The search is over: trials still running are stopped for this reason; None leaves them for a resume."""
         for number in self._study.running if reason else ():
             self._study.stop(number, str(reason))
             self.changed(number)
         self._writer.flush()
 
     def changed(self, number: int) -> None:
-        """The study has news of a trial: its row follows."""
+        """The study has changed a trial's state: its row follows."""
         row = self._rows[number]
-        row.update(
-            state=self._study.state(number),
-            error=self._study.error(number),
-            stopped=self._study.stopped(number),
-        )
+        row.state = self._study.state(number)
+        row.error, row.stopped = self._study.error(number), self._study.stopped(number)
         self._costs.observe(row)
-        row["epoch_seconds_expected"] = self._costs.epoch_seconds(row["backbone"], row["frozen_blocks"])
-        if row["state"] != RUNNING:
-            row["finished"] = datetime.now(UTC)
+        row.epoch_seconds_expected = self._costs.epoch_seconds(row.backbone, row.frozen_blocks)
+        if row.state != RUNNING:
+            row.finished = self._now()
             del self._rows[number]
         self._writer.put_trial(row)
         self._show(row)
-
-
-def _progress(result: Row) -> Row:
-    """What every epoch brings up to date."""
-    return {
-        **{name: result[name] for name in _SAME},
-        "epochs": result["epoch"],
-        "seconds": result["total_seconds"],
-        "training_seconds": result["total_seconds"] - result["features_seconds"],
-    }

@@ -1,4 +1,4 @@
-"""What runs on a worker when a search is finished: a fine-tune on train and validation, or a model's predictions."""
+"""The work of a finish on a worker: a fine-tune on train and validation, or a model's predictions."""
 
 import time
 from collections.abc import Mapping
@@ -10,28 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genre_core.models.network import ToImage, allow_tf32, restore
+from genre_core.models.network import allow_tf32, restore
 from genre_core.recipe import Recipe
-from genre_core.system import allocator
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.activation_cache import ActivationCache
-from genre_core.training.fine_tune import Diverged, track_logits
-from genre_core.training.segments import SegmentArrays, level_statistics
-from search.tune.node_folder import node_folder
-from search.tune.trainable import (
-    WorkingSet,
-    cut_and_prepared,
-    ended_if_it_hangs,
-    gpu_memory,
-    kind_of,
-    model_card,
-    on_host,
-)
+from genre_core.training.fine_tune import track_logits
+from genre_core.training.segments import SegmentArrays
+from search.engine.messages import Assignment
+from search.engine.ports import Arrays, Diverged
+from search.tune.torch_trainer import WorkingSet
+from search.tune.trainable import Actors, session
 
 TRAINED_ON = ("train", "validation")
 """Parts of the split that a final model is trained on."""
 
-Arrays = dict[str, NDArray[Any]]
 Card = Mapping[str, Any]
 
 
@@ -53,75 +45,47 @@ class FinalModel:
         )
 
 
-def train(model: FinalModel, working_set: WorkingSet, weights_files: Any) -> tuple[Arrays, Card]:
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What all final models are trained with."""
+
+    working_set: WorkingSet
+    actors: Actors
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionJob:
+    """What all final models predict, and how."""
+
+    test: SegmentArrays
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+
+
+def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
     """The model's tensors, and its card.
 
     Raises:
-        Diverged: there is no model to keep.
+        Diverged, OutOfMemory: there is no model to keep.
     """
     began = time.perf_counter()
-    allocator.keep_freed_memory()
-    torch.set_num_threads(working_set.threads)
-    cache = node_folder(working_set.cache).path
-    tensors = _with_memory(model, working_set, weights_files, cache)
+    worker = session(job.working_set, job.actors)
+    worker.begin(Assignment(trial=model.trial, recipe=model.recipe))
+    tensors = worker.train_unscored(model.epochs)
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        raise Diverged(f"diverged in epoch {model.epochs}, its last")
-    return tensors, model_card(model.trial, model.epochs, model.recipe, working_set) | {
-        "trained_on": TRAINED_ON,
-        "seconds": time.perf_counter() - began,
-    }
+        raise Diverged(f"Diverged: diverged in epoch {model.epochs}, its last")
+    card = worker.card(epoch=model.epochs)
+    return tensors, card | {"trained_on": TRAINED_ON, "seconds": time.perf_counter() - began}
 
 
-def predict(
-    tensors: Arrays, recipe: Recipe, test: SegmentArrays, device: str, threads: int
-) -> NDArray[np.float32]:
+def predict(tensors: Arrays, recipe: Recipe, job: PredictionJob) -> NDArray[np.float32]:
     """A kept model's mean logits of each track of the test part, [tracks, genres]."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(job.threads)
     allow_tf32(recipe.precision != "float32")
-    place = torch.device(device)
+    device = torch.device(job.device)
     state = {name: torch.tensor(array) for name, array in tensors.items()}
-    network = restore(recipe.backbone, state, precision=recipe.precision, device=place)
-    segments = test.to(place)
+    network = restore(recipe.backbone, state, precision=recipe.precision, device=device)
+    segments = job.test.to(device)
     features = ActivationCache(network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1)
     return track_logits(network, segments, features).numpy()
-
-
-def _with_memory(model: FinalModel, working_set: WorkingSet, weights_files: Any, cache: Path) -> Arrays:
-    """The trained tensors; where a GPU's memory ran out beside others, once more with the GPU to itself."""
-    if not working_set.gpu_shared:
-        return _tensors(model, working_set, weights_files, cache)
-    gpu, kind = gpu_memory(cache), kind_of(model.recipe)
-    try:
-        if not gpu.ask(kind):
-            gpu.wait()
-        try:
-            return _tensors(model, working_set, weights_files, cache)
-        except torch.OutOfMemoryError:
-            pass
-        torch.cuda.empty_cache()
-        if not gpu.ask(kind, alone=True):
-            gpu.wait()
-        return _tensors(model, working_set, weights_files, cache)
-    finally:
-        gpu.give_back()
-
-
-def _tensors(model: FinalModel, working_set: WorkingSet, weights_files: Any, cache: Path) -> Arrays:
-    """Trained from the start to the model's last epoch."""
-    device = torch.device(working_set.device)
-    segments = working_set.train.to(device)
-    with ended_if_it_hangs(working_set.epoch_limit):
-        fine_tune = cut_and_prepared(
-            model.recipe,
-            working_set,
-            weights_files,
-            train=segments,
-            validation=None,
-            image=ToImage(*level_statistics(segments)),
-            node_cache=NodeCache(cache / "shared", budget_bytes=working_set.cache_bytes),
-            device=device,
-        )
-    for _ in range(model.epochs):
-        with ended_if_it_hangs(working_set.epoch_limit):
-            fine_tune.train()
-    return on_host(fine_tune.network.flat_state())

@@ -1,17 +1,14 @@
 """Finishes a search: its best configurations trained on train and validation, and then the test part read, once."""
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError, RayTaskError
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
@@ -24,15 +21,17 @@ from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.data import prepare
+from search.data.music import its_music
 from search.data.reporter import Reporter
 from search.evaluate import final_worker
-from search.evaluate.final_worker import TRAINED_ON, FinalModel
+from search.evaluate.final_worker import TRAINED_ON, FinalModel, PredictionJob, TrainingJob
 from search.run.commands import command
+from search.run.folder import RunFolder
 from search.run.lock import driving
-from search.run.model_store import final_model, write_model
+from search.run.model_store import write_model
 from search.run.ranking import select
+from search.run.schemas import FINISH, FinalRow, TestTrackRow
 from search.run.tables import (
-    FINISH,
     as_indices,
     read_finish,
     read_test_look,
@@ -43,9 +42,13 @@ from search.run.tables import (
     write_finish,
     write_test_tracks,
 )
-from search.tune import search
-from search.tune.search import Place
-from search.tune.trainable import WorkingSet
+from search.tune import workers
+from search.tune.place import Place, placed, require_room
+from search.tune.search import copied
+from search.tune.tasks import TaskFailed, each
+from search.tune.torch_trainer import WorkingSet
+from search.tune.trainable import Actors
+from search.tune.workers import weights_files
 
 TOP, SEEDS = 3, 3
 """Configurations, and seeds for each, where nothing else is asked for."""
@@ -63,7 +66,7 @@ def finish(
     *,
     folder: Path,
     cache: Path,
-    screen: Reporter,
+    reporter: Reporter,
     top: int | None = None,
     seeds: int | None = None,
     data: Path | None = None,
@@ -76,7 +79,7 @@ def finish(
         config: the run's own, perhaps with another place to run.
         folder: the run's.
         cache: where its spectrograms are.
-        screen: where to tell what is done.
+        reporter: where to tell what is done.
         top: the best so many configurations by validation F1; TOP where it is None.
         seeds: so many seeds for each, from the search's last + 1 on; SEEDS where it is None.
         data: where the music is now, a folder or a manifest; None where it has not moved.
@@ -88,28 +91,30 @@ def finish(
     require_run(folder)
     if read_finish(folder).empty:
         with driving(folder):
-            config, tracks = search.its_music(config, folder, data, cache=cache, screen=screen)
-            models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, screen)
-            with search.copied(config, folder, screen, resumed=True):
+            config, tracks = its_music(config, folder, data, cache=cache, reporter=reporter)
+            models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, reporter)
+            with copied(config, folder, reporter, resumed=True):
                 if when_test_was_read(folder) is None:
-                    _read_test_part(config, models, tracks, folder, cache, screen)
+                    _read_test_part(config, models, tracks, folder, cache, reporter)
                 if read_finish(folder).empty:
                     write_finish(folder, _scored(folder, tracks.genres))
     _require_as_recorded(folder, top, seeds)
 
 
-def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, screen: Reporter) -> list[FinalModel]:
+def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, reporter: Reporter) -> list[FinalModel]:
     """What is to be trained, the winner first: chosen by validation alone, before the test part is read."""
     if not tracks.part("test"):
         raise InputError(
-            f"RUN must have a test part, but no track of {folder / 'corpus.parquet'} is in it; begin a new search"
+            f"RUN must have a test part, but no track of {RunFolder(folder).corpus} is in it; begin a new search"
         )
     if not (best := _best(folder)):
         raise InputError(
             f"RUN must have a trial with a score, but {folder} has none; see {command('results', folder)}"
         )
     if len(best) < top:
-        screen.say(f"--top {top} is more than there are; configurations with a score, all taken: {len(best)}")
+        reporter.say(
+            f"--top {top} is more than there are; configurations with a score, all taken: {len(best)}"
+        )
     return [
         replace(model, recipe=replace(model.recipe, seed=model.recipe.seed + 1 + n))
         for model in best[:top]
@@ -137,26 +142,26 @@ def _read_test_part(
     tracks: Corpus,
     folder: Path,
     cache: Path,
-    screen: Reporter,
+    reporter: Reporter,
 ) -> None:
     """Train what is missing; when all models are on disk, have them predict the test part, and write that down."""
-    search.require_room(config)
-    store = prepare.reopen_store(config, tracks, cache=cache, reporter=screen)
+    require_room(config)
+    store = prepare.reopen_store(config, tracks, cache=cache, reporter=reporter)
 
     def segments(*parts: str) -> SegmentArrays:
         chosen = [track for part in parts for track in tracks.part(part)]
         return prepare.segments(config, chosen, tracks.genres, store)
 
     missing = [model for model in models if not _is_kept(folder, model)]
-    weights = prepare.verify_weights(config, screen) if missing else {}
+    weights = prepare.verify_weights(config, reporter) if missing else {}
     train = segments(*TRAINED_ON) if missing else None
-    with search.placed(config, train.mels.nbytes if train else 0) as place:
+    with placed(config, train.mels.nbytes if train else 0) as place:
         if train:
-            working_set = search.working_set(
+            working_set = workers.working_set(
                 config, tracks, place, cache=cache, train=train, validation=None, weights=weights
             )
-            _train(config, missing, working_set, folder, place, screen)
-        logits = _predictions(config, models, segments("test"), folder, place, screen)
+            _train(config, missing, working_set, folder, place, reporter)
+        logits = _predictions(config, models, segments("test"), folder, place, reporter)
     write_test_tracks(folder, _track_rows(models, tracks, logits))
 
 
@@ -166,17 +171,18 @@ def _train(
     working_set: WorkingSet,
     folder: Path,
     place: Place,
-    screen: Reporter,
+    reporter: Reporter,
 ) -> None:
-    """Each model is on disk before the next one is waited for."""
-    given, weights_files = ray.put(working_set), search.weights_files(config, place)
-    train = _remote(final_worker.train, config, place)
-    with screen.progress("Training on train and validation") as report:
-        trained = _each(missing, lambda model: train.remote(model, given, weights_files), config, place)
-        for done, (model, (tensors, card)) in enumerate(trained, start=1):
-            shutil.rmtree(_home(folder, model), ignore_errors=True)  # of a trial that has gone on since
+    """Train each model; it is on disk before the next one is waited for."""
+    job = TrainingJob(working_set=working_set, actors=Actors(weights=weights_files(config, place)))
+    trained = each(
+        final_worker.train, missing, lambda model: (model,), shared=job, config=config, place=place
+    )
+    with reporter.progress("Training on train and validation") as report:
+        for done, (model, (tensors, card)) in enumerate(_explained(trained), start=1):
+            shutil.rmtree(_home(folder, model), ignore_errors=True)  # of a trial that was resumed since
             write_model(_home(folder, model), tensors, card)
-            screen.say(
+            reporter.say(
                 f"trial {model.trial:<4} seed {model.recipe.seed:<4} {model.recipe.backbone:<12} "
                 f"{model.epochs} epochs  {card['seconds']:.1f} s"
             )
@@ -189,67 +195,37 @@ def _predictions(
     test: SegmentArrays,
     folder: Path,
     place: Place,
-    screen: Reporter,
+    reporter: Reporter,
 ) -> dict[FinalModel, Logits]:
-    """What every model says of the test part."""
-    given, predict = ray.put(test), _remote(final_worker.predict, config, place)
-
-    def begin(model: FinalModel) -> Any:
-        tensors = load_file(_home(folder, model) / WEIGHTS)
-        return predict.remote(tensors, model.recipe, given, place.device, max(1, int(config.cpus_per_trial)))
-
+    """What every model predicts for the test part."""
+    job = PredictionJob(test=test, device=place.device, threads=max(1, int(config.cpus_per_trial)))
+    predicted = each(
+        final_worker.predict,
+        models,
+        lambda model: (load_file(_home(folder, model) / WEIGHTS), model.recipe),
+        shared=job,
+        config=config,
+        place=place,
+    )
     logits = {}
-    with screen.progress("Reading the test part") as report:
-        for model, said in _each(models, begin, config, place):
-            logits[model] = said
+    with reporter.progress("Reading the test part") as report:
+        for model, of_tracks in _explained(predicted):
+            logits[model] = of_tracks
             report(len(logits), len(models))
     return logits
 
 
-def _remote(task: Callable[..., Any], config: SearchConfig, place: Place) -> Any:
-    """A task with a trial's resources, begun again, perhaps on another node, where its worker or its node fails."""
-    options: dict[str, Any] = {
-        "num_cpus": config.cpus_per_trial,
-        "num_gpus": place.gpus,
-        "max_retries": config.retries,
-        "retry_exceptions": [OSError, InputError],
-        "scheduling_strategy": "SPREAD",
-    }
-    return ray.remote(**options)(task)
-
-
-def _each(
-    models: Sequence[FinalModel], begin: Callable[[FinalModel], Any], config: SearchConfig, place: Place
-) -> Iterator[tuple[FinalModel, Any]]:
-    """Each model with what its task came to, as they end; never more tasks at a time than trials of the search."""
-    waiting, running = deque(models), dict[Any, FinalModel]()
-    while waiting or running:
-        while waiting and len(running) < place.workers:
-            model = waiting.popleft()
-            running[begin(model)] = model
-        [ended], _ = ray.wait(list(running), num_returns=1)
-        model = running.pop(ended)
-        try:
-            yield model, ray.get(ended)
-        except RayError as error:
-            for task in running:
-                ray.cancel(task, force=True)
-            raise FinishFailed(
-                f"trial {model.trial} with seed {model.recipe.seed} came to nothing: {_reason(error, config)}"
-            ) from error
-
-
-def _reason(error: RayError, config: SearchConfig) -> str:
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {str(error.cause).splitlines()[0]}"
-    return (
-        f"its worker died {config.retries + 1} times, of itself or because an epoch took longer than epoch_limit, "
-        f"{config.epoch_limit:g} s"
-    )
+def _explained(results: Iterator[tuple[FinalModel, Any]]) -> Iterator[tuple[FinalModel, Any]]:
+    """The same results; a task that failed is named."""
+    try:
+        yield from results
+    except TaskFailed as error:
+        model: FinalModel = error.item
+        raise FinishFailed(f"trial {model.trial} with seed {model.recipe.seed} failed: {error}") from error
 
 
 def _home(folder: Path, model: FinalModel) -> Path:
-    return final_model(folder, model.trial, model.recipe.seed)
+    return RunFolder(folder).final_model(model.trial, model.recipe.seed)
 
 
 def _is_kept(folder: Path, model: FinalModel) -> bool:
@@ -260,26 +236,25 @@ def _is_kept(folder: Path, model: FinalModel) -> bool:
 
 def _track_rows(
     models: Sequence[FinalModel], tracks: Corpus, logits: dict[FinalModel, Logits]
-) -> list[dict[str, Any]]:
+) -> list[TestTrackRow]:
     """Rows of the test tracks' table, in the models' order and in the split's."""
-    rows = []
-    for model in models:
-        probabilities = softmax(logits[model].astype(np.float64), axis=1)
-        for track, row in zip(tracks.part("test"), probabilities, strict=True):
-            rows.append(
-                {
-                    "trial": model.trial,
-                    "seed": model.recipe.seed,
-                    "track_id": track.track_id,
-                    "genre": track.genre,
-                    "predicted": tracks.genres[int(row.argmax())],
-                    "probabilities": row.tolist(),
-                }
-            )
-    return rows
+    return [
+        TestTrackRow(
+            trial=model.trial,
+            seed=model.recipe.seed,
+            track_id=track.track_id,
+            genre=track.genre,
+            predicted=tracks.genres[int(row.argmax())],
+            probabilities=tuple(row.tolist()),
+        )
+        for model in models
+        for track, row in zip(
+            tracks.part("test"), softmax(logits[model].astype(np.float64), axis=1), strict=True
+        )
+    ]
 
 
-def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
+def _scored(folder: Path, genres: Sequence[str]) -> list[FinalRow]:
     """Rows of the final models' table, from what was written of the test part: it need not be read again."""
     said, look = read_test_tracks(folder), read_test_look(folder)
     assert look, "the test part has been read"
@@ -290,10 +265,10 @@ def _scored(folder: Path, genres: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for _, own in said.groupby(["trial", "seed"], sort=False):
         trial, seed = own.iloc[0][["trial", "seed"]]
-        card = read_card(final_model(folder, trial, seed))
+        card = read_card(RunFolder(folder).final_model(trial, seed))
         found = then.get(trial) or {k: v for k, v in trials.loc[trial].items() if k in FINISH.names}
         model = {"rank": ranks[trial], "trial": trial, "seed": seed, "epochs": card["epoch"]}
-        rows.append(found | model | {"seconds": card["seconds"]} | _scores(own, genres))
+        rows.append(FinalRow(**found | model | {"seconds": card["seconds"]} | _scores(own, genres)))
     return rows
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from genre_core.errors import InputError
 from genre_core.models.artifact import is_complete, read_card
 from search.errors import SearchErrorCode
-from search.run.model_store import final_model, kept_models
+from search.run.folder import RunFolder
+from search.run.model_store import kept_models
 from search.run.tables import read_finish, require_run
 
 
@@ -23,7 +24,7 @@ def chosen_model(run: Path, *, trial: int | None = None) -> Path:
     if trial is None and len(finals):
         trial = int(finals.iloc[0]["trial"])
     final_models = [
-        (number, final_model(run, number, seed))
+        (number, RunFolder(run).final_model(number, seed))
         for number, seed in zip(finals["trial"], finals["seed"], strict=True)
     ]
     models = [(number, folder) for number, folder in [*final_models, *_kept(run)] if is_complete(folder)]

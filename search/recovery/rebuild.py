@@ -16,8 +16,10 @@ from genre_core.system.atomic import atomic_file
 from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.errors import SearchErrorCode
-from search.run.tables import Row, epochs_file, read_epochs_file
-from search.study.journal import JOURNAL, recorded_trials
+from search.run.folder import JOURNAL, RunFolder
+from search.run.schemas import TrialRow
+from search.run.tables import read_epochs_file
+from search.study.journal import recorded_trials
 from search.study.study import BEST_EPOCH, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
 from search.study.suggest import fixed_trial, sample
 
@@ -41,7 +43,7 @@ def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
     """
     if not (rows := recorded_trials(run)):
         return 0
-    with atomic_file(run / JOURNAL) as partial:
+    with atomic_file(RunFolder(run).journal) as partial:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(partial))), study_name=name, direction="maximize"
         )
@@ -53,21 +55,21 @@ def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
     return len(rows)
 
 
-def _add(study: optuna.Study, run: Path, config: SearchConfig, row: Row) -> None:
+def _add(study: optuna.Study, run: Path, config: SearchConfig, row: TrialRow) -> None:
     """Add the trial of a row; Optuna checks its values against their distributions."""
     try:
         study.add_trial(_trial(run, config, row))
     except ValueError as error:
         raise InputError(
-            f"the study of {run} is lost and cannot be rebuilt: trial {row['trial']} in its tables does not fit its "
+            f"the study of {run} is lost and cannot be rebuilt: trial {row.trial} in its tables does not fit its "
             f"config.yaml ({error}); restore {JOURNAL} or config.yaml from a copy",
             code=SearchErrorCode.STUDY_NOT_REBUILDABLE,
         ) from error
 
 
-def _trial(run: Path, config: SearchConfig, row: Row) -> FrozenTrial:
-    number, state = int(row["trial"]), TrialState[row["state"]]
-    replayed = fixed_trial({name: row[name] for name in Space.model_fields})
+def _trial(run: Path, config: SearchConfig, row: TrialRow) -> FrozenTrial:
+    number, state = int(row.trial), TrialState[row.state]
+    replayed = fixed_trial({name: getattr(row, name) for name in Space.model_fields})
     sample(replayed, config)
     scores = _scores(run, number)
     return FrozenTrial(
@@ -75,8 +77,8 @@ def _trial(run: Path, config: SearchConfig, row: Row) -> FrozenTrial:
         trial_id=number,
         state=state,
         value=_value(state, scores),
-        datetime_start=_local(row["started"]),
-        datetime_complete=_local(row["finished"] or row["started"]) if state.is_finished() else None,
+        datetime_start=_local(row.started),
+        datetime_complete=_local(row.finished or row.started) if state.is_finished() else None,
         params=replayed.params,
         distributions=replayed.distributions,
         user_attrs=_end_attributes(state, scores, row) | _repeat_attribute(config, row),
@@ -93,7 +95,7 @@ def _placeholder(number: int) -> FrozenTrial:
 def _scores(run: Path, number: int) -> dict[int, float]:
     """Epoch -> validation F1."""
     try:
-        table = read_epochs_file(epochs_file(run, number))[0]
+        table = read_epochs_file(RunFolder(run).epochs_of(number))[0]
     except (OSError, pa.ArrowException):
         return {}
     return dict(zip(table["epoch"].to_pylist(), table["val_f1"].to_pylist(), strict=True))
@@ -106,18 +108,18 @@ def _value(state: TrialState, scores: Mapping[int, float]) -> float | None:
     return scores[best_epoch(scores) if state == TrialState.COMPLETE else max(scores)]
 
 
-def _end_attributes(state: TrialState, scores: Mapping[int, float], row: Row) -> dict[str, Any]:
+def _end_attributes(state: TrialState, scores: Mapping[int, float], row: TrialRow) -> dict[str, Any]:
     """The user attributes that `Study` sets when a trial ends."""
     if state == TrialState.FAIL:
-        return {ERROR: row["error"] or "unknown"}
-    if state == TrialState.PRUNED and row["stopped"]:
-        return {STOPPED: row["stopped"]}
+        return {ERROR: row.error or "unknown"}
+    if state == TrialState.PRUNED and row.stopped:
+        return {STOPPED: row.stopped}
     return {BEST_EPOCH: best_epoch(scores)} if state == TrialState.COMPLETE and scores else {}
 
 
-def _repeat_attribute(config: SearchConfig, row: Row) -> dict[str, int]:
+def _repeat_attribute(config: SearchConfig, row: TrialRow) -> dict[str, int]:
     """The user attribute of a trial that repeats a configuration with another seed."""
-    repeat = int(row["seed"] or config.seed) - config.seed
+    repeat = int(row.seed or config.seed) - config.seed
     return {REPEAT: repeat} if repeat > 0 else {}
 
 

@@ -1,7 +1,7 @@
 """Reconciles a run's tables with its study after its driver died; the study is the source of truth."""
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
 from search.recovery.unclaimed import Unclaimed
-from search.run.tables import EPOCHS, RUNNING, ResultsWriter, Row, epochs_file, new_row, read_epochs_file
+from search.run.folder import RunFolder, trial_number
+from search.run.schemas import EPOCHS, RUNNING, TrialRow, new_trial
+from search.run.tables import ResultsWriter, read_epochs_file
 from search.study.journal import has_settings, read_trial_rows
-from search.study.study import ERROR, STOPPED, Study, best_epoch
+from search.study.study import Study, best_epoch, error_of, stopped_by
 from search.study.suggest import sample
 
 _TRIAL_FOLDERS = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
@@ -24,7 +26,7 @@ _TRIAL_FOLDERS = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "
 
 def reconcile(
     run: Path, config: SearchConfig, study: Study, writer: ResultsWriter, unclaimed: Unclaimed
-) -> list[Row]:
+) -> list[TrialRow]:
     """Make the tables agree with the study, and report the epochs that only the tables have to the study.
 
     An epoch is written to its table before it is reported to the study. So if the driver died in between, only the
@@ -41,7 +43,7 @@ def reconcile(
     Returns:
         The current row of every trial, with the present name of the run.
     """
-    for partial in (run / "results").rglob(f".*{PARTIAL}"):
+    for partial in RunFolder(run).results.rglob(f".*{PARTIAL}"):
         partial.unlink()
     own = {trial.number for trial in study.trials}
     for path in list(_foreign(run, own)):
@@ -49,22 +51,23 @@ def reconcile(
     ended = _ended_rows(run, own, unclaimed)
     started = [trial for trial in study.trials if trial.state != TrialState.WAITING]
     rows = [_reconcile_trial(run, config, study, writer, trial, unclaimed) for trial in started]
-    for trial, row in zip(started, rows, strict=True):
-        if row["state"] != RUNNING and has_settings(last := ended.get(trial.number), trial):
-            row.update(last or {})
-    return [row | {"study": run.resolve().name} for row in rows]
+    for place, trial in enumerate(started):
+        last = ended.get(trial.number)
+        if rows[place].state != RUNNING and last and has_settings(last, trial):
+            rows[place] = last
+    return [replace(row, study=RunFolder(run).name) for row in rows]
 
 
 def _foreign(run: Path, own: set[int]) -> Iterator[Path]:
     """Paths in the trials' folders that belong to none of the search's own trials, and incomplete models."""
     for folder, suffix in _TRIAL_FOLDERS.items():
         for path in sorted((run / folder).glob("[!.]*")):
-            number = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", path.name)
-            if not number or int(number[1]) not in own or (folder == "models" and not is_complete(path)):
+            number = trial_number(path.name, suffix)
+            if number not in own or (folder == "models" and not is_complete(path)):
                 yield path
 
 
-def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, Row]:
+def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, TrialRow]:
     """Rows in trials.parquet of trials that have ended, by number.
 
     The table is moved aside if it is damaged or has rows of other trials.
@@ -74,11 +77,11 @@ def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, Row
     except FileNotFoundError:
         return {}
     except (OSError, pa.ArrowException):
-        unclaimed.take(run / "results" / "trials.parquet")
+        unclaimed.take(RunFolder(run).trials)
         return {}
-    if any(row["trial"] not in own for row in table):
-        unclaimed.take(run / "results" / "trials.parquet")
-    return {row["trial"]: row for row in table if row["state"] != RUNNING}
+    if any(row.trial not in own for row in table):
+        unclaimed.take(RunFolder(run).trials)
+    return {row.trial: row for row in table if row.state != RUNNING}
 
 
 def _reconcile_trial(
@@ -88,7 +91,7 @@ def _reconcile_trial(
     writer: ResultsWriter,
     trial: FrozenTrial,
     unclaimed: Unclaimed,
-) -> Row:
+) -> TrialRow:
     """The row of a trial, from its epochs and the study; its epochs are on disk when this returns."""
     running = trial.number in study.running
     # if the driver died while it sampled the trial, sampling again adds the missing parameters
@@ -97,21 +100,19 @@ def _reconcile_trial(
     if running:
         for epoch in epochs.to_pylist():
             study.report(trial.number, epoch=epoch["epoch"], f1=epoch["val_f1"])
-    if len(epochs) and (running or not epochs_file(run, trial.number).exists()):
-        writer.take_up(trial.number, epochs, row)
-    return row | {
-        "state": RUNNING if running else trial.state.name,
-        "error": trial.user_attrs.get(ERROR),
-        "stopped": trial.user_attrs.get(STOPPED),
-        "finished": _utc(trial.datetime_complete),
-    }
+    if len(epochs) and (running or not RunFolder(run).epochs_of(trial.number).exists()):
+        writer.take_up(epochs, row)
+    row.state = RUNNING if running else trial.state.name
+    row.error, row.stopped = error_of(trial), stopped_by(trial)
+    row.finished = _utc(trial.datetime_complete)
+    return row
 
 
 def _epochs_and_row(
     run: Path, trial: FrozenTrial, recipe: Recipe, unclaimed: Unclaimed
-) -> tuple[pa.Table, Row]:
+) -> tuple[pa.Table, TrialRow]:
     """The epochs of a trial and its row, from its file; from the study if the file is missing or damaged."""
-    path = epochs_file(run, trial.number)
+    path = RunFolder(run).epochs_of(trial.number)
     try:
         epochs, row = read_epochs_file(path)
         if has_settings(row, trial):
@@ -124,19 +125,19 @@ def _epochs_and_row(
     return _from_study(run, trial, recipe)
 
 
-def _from_study(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, Row]:
+def _from_study(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, TrialRow]:
     """The epochs of a trial and its row, with what the study has of them."""
     scores = dict(sorted(trial.intermediate_values.items()))
     rows = [
         dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
         for epoch, f1 in scores.items()
     ]
-    row = new_row(run.resolve().name, trial.number, recipe) | {
-        "epochs": len(scores),
-        "started": _utc(trial.datetime_start),
-    }
+    started = _utc(trial.datetime_start)
+    assert started, "a trial that was asked for has started"
+    row = new_trial(RunFolder(run).name, trial.number, recipe, started=started)
+    row.epochs = len(scores)
     if scores:
-        row |= {"best_epoch": best_epoch(scores), "val_f1": max(scores.values())}
+        row.best_epoch, row.val_f1 = best_epoch(scores), max(scores.values())
     return pa.Table.from_pylist(rows, schema=EPOCHS), row
 
 

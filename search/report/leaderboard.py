@@ -16,7 +16,8 @@ from search.report.formatting import STATE_STYLE, STATE_WORD, duration, plain_ta
 from search.run import ranking
 from search.run.commands import command
 from search.run.lock import is_driven
-from search.run.tables import RUNNING, read_epochs, read_finish, read_test_look, read_trials
+from search.run.schemas import RUNNING
+from search.run.tables import read_epochs, read_finish, read_test_look, read_trials
 
 _TITLES = (
     "trial",

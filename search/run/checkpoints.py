@@ -48,7 +48,7 @@ class Unsaved(NamedTuple):
         )
 
 
-class CheckpointShelf:
+class CheckpointStore:
     """Keeps the last checkpoint of each running trial, within a budget.
 
     Lives in one process beside the run's folder; workers send to it and ask it, wherever they run, so that no disk
@@ -60,7 +60,7 @@ class CheckpointShelf:
     """
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
-        """Args: the run's `checkpoints` folder, see `start_over`, and the bytes that its files may take together."""
+        """Args: a folder prepared by `clear_checkpoints`, and the bytes that its files may take together."""
         self._folder = folder
         self._budget_bytes = budget_bytes
         self._over = _read_ended(folder)
@@ -128,7 +128,7 @@ class CheckpointShelf:
         return sorted(self._folder.glob(f"{_stem(trial)}*.safetensors"))
 
 
-def start_over(folder: Path, running: Collection[int]) -> None:
+def clear_checkpoints(folder: Path, *, keep: Collection[int]) -> None:
     """Prepare the folder for a search that begins or resumes: only its running trials have checkpoints.
 
     Of others one is left where the driver died between a trial's end and the checkpoint's.
@@ -137,7 +137,7 @@ def start_over(folder: Path, running: Collection[int]) -> None:
     (folder / _ENDED).unlink(missing_ok=True)
     for path in folder.glob("trial-*"):
         number = path.name.split("-")[1]
-        if number.isdecimal() and int(number) not in running:
+        if number.isdecimal() and int(number) not in keep:
             path.unlink()
 
 

@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 from genre_core.models.artifact import CARD, WEIGHTS, is_complete, read_card
 from genre_core.system.atomic import PARTIAL, atomic_folder, make_folder
 from search.run.checkpoints import RunFolderFull, is_full
+from search.run.folder import RunFolder
 
 
-class ModelShelf:
+class ModelStore:
     """Keeps the best so many trials' models in a folder, each as of the trial's best epoch.
 
     Lives in one process beside the run's folder; workers offer their models to it, wherever they run. Of equal
@@ -93,18 +94,13 @@ def _delete(place: Path) -> None:
 def kept_models(run: Path, trial: int | None = None) -> list[Path]:
     """The folders of the models that a search has kept, of all trials or of one."""
     name = "trial-*" if trial is None else f"trial-{trial:05d}-*"
-    return sorted(place for place in (run / "models").glob(name) if is_complete(place))
+    return sorted(place for place in RunFolder(run).models.glob(name) if is_complete(place))
 
 
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
     """The card of the model that a search has kept of a trial; None where none is kept."""
     kept = kept_models(run, trial)
     return read_card(kept[0]) if kept else None
-
-
-def final_model(run: Path, trial: int, seed: int) -> Path:
-    """The folder of one of a finished run's final models."""
-    return run / "finish" / f"trial-{trial:05d}-seed-{seed}"
 
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_core.errors import InputError
-from genre_core.models.registry import block_names
-from genre_core.recipe import Recipe
 from genre_core.system.atomic import atomic_file, make_folder
-from genre_core.training.metrics import SCORES
 from search.run.commands import command
+from search.run.folder import RunFolder
+from search.run.schemas import (
+    EPOCHS,
+    FINISH,
+    RUNNING,
+    TEST_TRACKS,
+    TRIALS,
+    EpochRow,
+    FinalRow,
+    TestTrackRow,
+    TrialRow,
+    trial_of,
+)
 
-SCHEMA_VERSION = "4"
-RUNNING = "RUNNING"
-"""The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
 WRITE_SHARE = 0.02
 """Most of the wall time that rewriting the trials' table may take; its cost grows with the search."""
-
-
-def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> pa.Schema:
-    """Columns of (name, type, unit)."""
-    columns = [pa.field(f[0], f[1], metadata={"unit": f[2]} if len(f) == 3 else None) for f in fields]
-    return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
 
 
 _READ = b"test_part_read"
@@ -44,139 +45,6 @@ _COPY = "put a copy of it back"
 """The way out where a table is damaged that nothing else could tell again."""
 _TRIAL = b"trial"
 """Key of a file of epochs' metadata under which its trial's row stands, as JSON."""
-
-_text, _whole, _real, _flag = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_moment = pa.timestamp("ms", tz="UTC")
-
-TRIALS = _schema(
-    ("study", _text),
-    ("trial", _whole),
-    ("state", _text),
-    ("backbone", _text),
-    ("weights", _text),
-    ("learning_rate", _real),
-    ("momentum", _real),
-    ("nesterov", _flag),
-    ("weight_decay", _real),
-    ("head_lr_ratio", _real),
-    ("batch_size", _whole, "segments"),
-    ("label_smoothing", _real),
-    ("mixup", _real),
-    ("masking", _real),
-    ("augment_at", _text),
-    ("class_weights", _text),
-    ("schedule", _text),
-    ("warmup_epochs", _real, "epochs"),
-    ("max_epochs", _whole, "epochs"),
-    ("patience", _whole, "epochs"),
-    ("frozen_blocks", _whole, "blocks"),
-    ("n_blocks", _whole, "blocks"),
-    ("trainable_parameters", _whole),
-    ("precision", _text),
-    ("features", _text),
-    ("resident", _flag),
-    ("epochs", _whole, "epochs"),
-    ("best_epoch", _whole),
-    ("val_loss", _real, "nats"),
-    ("val_accuracy", _real),
-    ("val_precision", _real),
-    ("val_recall", _real),
-    ("val_f1", _real),
-    ("seconds", _real, "s"),
-    ("features_seconds", _real, "s"),
-    ("training_seconds", _real, "s"),
-    ("epoch_seconds_expected", _real, "s"),
-    ("memory_before_bytes", _whole, "bytes"),
-    ("peak_memory_bytes", _whole, "bytes"),
-    ("node", _text),
-    ("pid", _whole),
-    ("device", _text),
-    ("seed", _whole),
-    ("attempt", _whole),
-    ("repeated_epochs", _whole, "epochs"),
-    ("started", _moment),
-    ("finished", _moment),
-    ("error", _text),
-    ("stopped", _text),
-)
-"""A row per trial, whatever its fate; val_* are those of the best epoch.
-
-`error` says why a trial failed, `stopped` what cut off a PRUNED one that its pruner did not end.
-"""
-
-EPOCHS = _schema(
-    ("trial", _whole),
-    ("attempt", _whole),
-    ("epoch", _whole),
-    ("train_loss", _real, "nats"),
-    ("val_loss", _real, "nats"),
-    ("val_accuracy", _real),
-    ("val_precision", _real),
-    ("val_recall", _real),
-    ("val_f1", _real),
-    ("f1_per_genre", pa.list_(_real)),
-    ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
-    ("learning_rate", _real),
-    ("seconds", _real, "s"),
-    ("arithmetic_seconds", _real, "s"),
-    ("samples_per_second", _real, "segments/s"),
-)
-"""A row per trial and epoch; f1_per_genre and confusion [true][predicted] in the order of the genres."""
-
-FINISH = _schema(
-    ("study", _text),
-    ("rank", _whole),
-    ("trial", _whole),
-    ("seed", _whole),
-    ("backbone", _text),
-    ("frozen_blocks", _whole, "blocks"),
-    ("learning_rate", _real),
-    ("momentum", _real),
-    ("epochs", _whole, "epochs"),
-    ("val_f1", _real),
-    ("test_loss", _real, "nats"),
-    *((f"test_{score}{end}", _real) for score in SCORES for end in ("", "_low", "_high")),
-    ("f1_per_genre", pa.list_(_real)),
-    ("confusion", pa.list_(pa.list_(_whole)), "tracks"),
-    ("seconds", _real, "s"),
-)
-"""A row per configuration and seed, trained on train and validation; val_f1 is what the search found for it.
-
-_low and _high are the ends of a score's 95 % bootstrap interval over the test tracks.
-"""
-
-TEST_TRACKS = _schema(
-    ("trial", _whole),
-    ("seed", _whole),
-    ("track_id", _text),
-    ("genre", _text),
-    ("predicted", _text),
-    ("probabilities", pa.list_(_real)),
-)
-"""A row per model and track of the test part; probabilities in the order of the genres."""
-
-
-Row = dict[str, Any]
-
-
-def new_row(study: str, number: int, recipe: Recipe) -> Row:
-    """The row of a trial that begins."""
-    settings = {name: value for name, value in asdict(recipe).items() if name in TRIALS.names}
-    return (
-        dict.fromkeys(TRIALS.names)
-        | settings
-        | {
-            "study": study,
-            "trial": number,
-            "max_epochs": recipe.epochs,
-            "n_blocks": len(block_names(recipe.backbone)),
-            "state": RUNNING,
-            "epochs": 0,
-            "repeated_epochs": 0,
-            "attempt": 1,
-            "started": datetime.now(UTC),
-        }
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,30 +79,30 @@ class ResultsWriter:
 
     def __init__(self, run: Path) -> None:
         """Args: the run's folder."""
-        self._folder = run / "results"
-        make_folder(self._folder / "epochs")
-        self._trials: dict[int, Mapping[str, Any]] = {}
+        self._run = RunFolder(run)
+        make_folder(self._run.epochs)
+        self._trials: dict[int, TrialRow] = {}
         self._epochs: dict[int, list[pa.Table]] = {}
         self._next_write = 0.0
 
-    def put_trial(self, row: Mapping[str, Any]) -> None:
+    def put_trial(self, row: TrialRow) -> None:
         """Set a trial's row; the file follows at once, or a little later in a search of thousands."""
-        self._trials[row["trial"]] = row
-        if row["state"] != RUNNING:
-            self._epochs.pop(row["trial"], None)
+        self._trials[row.trial] = row
+        if row.state != RUNNING:
+            self._epochs.pop(row.trial, None)
         if time.monotonic() >= self._next_write:
             self._write_trials(durable=False)
 
-    def add_epoch(self, row: Mapping[str, Any], trial: Mapping[str, Any]) -> None:
-        """Add an epoch's row, with its trial's as it stands; when this returns both are on disk."""
-        groups = self._epochs.setdefault(row["trial"], [])
-        groups.append(pa.Table.from_pylist([row], schema=EPOCHS))
-        _write(groups, epochs_file(self._folder.parent, row["trial"]), _as_metadata(trial))
+    def add_epoch(self, row: EpochRow, trial: TrialRow) -> None:
+        """Add an epoch's row, with its trial's as it stands; both are on disk when this returns."""
+        groups = self._epochs.setdefault(row.trial, [])
+        groups.append(pa.Table.from_pylist([vars(row)], schema=EPOCHS))
+        _write(groups, self._run.epochs_of(row.trial), _as_metadata(trial))
 
-    def take_up(self, number: int, epochs: pa.Table, trial: Mapping[str, Any]) -> None:
-        """Go on from these epochs of a running trial, a row each, in order."""
-        self._epochs[number] = [epochs.slice(i, 1) for i in range(len(epochs))]
-        _write(self._epochs[number], epochs_file(self._folder.parent, number), _as_metadata(trial))
+    def take_up(self, epochs: pa.Table, trial: TrialRow) -> None:
+        """Continue from these epochs of a running trial, a row each, in order."""
+        self._epochs[trial.trial] = [epochs.slice(i, 1) for i in range(len(epochs))]
+        _write(self._epochs[trial.trial], self._run.epochs_of(trial.trial), _as_metadata(trial))
 
     def flush(self) -> None:
         """Write the trials' table now; from then on it survives a power cut."""
@@ -242,9 +110,8 @@ class ResultsWriter:
 
     def _write_trials(self, *, durable: bool) -> None:
         started = time.monotonic()
-        rows = [self._trials[number] for number in sorted(self._trials)]
-        table = pa.Table.from_pylist(rows, schema=TRIALS)
-        _write([table], self._folder / "trials.parquet", {}, durable=durable)
+        rows = [vars(self._trials[number]) for number in sorted(self._trials)]
+        _write([pa.Table.from_pylist(rows, schema=TRIALS)], self._run.trials, {}, durable=durable)
         now = time.monotonic()
         self._next_write = now + (now - started) / WRITE_SHARE
 
@@ -256,7 +123,7 @@ def read_trials(run: Path) -> pd.DataFrame:
         InputError: the folder holds no run.
     """
     require_run(run)
-    file = run / "results" / "trials.parquet"
+    file = RunFolder(run).trials
     if not file.exists():
         return pd.DataFrame(columns=TRIALS.names)
     # Opened once: by its path pyarrow opens a file twice, and it may be replaced in between.
@@ -273,7 +140,7 @@ def read_epochs(run: Path) -> pd.DataFrame:
         InputError: the folder holds no run.
     """
     require_run(run)
-    folder = run / "results" / "epochs"
+    folder = RunFolder(run).epochs
     if not folder.exists():
         return pd.DataFrame(columns=EPOCHS.names)
     with _damage_explained(run):
@@ -288,7 +155,7 @@ def read_finish(run: Path) -> pd.DataFrame:
     Raises:
         InputError: the folder holds no run.
     """
-    return _read_whole(run, "finish", FINISH)
+    return _read_whole(run, RunFolder(run).finish, FINISH)
 
 
 def read_test_tracks(run: Path) -> pd.DataFrame:
@@ -297,7 +164,7 @@ def read_test_tracks(run: Path) -> pd.DataFrame:
     Raises:
         InputError: the folder holds no run.
     """
-    return _read_whole(run, "test_tracks", TEST_TRACKS)
+    return _read_whole(run, RunFolder(run).test_tracks, TEST_TRACKS)
 
 
 def as_indices(said: pd.DataFrame, genres: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -336,15 +203,16 @@ def read_test_look(run: Path) -> TestLook | None:
     return TestLook(at=at, trials=len(then), scored=int(then["val_f1"].notna().sum()), configurations=())
 
 
-def write_finish(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_finish(run: Path, rows: Sequence[FinalRow]) -> None:
     """Write the final models' table."""
-    _write([pa.Table.from_pylist(list(rows), schema=FINISH)], run / "results" / "finish.parquet", {})
+    _write([pa.Table.from_pylist([vars(row) for row in rows], schema=FINISH)], RunFolder(run).finish, {})
 
 
-def write_test_tracks(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_test_tracks(run: Path, rows: Sequence[TestTrackRow]) -> None:
     """Write what was read of the test part, and what is known of the search now: the test part has been read."""
-    table, trials = pa.Table.from_pylist(list(rows), schema=TEST_TRACKS), read_trials(run)
-    numbers = list(dict.fromkeys(row["trial"] for row in rows))
+    table = pa.Table.from_pylist([vars(row) for row in rows], schema=TEST_TRACKS)
+    trials = read_trials(run)
+    numbers = list(dict.fromkeys(row.trial for row in rows))
     shared = [name for name in FINISH.names if name in TRIALS.names and name not in ("seed", "seconds")]
     found = trials.set_index("trial", drop=False).loc[numbers, shared].astype(object)
     known = {
@@ -356,22 +224,21 @@ def write_test_tracks(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         _READ: datetime.now(UTC).isoformat(timespec="seconds"),
         _KNOWN: json.dumps(known, default=np.generic.item),
     }
-    _write([table], run / "results" / "test_tracks.parquet", metadata)
+    _write([table], RunFolder(run).test_tracks, metadata)
 
 
 def _test_metadata(run: Path) -> dict[bytes, bytes] | None:
     """Of the table that is written when the test part is read."""
-    file = run / "results" / "test_tracks.parquet"
+    file = RunFolder(run).test_tracks
     if not file.exists():
         return None
     with _damage_explained(run, _COPY):
         return dict(pq.read_metadata(file).metadata)
 
 
-def _read_whole(run: Path, name: str, schema: pa.Schema) -> pd.DataFrame:
+def _read_whole(run: Path, file: Path, schema: pa.Schema) -> pd.DataFrame:
     """A table that is written once."""
     require_run(run)
-    file = run / "results" / f"{name}.parquet"
     if not file.exists():
         return pd.DataFrame(columns=schema.names)
     with _damage_explained(run, _COPY):
@@ -390,26 +257,21 @@ def _damage_explained(run: Path, way_out: str = "mend them with: genre-search re
         ) from error
 
 
-def read_epochs_file(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def read_epochs_file(path: Path) -> tuple[pa.Table, TrialRow]:
     """One trial's epochs, and its row as of the last of them.
 
     Raises:
-        ArrowException, OSError: the file is not there, or not whole.
+        ArrowException, OSError: the file does not exist, or is damaged.
     """
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         table = file.read()
         row = json.loads(file.metadata.metadata[_TRIAL])
-    return table.cast(EPOCHS), row | {"started": datetime.fromisoformat(row["started"])}
-
-
-def epochs_file(run: Path, trial: int) -> Path:
-    """Where the epochs of a trial are."""
-    return run / "results" / "epochs" / f"trial-{trial:05d}.parquet"
+    return table.cast(EPOCHS), trial_of(row | {"started": datetime.fromisoformat(row["started"])})
 
 
 def require_new(run: Path) -> None:
     """Raise InputError where the folder holds a run already: two searches are never mixed."""
-    if (run / "config.yaml").exists():
+    if RunFolder(run).config.exists():
         raise InputError(
             f"--name must be a new one, but {run} holds a search already; "
             f"choose another, or go on with that one: {command('resume', run)}"
@@ -423,13 +285,13 @@ def require_new(run: Path) -> None:
 
 def require_run(run: Path) -> None:
     """Raise InputError where the folder holds no run."""
-    if not (run / "config.yaml").exists():
+    if not RunFolder(run).config.exists():
         raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
 
 
-def _as_metadata(trial: Mapping[str, Any]) -> dict[bytes, str]:
-    """A trial's row beside its epochs."""
-    return {_TRIAL: json.dumps(trial, default=datetime.isoformat)}
+def _as_metadata(trial: TrialRow) -> dict[bytes, str]:
+    """A trial's row in the file of its epochs."""
+    return {_TRIAL: json.dumps(vars(trial), default=datetime.isoformat)}
 
 
 def _write(

@@ -1,10 +1,9 @@
 """The Optuna journal of a run: which of its studies is the run's own, and repair after a crash."""
 
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pyarrow as pa
@@ -17,12 +16,12 @@ from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
 from search.errors import SearchErrorCode
 from search.run.commands import command
+from search.run.folder import RunFolder
 from search.run.identity import RUN_ID, read_provenance
-from search.run.tables import RUNNING, TRIALS, Row, read_epochs_file
+from search.run.schemas import RUNNING, TRIALS, TrialRow, trial_of
+from search.run.tables import read_epochs_file
 from search.study.optuna_internals import remove_stale_lock, truncate_incomplete_line
 from search.study.study import WARM_START
-
-JOURNAL = "study.journal"
 
 
 def own_trials(run: Path) -> list[FrozenTrial]:
@@ -33,7 +32,7 @@ def own_trials(run: Path) -> list[FrozenTrial]:
     Raises:
         InputError: the journal is damaged.
     """
-    if not (run / JOURNAL).exists():  # JournalFileBackend would create it
+    if not RunFolder(run).journal.exists():  # JournalFileBackend would create it
         return []
     if (study := _own(run, _studies(run))) is None:
         return []
@@ -73,36 +72,37 @@ def unshare_journal(journal: Path) -> None:
             shutil.copyfile(journal, partial)
 
 
-def recorded_trials(run: Path) -> dict[int, Row]:
+def recorded_trials(run: Path) -> dict[int, TrialRow]:
     """Rows of the results tables by trial number; damaged files are ignored.
 
     A trial that is not in trials.parquet, or is RUNNING there, has the row that is stored with its epochs.
     """
-    rows: dict[int, Row] = {}
-    for file in sorted((run / "results" / "epochs").glob("trial-*.parquet")):
+    rows: dict[int, TrialRow] = {}
+    for file in sorted(RunFolder(run).epochs.glob("trial-*.parquet")):
         with suppress(OSError, pa.ArrowException):
             row = read_epochs_file(file)[1]
-            rows[row["trial"]] = dict.fromkeys(TRIALS.names) | row | {"state": RUNNING}
+            rows[row.trial] = replace(row, state=RUNNING)
     with suppress(OSError, pa.ArrowException):
         table = read_trial_rows(run)
-        rows |= {row["trial"]: row for row in table if row["state"] != RUNNING or row["trial"] not in rows}
+        rows |= {row.trial: row for row in table if row.state != RUNNING or row.trial not in rows}
     return rows
 
 
-def read_trial_rows(run: Path) -> list[Row]:
+def read_trial_rows(run: Path) -> list[TrialRow]:
     """Rows of trials.parquet; columns that an earlier version did not have are None.
 
     Raises:
         FileNotFoundError: there is no such table.
         ArrowException, OSError: the table is damaged.
     """
-    rows: list[Row] = pq.read_table(run / "results" / "trials.parquet", schema=TRIALS).to_pylist()
-    return rows
+    return [trial_of(row) for row in pq.read_table(RunFolder(run).trials, schema=TRIALS).to_pylist()]
 
 
-def has_settings(row: Mapping[str, Any] | None, trial: FrozenTrial) -> bool:
+def has_settings(row: TrialRow | None, trial: FrozenTrial) -> bool:
     """Whether a row of the tables has the settings of this trial."""
-    return row is not None and all(row[_column(name)] == value for name, value in trial.params.items())
+    return row is not None and all(
+        getattr(row, _column(name)) == value for name, value in trial.params.items()
+    )
 
 
 def _column(parameter: str) -> str:
@@ -111,7 +111,7 @@ def _column(parameter: str) -> str:
 
 
 def _studies(run: Path) -> list[optuna.Study]:
-    journal = run / JOURNAL
+    journal = RunFolder(run).journal
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
     except ValueError as error:

@@ -176,10 +176,10 @@ class Study:
         """Take over a trial that was stored before."""
         if trial.state.is_finished():
             self._states[trial.number] = trial.state.name
-            if ERROR in trial.user_attrs:
-                self._errors[trial.number] = trial.user_attrs[ERROR]
-            if STOPPED in trial.user_attrs:
-                self._stopped[trial.number] = trial.user_attrs[STOPPED]
+            if (reason := error_of(trial)) is not None:
+                self._errors[trial.number] = reason
+            if (reason := stopped_by(trial)) is not None:
+                self._stopped[trial.number] = reason
         elif trial.state == TrialState.RUNNING:
             self._running[trial.number] = reopen_trial(self._study, trial)
             self._scores[trial.number] = dict(trial.intermediate_values)
@@ -188,6 +188,18 @@ class Study:
         self._study.tell(self._running.pop(number), value, state=state)
         del self._scores[number]
         self._states[number] = state.name
+
+
+def error_of(trial: FrozenTrial) -> str | None:
+    """Why a trial failed. An attribute alone does not say so: the driver may have died before it told the study."""
+    reason: str | None = trial.user_attrs.get(ERROR) if trial.state == TrialState.FAIL else None
+    return reason
+
+
+def stopped_by(trial: FrozenTrial) -> str | None:
+    """What stopped a trial for good; None where its pruner or nothing did."""
+    reason: str | None = trial.user_attrs.get(STOPPED) if trial.state == TrialState.PRUNED else None
+    return reason
 
 
 def best_epoch(scores: Mapping[int, float]) -> int:

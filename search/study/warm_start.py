@@ -16,8 +16,9 @@ from search.config.schema import SearchConfig, load
 from search.config.space import Space
 from search.errors import SearchErrorCode
 from search.run.conditions import conditions, differences
+from search.run.folder import RunFolder
 from search.run.tables import require_run
-from search.study.journal import JOURNAL, own_trials
+from search.study.journal import own_trials
 from search.study.study import WARM_START, Study
 from search.study.suggest import fixed_trial, sample, suggest, suggest_depth
 
@@ -97,9 +98,9 @@ def teach(
 
 def _read(run: Path) -> Earlier:
     require_run(run)
-    if not (run / JOURNAL).exists():
+    if not RunFolder(run).journal.exists():
         raise InputError(
-            f"--warm-start needs a search that has started, but {run} has no {JOURNAL}; leave it out",
+            f"--warm-start needs a search that has started, but {RunFolder(run).journal} does not exist; leave it out",
             code=SearchErrorCode.WARM_START_NOT_STARTED,
         )
     return Earlier(

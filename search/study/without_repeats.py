@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.config.grid import Configuration, Grid, grid
 from search.config.schema import SearchConfig
 from search.study.optuna_internals import all_trials, set_user_attr
-from search.study.study import REPEAT, STOPPED, WARM_START, Study
+from search.study.study import REPEAT, WARM_START, Study, stopped_by
 
 _Tried = list[set[Configuration]]
 """The configurations that were tried, by the index of the seed."""
@@ -146,7 +146,7 @@ def _tried(trials: Sequence[FrozenTrial], space: Grid, seeds: int) -> _Tried:
     tried: _Tried = [set() for _ in range(seeds)]
     for trial in trials:
         repeat = trial.user_attrs.get(REPEAT, 0)
-        counts = WARM_START not in trial.user_attrs and STOPPED not in trial.user_attrs
+        counts = WARM_START not in trial.user_attrs and stopped_by(trial) is None
         if counts and repeat < seeds and (found := space.configuration(trial.params)):
             tried[repeat].add(found)
     return tried

@@ -15,7 +15,7 @@ LONGEST_WAIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
-class Arrivals:
+class StartupBarrier:
     """Counts workers that are up; lives in a process of its own."""
 
     def __init__(self, expected: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,13 +36,13 @@ class Arrivals:
         return len(self._here) >= self._expected or self._clock() >= self._until
 
 
-def wait_for_all(arrivals: Any) -> None:
+def wait_for_all(barrier: Any) -> None:
     """Return when all workers are up, or `LONGEST_WAIT_SECONDS` after the first one asked.
 
     Args:
-        arrivals: the handle of the `Arrivals` process.
+        barrier: the handle of the `StartupBarrier` process.
     """
-    while not ray.get(arrivals.complete.remote()):
+    while not ray.get(barrier.complete.remote()):
         time.sleep(_POLL_SECONDS)
 
 

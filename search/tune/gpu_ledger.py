@@ -1,7 +1,6 @@
 """Trials that share a GPU take turns for its memory: each waits until what it is known to need is free."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,8 @@ from filelock import FileLock
 
 from genre_core.system.atomic import atomic_file
 
-POLL_SECONDS = 0.2
-"""How often a trial that waits looks again."""
 
-
-class GpuMemory:
+class GpuMemoryLedger:
     """One worker's share of one GPU's memory, in a ledger that all workers on it keep in a file.
 
     A kind of trial that was measured before asks for what it took then, another for the whole GPU until it
@@ -30,7 +26,7 @@ class GpuMemory:
         self._capacity = capacity
         self._me = [pid, psutil.Process(pid).create_time()]
 
-    def ask(self, kind: str, *, alone: bool = False) -> bool:
+    def request(self, kind: str, *, alone: bool = False) -> bool:
         """Ask for room for a trial of this kind, or for the whole GPU; whether it is granted at once."""
         with self._open() as book:
             size = self._capacity if alone else book["peaks"].get(kind, self._capacity)
@@ -38,13 +34,10 @@ class GpuMemory:
             book["asked"].append({"by": self._me, "bytes": min(size, self._capacity)})
             return self._granted(book)
 
-    def wait(self) -> None:
-        """Return when what was asked for is granted."""
-        while True:
-            with self._open() as book:
-                if self._granted(book):
-                    return
-            time.sleep(POLL_SECONDS)
+    def granted(self) -> bool:
+        """Whether the request has been granted by now."""
+        with self._open() as book:
+            return self._granted(book)
 
     def measured(self, kind: str, peak: int) -> None:
         """A trial of this kind took so many bytes: hold no more than that from now on, and remember it."""
@@ -54,7 +47,7 @@ class GpuMemory:
                 if entry["by"] == self._me:
                     entry["bytes"] = min(book["peaks"][kind], self._capacity)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """The trial is over."""
         with self._open() as book:
             book["asked"] = [entry for entry in book["asked"] if entry["by"] != self._me]

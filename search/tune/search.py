@@ -1,85 +1,73 @@
-"""Starts a search on a Ray cluster, runs it to its end, and leaves everything in order."""
+"""A search on Ray Tune: from its settings to its results on disk."""
 
-import logging
-import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from ray import tune
 from ray.tune.error import TuneError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from genre_core.audio.mel import front_end
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
-from genre_core.errors import InputError
-from genre_core.models.pretrained import weights_path
-from genre_core.system.atomic import atomic_file, make_folder
-from genre_core.training.segments import SegmentArrays
+from genre_core.corpus.tracks import write_corpus
+from genre_core.system.atomic import atomic_file
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
+from search.data.music import its_music
 from search.data.prepare import Prepared
-from search.data.reporter import Reporter
+from search.data.reporter import Reporter as PreparationReporter
+from search.engine import ports
+from search.engine.coordinator import Coordinator, Limits
 from search.engine.recorder import Recorder
-from search.recovery.rebuild import rebuild
 from search.recovery.reconcile import reconcile
+from search.recovery.reopen import after_finish as after_finish_recorded
+from search.recovery.reopen import identified, restored_study
 from search.recovery.unclaimed import Unclaimed
-from search.run.checkpoints import CheckpointShelf, start_over
-from search.run.identity import EXTENDED, FOLDER, RUN_ID, identify, new_identity, set_data
-from search.run.lock import LOCK, driving
+from search.run.checkpoints import CheckpointStore, clear_checkpoints
+from search.run.folder import RunFolder, new_folder
+from search.run.identity import EXTENDED, FOLDER, RUN_ID, new_identity
+from search.run.lock import driving
 from search.run.mirror import Mirror, require_usable
-from search.run.model_store import ModelShelf
+from search.run.model_store import ModelStore
 from search.run.provenance import versions
-from search.run.tables import ResultsWriter, Row, require_new, require_run, when_test_was_read
+from search.run.schemas import TrialRow
+from search.run.tables import ResultsWriter, require_new, require_run
 from search.study import warm_start
-from search.study.journal import JOURNAL, own_study, repair_journal, unshare_journal
-from search.study.pruners import make_pruner
-from search.study.samplers import make_sampler
-from search.study.study import TIME_BUDGET, Study
-from search.study.without_repeats import goal, used_up, without_repeats
-from search.tune import connect, mlflow
-from search.tune.barrier import Arrivals
+from search.study.opening import open_study, pruner_of, sampler_of
+from search.study.study import Study
+from search.study.suggest import sample
+from search.study.without_repeats import goal, used_up
+from search.tune import mlflow
+from search.tune.actors import ask
+from search.tune.barrier import StartupBarrier
 from search.tune.interruption import announce_interrupts, interrupt_handler_kept
-from search.tune.scheduler import StudyScheduler
-from search.tune.scratch import scratch
-from search.tune.searcher import StudySearcher
-from search.tune.time_budget import TimeBudget
-from search.tune.trainable import GenreTrial, WorkingSet
-from search.tune.weight_shipping import WeightsFiles
-
-GIB = 1024**3
-HELPER_RETRIES = 10
-"""How often a call is repeated whose helper process died of it, or during it."""
+from search.tune.place import Place, placed, require_room
+from search.tune.scheduler import CoordinatorScheduler
+from search.tune.searcher import CoordinatorSearcher
+from search.tune.time_budget import BudgetStopper
+from search.tune.trainable import Actors, GenreTrial
+from search.tune.workers import GIB, weights_files, working_set
 
 
 class SearchFailed(Exception):
     """Every trial failed; the text is why the first one did."""
 
 
-class Screen(Reporter, Protocol):
-    """Where a search shows itself."""
-
-    def trial(self, row: Row) -> None:
-        """A trial's row in the results has changed."""
+class Reporter(PreparationReporter, ports.Reporter, Protocol):
+    """Shows a search to the user, from its preparation to its end."""
 
     def expect(self, trials: int) -> None:
-        """The search space has fewer configurations than trials were asked for: it comes to so many trials."""
+        """The search space has fewer configurations than trials were asked for: there will be so many trials."""
 
-    def take_up(self, rows: Sequence[Row]) -> None:
-        """The search goes on from these rows."""
+    def take_up(self, rows: Sequence[TrialRow]) -> None:
+        """The search resumes from these trials."""
 
-    def searching(self) -> Any:
+    def searching(self) -> AbstractContextManager[None]:
         """A context in which trials are shown."""
 
 
-def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> bool:
+def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) -> bool:
     """Run a whole search into a new folder; on return every result is on disk.
 
     What is cheap is checked first: the settings, the data's path, the cluster and the storage, before weights are
@@ -93,25 +81,25 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, screen: Screen) -> b
         SearchFailed: no trial came to anything.
     """
     require_new(folder)
-    with _new_folder(folder):
-        _sampler(config, asked=0), _pruner(config)
+    with new_folder(folder):
+        sampler_of(config, asked=0), pruner_of(config)
         earlier = warm_start.read_earlier(config)
         found = prepare.read_data(config)
         _require_reachable(config, folder, resumed=False)
-        told = mlflow.callbacks(config.mlflow, folder.name)
-        prepared = prepare.prepare(config, found, cache=cache, reporter=screen)
+        callbacks = mlflow.callbacks(config.mlflow, folder.name)
+        prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
-        with screen.searching(), placed(config, _bytes(prepared)) as place, driving(folder):
+        with reporter.searching(), placed(config, _bytes(prepared)) as place, driving(folder):
             if config.precision == "auto":
                 config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
             require_new(folder)
             config = config.model_copy(update={"provenance": new_identity(folder).provenance})
-            with copied(config, folder, screen, resumed=False):
-                write_corpus(prepared.corpus, folder / "corpus.parquet")
+            with copied(config, folder, reporter, resumed=False):
+                write_corpus(prepared.corpus, RunFolder(folder).corpus)
                 _write_config(config, prepared, folder)
-                the_study = _open_study(config, folder, name=folder.resolve().name)
-                _teach(the_study, config, earlier, prepared, screen)
-                return _search(config, prepared, the_study, folder, cache, screen, place, told)
+                the_study = open_study(config, folder, name=folder.resolve().name)
+                _teach(the_study, config, earlier, prepared, reporter)
+                return _search(config, prepared, the_study, folder, cache, reporter, place, callbacks)
 
 
 def resume(
@@ -119,7 +107,7 @@ def resume(
     *,
     folder: Path,
     cache: Path,
-    screen: Screen,
+    reporter: Reporter,
     after_finish: bool = False,
     data: Path | None = None,
 ) -> bool:
@@ -129,7 +117,7 @@ def resume(
         config: the run's own, perhaps with more trials, another time budget or another place to run.
         folder: the run's.
         cache: see `run`.
-        screen: see `run`.
+        reporter: see `run`.
         after_finish: run trials also where the test part has been read, which config.yaml then says.
         data: where the music is now, a folder or a manifest; None where it has not moved.
 
@@ -138,62 +126,28 @@ def resume(
     """
     require_run(folder)
     with driving(folder):
-        config = _identified(config, folder, screen)
-        the_study = _open_study(config, folder, name=_restored_study(config, folder, screen))
+        config = identified(config, folder, reporter.say)
+        the_study = open_study(config, folder, name=restored_study(config, folder, reporter.say))
         if the_study.ended >= (wanted := goal(config, the_study)):
-            with copied(config, folder, screen, resumed=True):  # it may have died at its very end
-                _recorder(config, the_study, folder, screen).end(None)
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            with copied(config, folder, reporter, resumed=True):  # it may have died at its very end
+                _recorder(config, the_study, folder, reporter).end(None)
+                shutil.rmtree(RunFolder(folder).checkpoints, ignore_errors=True)
             more = f"to go on, give --trials more than {config.trials}"
-            screen.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
+            reporter.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
             return True
-        config = _after_finish(config, folder, trials=the_study.ended, allowed=after_finish)
+        config = after_finish_recorded(config, folder, trials=the_study.ended, allowed=after_finish)
         _require_reachable(config, folder, resumed=True)
-        told = mlflow.callbacks(config.mlflow, folder.name)
+        callbacks = mlflow.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
-        config, tracks = its_music(config, folder, data, cache=cache, screen=screen)
+        config, tracks = its_music(config, folder, data, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, tracks)
-        prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=screen)
-        with screen.searching(), placed(config, _bytes(prepared)) as place:
+        prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
+        with reporter.searching(), placed(config, _bytes(prepared)) as place:
             _write_config(config, prepared, folder)
-            with copied(config, folder, screen, resumed=True):
-                _teach(the_study, config, earlier, prepared, screen)
-                return _search(config, prepared, the_study, folder, cache, screen, place, told)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where trials run."""
-
-    workers: int
-    """Trials at a time."""
-    gpus: float
-    """For each."""
-    scratch: Path
-    """A folder for what is temporary."""
-    _processes: list[Any] = field(default_factory=list, init=False)
-
-    @property
-    def device(self) -> str:
-        """`cuda` or `cpu`."""
-        return "cuda" if self.gpus else "cpu"
-
-    def process(self, kind: type[Any], *arguments: Any) -> Any:
-        """An object in a process of its own on this node, for as long as the place is held.
-
-        Where the process dies, another one is started with the same arguments, and the call that it was busy with is
-        repeated: what the object has to remember is on the disk, and a repeated call does no harm.
-        """
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=HELPER_RETRIES)(kind)
-        self._processes.append(actor.options(scheduling_strategy=here).remote(*arguments))
-        return self._processes[-1]
-
-    def leave(self) -> None:
-        """End these processes: by itself Ray would keep them until it ends, for what Tune was given holds them."""
-        for process in self._processes:
-            process.__ray_terminate__.options(max_task_retries=0).remote()
+            with copied(config, folder, reporter, resumed=True):
+                _teach(the_study, config, earlier, prepared, reporter)
+                return _search(config, prepared, the_study, folder, cache, reporter, place, callbacks)
 
 
 def _search(
@@ -202,58 +156,70 @@ def _search(
     the_study: Study,
     folder: Path,
     cache: Path,
-    screen: Screen,
+    reporter: Reporter,
     place: Place,
-    told: list[tune.Callback],
+    callbacks: list[tune.Callback],
 ) -> bool:
-    """From whatever the study says to the search's end, with those who want to be told of each trial."""
-    recorder = _recorder(config, the_study, folder, screen)
+    """Run the search from the study's present state to its end; whether it was not interrupted."""
     if (wanted := goal(config, the_study)) < config.trials:
-        screen.expect(wanted)
-    searcher = StudySearcher(the_study, config, workers=place.workers, begin=recorder.begin)
-    start_over(folder / "checkpoints", the_study.running)
+        reporter.expect(wanted)
+    run = RunFolder(folder)
+    recorder = _recorder(config, the_study, folder, reporter)
+    clear_checkpoints(run.checkpoints, keep=the_study.running)
     checkpoints = place.process(
-        CheckpointShelf, (folder / "checkpoints").absolute(), int(config.checkpoint_budget * GIB)
+        CheckpointStore, run.checkpoints.absolute(), int(config.checkpoint_budget * GIB)
     )
-    scheduler = StudyScheduler(
+    models = place.process(ModelStore, run.models.absolute(), config.keep_models)
+    coordinator = Coordinator(
         the_study,
         recorder,
-        retries=config.retries,
-        epoch_limit=config.epoch_limit,
-        workers=place.workers,
-        go_on=searcher.go_on,
+        limits=Limits(
+            workers=place.workers,
+            retries=config.retries,
+            epoch_limit=config.epoch_limit,
+            time_budget=config.time_budget,
+        ),
+        goal=lambda: goal(config, the_study),
+        draw=lambda trial: sample(trial, config),
         forget=lambda number: checkpoints.drop.remote(number),
-        say=screen.say,
+        say=reporter.say,
+        clock=time.monotonic,
     )
-    shelf = place.process(ModelShelf, (folder / "models").absolute(), config.keep_models)
-    trainable = _trainable(
-        config,
-        prepared,
-        place,
-        cache=cache,
-        shelf=shelf,
+    actors = Actors(
+        weights=weights_files(config, place),
+        models=models,
         checkpoints=checkpoints,
-        arrivals=place.process(Arrivals, min(place.workers, wanted - the_study.ended)),
+        barrier=place.process(StartupBarrier, min(place.workers, wanted - the_study.ended)),
     )
-    budget = TimeBudget(config.time_budget, ended=lambda: shelf.close.remote())
-    _tune(config, trainable, place, searcher, scheduler, told, budget, screen.say)
-    interrupted = the_study.ended < goal(config, the_study) and not budget.over
-    _end(recorder, the_study, screen, interrupted=interrupted)
+    stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
+    trainable = _trainable(config, prepared, place, cache=cache, actors=actors)
+    _tune(config, trainable, place, coordinator, stopper, callbacks, reporter.say)
+    interrupted = the_study.ended < goal(config, the_study) and not stopper.stopped
+    if stopped := coordinator.end(interrupted=interrupted):
+        reporter.say(
+            f"time budget reached; running trials that were stopped and keep their epochs: {stopped}"
+        )
     if not interrupted:
         if goal(config, the_study) <= the_study.ended < config.trials:
-            screen.say(used_up(config))
-        ray.get(checkpoints.end.remote())
+            reporter.say(used_up(config))
+        ask(checkpoints.end.remote)
         if error := the_study.all_failed():
             raise SearchFailed(error)
     return not interrupted
 
 
-def _end(recorder: Recorder, the_study: Study, screen: Screen, *, interrupted: bool) -> None:
-    """Leave the trials that still run to a resume, or where the time was over, record that it cut them off."""
-    still = len(the_study.running)
-    recorder.end(None if interrupted else TIME_BUDGET)
-    if still and not interrupted:
-        screen.say(f"time budget reached; running trials that were cut off and keep their epochs: {still}")
+def _recorder(config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter) -> Recorder:
+    """The tables, reconciled with the study, and what keeps them so."""
+    writer = ResultsWriter(folder)
+    recorder = Recorder(the_study, writer, name=RunFolder(folder).name, show=reporter.trial)
+    unclaimed = Unclaimed(folder)
+    rows = reconcile(folder, config, the_study, writer, unclaimed)
+    if unclaimed.message:
+        reporter.say(unclaimed.message)
+    if rows:
+        recorder.take_up(rows)
+        reporter.take_up(rows)
+    return recorder
 
 
 def _teach(
@@ -261,145 +227,12 @@ def _teach(
     config: SearchConfig,
     earlier: Sequence[warm_start.Earlier],
     prepared: Prepared,
-    screen: Screen,
+    reporter: Reporter,
 ) -> None:
     """Tell the study what earlier searches tried, before it is asked for anything."""
-    warm_start.teach(the_study, config, earlier, weights=prepared.weights, say=screen.say)
+    warm_start.teach(the_study, config, earlier, weights=prepared.weights, say=reporter.say)
     if earlier:  # of the same seed, it would draw the same again
-        the_study.use(_sampler(config, asked=len(the_study.known)))
-
-
-def _recorder(config: SearchConfig, the_study: Study, folder: Path, screen: Screen) -> Recorder:
-    """The tables in line with the study, and who keeps them so."""
-    writer = ResultsWriter(folder)
-    recorder = Recorder(the_study, writer, name=folder.resolve().name, show=screen.trial)
-    unclaimed = Unclaimed(folder)
-    rows = reconcile(folder, config, the_study, writer, unclaimed)
-    if unclaimed.message:
-        screen.say(unclaimed.message)
-    if rows:
-        recorder.take_up(rows)
-        screen.take_up(rows)
-    return recorder
-
-
-def _identified(config: SearchConfig, folder: Path, screen: Screen) -> SearchConfig:
-    """The configuration with the run's identity, which its config.yaml has too when this returns."""
-    identity = identify(folder)
-    if identity.copy_of:
-        screen.say(f"{folder} is a copy of {identity.copy_of}: from now on they are two runs")
-    return config.model_copy(update={"provenance": (config.provenance or {}) | identity.provenance})
-
-
-def _after_finish(config: SearchConfig, folder: Path, *, trials: int, allowed: bool) -> SearchConfig:
-    """The configuration, which records that trials follow a look at the test part where they do."""
-    if (at := when_test_was_read(folder)) is None:
-        return config
-    if not allowed:
-        raise InputError(
-            f"a search must not be extended after its test part was read, but that of {folder} was read on "
-            f"{at:%Y-%m-%d %H:%M} UTC; start a new search with --warm-start {shlex.quote(str(folder))}, "
-            "or give --after-finish, which the results will say"
-        )
-    provenance = config.provenance or {}
-    extension = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "trials": trials}
-    extensions = [*provenance.get(EXTENDED, []), extension]
-    return config.model_copy(update={"provenance": provenance | {EXTENDED: extensions}})
-
-
-def its_music(
-    config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, screen: Reporter
-) -> tuple[SearchConfig, Corpus]:
-    """A run's corpus; where its music has moved, at its new place, which the run's folder then names.
-
-    Args:
-        config: the run's own.
-        folder: the run's.
-        data: where the music is now, a folder or a manifest; None where it has not moved.
-        cache: see `run`.
-        screen: see `run`.
-
-    Raises:
-        InputError: the music there is not what the search began with.
-    """
-    tracks = load_corpus(folder / "corpus.parquet")
-    if data is None:
-        return config, tracks
-    config = config.model_copy(update={"data": str(data.expanduser().resolve())})
-    tracks = prepare.relocate(tracks, config, cache=cache, reporter=screen)
-    write_corpus(tracks, folder / "corpus.parquet")
-    set_data(folder, config.data)
-    return config, tracks
-
-
-def _restored_study(config: SearchConfig, folder: Path, screen: Screen) -> str:
-    """The name of a run's study; its journal is the run's alone and whole, and rebuilt where it was lost."""
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-    journal = folder / JOURNAL
-    unshare_journal(journal)
-    repair_journal(journal)
-    own, others = own_study(folder) if journal.exists() else (None, [])
-    if others:
-        names = ", ".join(map(repr, others))
-        screen.say(f"{journal} holds other studies too, which are not used and stay as they are: {names}")
-    name = own or folder.resolve().name
-    if own is None and (trials := rebuild(folder, config, name=name)):
-        screen.say(f"{journal} was lost: rebuilt from the results tables, with {trials} trials")
-    return name
-
-
-def _open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
-    """The study of this name in a run's journal; a new one where it has none."""
-    logging.getLogger("optuna").setLevel(logging.WARNING)  # that a study is there already is no news
-    opened = Study(folder / JOURNAL, name=name, sampler=_sampler(config, asked=0), pruner=_pruner(config))
-    opened.claim((config.provenance or {})[RUN_ID])
-    if there := opened.asked + len(opened.known):
-        opened.use(_sampler(config, asked=there))
-    return opened
-
-
-def _sampler(config: SearchConfig, *, asked: int) -> BaseSampler:
-    sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
-    return without_repeats(sampler, config, asked=asked)
-
-
-def _pruner(config: SearchConfig) -> BasePruner:
-    return make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[None]:
-    """The folder of a new run; it and its parents are removed again where the start fails before its settings exist."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        _make(folder)
-        yield
-    except BaseException:
-        if made and _names(folder) == [LOCK]:
-            (folder / LOCK).unlink()
-        for path in made:
-            if _names(path) == []:
-                path.rmdir()
-        raise
-
-
-def _make(folder: Path) -> None:
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise InputError(
-            f"--runs must be where a folder can be made, but {folder} cannot: {error.strerror}; name another place"
-        ) from error
-
-
-def _names(folder: Path) -> list[str] | None:
-    """What a folder holds; None where there is no such folder."""
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else None
-
-
-def require_room(config: SearchConfig) -> None:
-    """Raise InputError, soon, where trials could not run as the settings ask."""
-    connect.require_room(config.address, _needs(config))
+        the_study.use(sampler_of(config, asked=len(the_study.known)))
 
 
 def _require_reachable(config: SearchConfig, folder: Path, *, resumed: bool) -> None:
@@ -409,42 +242,18 @@ def _require_reachable(config: SearchConfig, folder: Path, *, resumed: bool) -> 
         require_usable(config.storage, folder.name, resumed=resumed)
 
 
-def _needs(config: SearchConfig) -> connect.Needs:
-    return connect.Needs(
-        cpus_per_trial=config.cpus_per_trial,
-        trials_per_gpu=config.trials_per_gpu,
-        workers=config.workers,
-        growing=config.address is not None,
-    )
-
-
-@contextmanager
-def placed(config: SearchConfig, data_bytes: int) -> Iterator[Place]:
-    """A cluster with room for trials and for so much data, for as long as the context lasts."""
-    with (
-        scratch() as temporary,
-        connect.connected(config.address, data_bytes=data_bytes, folder=temporary),
-    ):
-        workers, gpus = connect.room(_needs(config))
-        place = Place(workers=workers, gpus=gpus, scratch=temporary)
-        try:
-            yield place
-        finally:
-            place.leave()
-
-
 def _bytes(prepared: Prepared) -> int:
     return prepared.train.mels.nbytes + prepared.validation.mels.nbytes
 
 
 def copied(
-    config: SearchConfig, folder: Path, screen: Reporter, *, resumed: bool
+    config: SearchConfig, folder: Path, reporter: PreparationReporter, *, resumed: bool
 ) -> AbstractContextManager[object]:
     """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
     if config.storage is None:
         return nullcontext()
     run_id = (config.provenance or {}).get(RUN_ID)
-    return Mirror(folder, config.storage, say=screen.say, resumed=resumed, run_id=run_id)
+    return Mirror(folder, config.storage, say=reporter.say, resumed=resumed, run_id=run_id)
 
 
 def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
@@ -457,73 +266,8 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
         "genres": list(prepared.corpus.genres),
         "weights": prepared.weights,
     }
-    with atomic_file(folder / "config.yaml") as partial:
+    with atomic_file(RunFolder(folder).config) as partial:
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
-
-
-def _trainable(
-    config: SearchConfig,
-    prepared: Prepared,
-    place: Place,
-    *,
-    cache: Path,
-    shelf: Any,
-    checkpoints: Any,
-    arrivals: Any,
-) -> type[tune.Trainable]:
-    """What workers run, with its data, which they share in Ray's object store, and the processes they talk to."""
-    trainable: type[tune.Trainable] = tune.with_parameters(
-        GenreTrial,
-        working_set=working_set(
-            config,
-            prepared.corpus,
-            place,
-            cache=cache,
-            train=prepared.train,
-            validation=prepared.validation,
-            weights=prepared.weights,
-        ),
-        weights_files=weights_files(config, place),
-        shelf=shelf,
-        checkpoints=checkpoints,
-        arrivals=arrivals,
-    )
-    return trainable
-
-
-def working_set(
-    config: SearchConfig,
-    tracks: Corpus,
-    place: Place,
-    *,
-    cache: Path,
-    train: SegmentArrays,
-    validation: SegmentArrays | None,
-    weights: Mapping[str, str],
-) -> WorkingSet:
-    """What workers are given: these segments, and the run's settings for all trials."""
-    return WorkingSet(
-        corpus=tracks,
-        train=train,
-        validation=validation,
-        front_end=front_end(config.front_end, level=config.level),
-        segments_per_track=config.segments_per_track,
-        weights=weights,
-        cache=cache.absolute(),
-        cache_bytes=int(config.feature_cache * GIB),
-        threads=max(1, int(config.cpus_per_trial)),
-        device=place.device,
-        gpu_shared=0 < place.gpus < 1,
-        epoch_limit=config.epoch_limit,
-        checkpoints=config.checkpoint_budget > 0,
-    )
-
-
-def weights_files(config: SearchConfig, place: Place) -> Any:
-    """Who reads weights for nodes that lack their file; None where all weights are random."""
-    places = {backbone: weights_path(backbone, config.weights_of(backbone)) for backbone in config.backbones}
-    paths = {backbone: path for backbone, path in places.items() if path}
-    return place.process(WeightsFiles, paths) if paths else None
 
 
 class _AnnouncesInterrupts(tune.Callback):
@@ -538,28 +282,47 @@ class _AnnouncesInterrupts(tune.Callback):
         announce_interrupts(self._say)
 
 
+def _trainable(
+    config: SearchConfig, prepared: Prepared, place: Place, *, cache: Path, actors: Actors
+) -> type[tune.Trainable]:
+    """What Ray's workers run, with its data, which they share in Ray's object store."""
+    trainable: type[tune.Trainable] = tune.with_parameters(
+        GenreTrial,
+        working_set=working_set(
+            config,
+            prepared.corpus,
+            place,
+            cache=cache,
+            train=prepared.train,
+            validation=prepared.validation,
+            weights=prepared.weights,
+        ),
+        actors=actors,
+    )
+    return trainable
+
+
 def _tune(
     config: SearchConfig,
     trainable: type[tune.Trainable],
     place: Place,
-    searcher: StudySearcher,
-    scheduler: StudyScheduler,
+    coordinator: Coordinator,
+    stopper: BudgetStopper,
     callbacks: list[tune.Callback],
-    budget: TimeBudget,
     say: Callable[[str], None],
 ) -> None:
-    """Ray Tune's loop: from the first trial to the last, the end of the time, or Ctrl-C."""
+    """Ray Tune's loop: from the first trial to the last, the end of the time budget, or Ctrl-C."""
     try:
         with interrupt_handler_kept():
-            tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks to be restored by
+            tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks: they hold an open study
                 trainable,
                 name="tune",
                 resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
-                search_alg=searcher,
-                scheduler=scheduler,
+                search_alg=CoordinatorSearcher(coordinator),
+                scheduler=CoordinatorScheduler(coordinator),
                 callbacks=[*callbacks, _AnnouncesInterrupts(say)],
-                num_samples=-1,  # the searcher says when it is over: a trial that lost its worker is given out again
-                stop=budget,
+                num_samples=-1,  # the coordinator says when it is over: a trial that lost its worker runs again
+                stop=stopper,
                 reuse_actors=True,
                 storage_path=str(place.scratch / "tune"),
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -569,6 +332,6 @@ def _tune(
     except TuneError as error:
         if isinstance(error.__context__, OSError):  # of ours, such as a full disk; Tune keeps its text only
             raise error.__context__ from error
-        if told := mlflow.explained(error.__context__):
-            raise told from error
+        if explained := mlflow.explained(error.__context__):
+            raise explained from error
         raise

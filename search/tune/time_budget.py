@@ -1,44 +1,33 @@
-"""When a search's time is over: Ray's stopper, which remembers whether it was what ended the search."""
+"""Ray Tune's stopper: ends the search when the coordinator's time budget is spent."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ray.tune import Stopper
 
+from search.engine.coordinator import Coordinator
 
-class TimeBudget(Stopper):
-    """Ends a search after so many seconds from when it is first asked, by a clock that nobody adjusts.
 
-    Ray's own reads the time of day, and does not say afterwards whether it or the user ended the search.
-    """
+class BudgetStopper(Stopper):
+    """Ends all trials at once, and remembers whether it did: Ray does not say what ended a run."""
 
-    def __init__(
-        self,
-        seconds: float | None,
-        *,
-        ended: Callable[[], object] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Args: how long, None for no end; who is called once when the time is over; and what the time is, s."""
-        self._seconds = seconds
-        self._ended = ended
-        self._clock = clock
-        self._began: float | None = None
-        self.over = False
+    def __init__(self, coordinator: Coordinator, *, spent: Callable[[], object]) -> None:
+        """Args: who decides, and what is called once when the time is over."""
+        self._coordinator = coordinator
+        self._spent = spent
+        self.stopped = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never: a trial by itself has no budget."""
+        """Never: the budget is the search's, not a trial's."""
         return False
 
     def stop_all(self) -> bool:
         """Whether the time is over."""
-        now = self._clock()
-        self._began = now if self._began is None else self._began
-        if not self.over and self._is_over(now - self._began):
-            self.over = True
-            self._ended()
-        return self.over
+        if not self.stopped and self._coordinator.budget_spent():
+            self.stopped = True
+            self._spent()
+        return self.stopped
 
-    def _is_over(self, passed: float) -> bool:
-        return self._seconds is not None and passed >= self._seconds
+    def __getstate__(self) -> dict[str, bool]:
+        """For Ray's snapshots, from which nothing is ever restored: the coordinator holds an open study."""
+        return {"stopped": self.stopped}

@@ -1,17 +1,15 @@
-"""Weights reach the nodes that lack their file, ImageNet's too: from the head, through Ray, once a node."""
+"""Files of weights, ImageNet's too, shipped from the head to the nodes that lack them, once per node."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayError
 
 from genre_core.errors import InputError
 from genre_core.system.disk_cache import NodeCache
+from search.engine.ports import WeightSource
 
 
 class WeightsFiles:
@@ -36,13 +34,13 @@ class WeightsFiles:
             ) from error
 
 
-def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | bytes:
+def shipped(backbone: str, *, name: str, source: WeightSource, cache: NodeCache) -> str | bytes:
     """The path of this node's copy of a backbone's weights; their content where the node cannot store it.
 
     Args:
         backbone: whose weights.
         name: of the copy, which no other content has.
-        files: the `WeightsFiles` process.
+        source: of the file's content.
         cache: this node's.
     """
     content: NDArray[np.uint8] | None = None
@@ -50,16 +48,14 @@ def sent(backbone: str, *, name: str, files: Any, cache: NodeCache) -> str | byt
     try:
         with cache.lock(name):
             if (copy := cache.find(name)) is None:
-                content = ray.get(files.read.remote(backbone))
+                content = source.read(backbone)
                 copy = _stored(content, name, cache)
     except OSError as error:
-        if isinstance(error, RayError):  # not this node's
-            raise
         cache.record_error(error)
     if copy is not None:
         return str(copy)
     if content is None:
-        content = ray.get(files.read.remote(backbone))
+        content = source.read(backbone)
     return content.tobytes()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core.audio.decode import SILENCE_PEAK, read
@@ -25,7 +26,7 @@ from genre_core.audio.mel import (
     stored_mel,
 )
 from genre_core.corpus.tracks import AUDIO_NAME
-from genre_core.errors import ErrorCode, InputError
+from genre_core.errors import ErrorCode
 
 TOLERANCE_DB = 0.1
 FLOAT16_STEP_DB = 0.0625
@@ -83,10 +84,8 @@ def test_segments_do_not_overlap_and_are_spread_over_the_track(
 
 
 def test_an_unknown_front_end_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(ErrorCode.UNKNOWN_FRONT_END, *FRONT_ENDS, "front_end='mel256'"):
         front_end("mel256")
-    assert caught.value.code is ErrorCode.UNKNOWN_FRONT_END
-    assert all(text in str(caught.value) for text in (*FRONT_ENDS, "front_end='mel256'"))
 
 
 def _concatenated_clips(folder: Path) -> np.ndarray:
@@ -175,10 +174,8 @@ def test_a_front_end_without_a_level_predates_the_setting_and_is_absolute() -> N
 
 
 def test_an_unknown_level_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(ErrorCode.UNKNOWN_LEVEL, *LEVELS, "level='loudness'"):
         front_end("mel64", level="loudness")
-    assert caught.value.code is ErrorCode.UNKNOWN_LEVEL
-    assert all(text in str(caught.value) for text in (*LEVELS, "level='loudness'"))
 
 
 def test_the_mel_of_ten_minutes_is_computed_in_little_memory() -> None:

@@ -13,7 +13,7 @@ import psutil
 
 TRIAL = ("ray::GenreTrial", "ray::_Inner")
 """Prefixes of the process title of a worker, between and during steps."""
-HELPERS = ("ray::ModelShelf", "ray::CheckpointShelf", "ray::WeightsFiles", "ray::Arrivals")
+HELPERS = ("ray::ModelStore", "ray::CheckpointStore", "ray::WeightsFiles", "ray::StartupBarrier")
 """Prefixes of the process title of a search's helper processes."""
 
 

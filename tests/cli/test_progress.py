@@ -4,30 +4,25 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from made_runs import trial_row
 from rich.console import Console
 
 from search.cli.progress import Display
 from search.report.formatting import duration
+from search.run.schemas import TrialRow
 
 
-def _row(trial: int, state: str, **values: Any) -> dict[str, Any]:
+def _row(trial: int, state: str, **values: Any) -> TrialRow:
     row = {
-        "trial": trial,
         "state": state,
-        "backbone": "resnet18",
-        "frozen_blocks": 2,
-        "n_blocks": 5,
         "learning_rate": 0.0123,
-        "momentum": 0.9,
         "epochs": 3,
         "max_epochs": 8,
         "seconds": 4.2,
         "epoch_seconds_expected": 2.0,
         "val_f1": 0.5,
-        "error": None,
-        "stopped": None,
     }
-    return row | values
+    return trial_row(trial, **row | values)
 
 
 def _display(*, terminal: bool = False, **options: Any) -> tuple[Display, StringIO]:

@@ -13,7 +13,7 @@ from refusals import refused
 from genre_core.audio.decode import BadAudio, Fault, Reason, read
 from genre_core.corpus.audit import CACHE_NAME, audit, reason_counts, track_warnings, warnings_summary
 from genre_core.corpus.splits import split_corpus
-from genre_core.corpus.tracks import Corpus, Track, load_corpus, read_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus, Exclusion, Track, load_corpus, read_corpus, write_corpus
 from genre_core.errors import ErrorCode
 
 SOUNDTRACKS = Path(__file__).parents[3] / "shared/data/soundtracks"
@@ -77,18 +77,18 @@ def spoilt_corpus(root: Path) -> Expected:
     return {
         "jazz/1.wav": None,
         "jazz/2.ogg": None,
-        "jazz/copies/1.aiff": ("duplicate", "jazz/1.wav"),
-        "jazz/copies/1.flac": ("duplicate", "jazz/1.wav"),
-        "loose.wav": ("outside a genre folder", ""),
-        "rock/disputed again.flac": ("duplicate across genres", "soul/disputed.wav"),
-        "rock/disputed.flac": ("duplicate across genres", "soul/disputed.wav"),
+        "jazz/copies/1.aiff": (Exclusion.DUPLICATE, "jazz/1.wav"),
+        "jazz/copies/1.flac": (Exclusion.DUPLICATE, "jazz/1.wav"),
+        "loose.wav": (Exclusion.OUTSIDE_GENRE_FOLDER, ""),
+        "rock/disputed again.flac": (Exclusion.DUPLICATE_ACROSS_GENRES, "soul/disputed.wav"),
+        "rock/disputed.flac": (Exclusion.DUPLICATE_ACROSS_GENRES, "soul/disputed.wav"),
         "rock/exact.wav": None,
-        "rock/short copy.wav": ("shorter than a segment", "0.499875 s < 0.5 s"),
-        "rock/short.wav": ("shorter than a segment", "0.499875 s < 0.5 s"),
-        "soul/._1.wav": ("hidden file", ""),
-        "soul/._2.wav": ("hidden file", ""),
+        "rock/short copy.wav": (Exclusion.TOO_SHORT, "0.499875 s < 0.5 s"),
+        "rock/short.wav": (Exclusion.TOO_SHORT, "0.499875 s < 0.5 s"),
+        "soul/._1.wav": (Exclusion.HIDDEN, ""),
+        "soul/._2.wav": (Exclusion.HIDDEN, ""),
         "soul/1.wav": None,
-        "soul/disputed.wav": ("duplicate across genres", "rock/disputed again.flac"),
+        "soul/disputed.wav": (Exclusion.DUPLICATE_ACROSS_GENRES, "rock/disputed again.flac"),
         "soul/gone.wav": (Reason.UNREADABLE, os.strerror(errno.ENOENT)),
         "soul/nan.wav": (Reason.NOT_FINITE, "8000 frames"),
         "soul/no bytes.wav": (Reason.EMPTY, "0 bytes"),
@@ -109,11 +109,11 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path: Path, workers: int) -
     assert all(track.seconds and track.content for track in corpus.usable)
     assert reason_counts(corpus) == {
         Reason.UNREADABLE: 4,
-        "duplicate across genres": 3,
-        "duplicate": 2,
-        "shorter than a segment": 2,
-        "hidden file": 2,
-        "outside a genre folder": 1,
+        Exclusion.DUPLICATE_ACROSS_GENRES: 3,
+        Exclusion.DUPLICATE: 2,
+        Exclusion.TOO_SHORT: 2,
+        Exclusion.HIDDEN: 2,
+        Exclusion.OUTSIDE_GENRE_FOLDER: 1,
         Reason.NOT_FINITE: 1,
         Reason.EMPTY: 2,
         Reason.SILENT: 1,
@@ -216,7 +216,7 @@ def test_a_file_that_is_too_short_because_it_was_truncated_has_both_lengths_as_i
     path = tone(tmp_path / "jazz/1.wav", 200)
     path.write_bytes(path.read_bytes()[:RATE])
     corpus = audited(tmp_path, minimum=0.9)
-    assert_reasons(corpus, {"jazz/1.wav": ("shorter than a segment", "0.49725 s < 0.9 s; length: ")})
+    assert_reasons(corpus, {"jazz/1.wav": (Exclusion.TOO_SHORT, "0.49725 s < 0.9 s; length: ")})
     assert " 1.00 s" in str(corpus.excluded[0].excluded_reason)
 
 
@@ -305,7 +305,7 @@ def test_the_cache_serves_other_minimum_lengths_and_other_corpora(tmp_path: Path
         overwritten_in_secret(tmp_path / root / "jazz/1.wav")
     assert reason_counts(audited(tmp_path / "a", tmp_path / "cache", minimum=0.9)) == {}
     stricter = audited(tmp_path / "b", tmp_path / "cache", minimum=1.1)
-    assert_reasons(stricter, {"jazz/1.wav": ("shorter than a segment", "1 s < 1.1 s")})
+    assert_reasons(stricter, {"jazz/1.wav": (Exclusion.TOO_SHORT, "1 s < 1.1 s")})
 
 
 def emptied(cache: Path) -> None:

@@ -11,10 +11,11 @@ from refusals import refused
 from genre_core.corpus.audit import audit
 from genre_core.corpus.relocation import relocate_corpus, relocate_corpus_by_name
 from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
-from genre_core.errors import ErrorCode, InputError
+from genre_core.errors import ErrorCode
 from search.config.schema import load
+from search.data.music import its_music
 from search.data.prepare import reopen_store
-from search.tune.search import its_music
+from search.errors import SearchErrorCode
 
 
 @pytest.fixture
@@ -82,16 +83,15 @@ def test_a_run_stores_the_new_path_once_its_music_is_verified(
     write_corpus(corpus, run / "corpus.parquet")
     there = here.rename(tmp_path / "there")
     config = load(run / "config.yaml", {"segment_seconds": 1.0})
-    screen = _Silent()
+    reporter = _Silent()
     changed = next(there.rglob("*.wav"))
     content = changed.read_bytes()
     changed.write_bytes(content[:-3000])
-    with pytest.raises(InputError) as caught:
-        its_music(config, run, there, cache=tmp_path / "cache", screen=screen)
-    assert f"1 of 12 files in {there}" in str(caught.value)
+    with refused(SearchErrorCode.AUDIO_CHANGED, f"1 of 12 files in {there}"):
+        its_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
     assert load_corpus(run / "corpus.parquet") == corpus
     changed.write_bytes(content)
-    config, tracks = its_music(config, run, there, cache=tmp_path / "cache", screen=screen)
+    config, tracks = its_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
     assert config.data == str(there) == load(run / "config.yaml", {}).data
     assert _paths(tracks) == _paths(load_corpus(run / "corpus.parquet")) == set(there.rglob("*.wav"))
 
@@ -103,10 +103,8 @@ def test_a_lost_store_whose_files_are_gone_is_refused_with_the_option_data(
     store = reopen_store(config, corpus, cache=tmp_path / "cache", reporter=_Silent())
     shutil.rmtree(store.folder)
     here.rename(tmp_path / "there")
-    with pytest.raises(InputError) as caught:
+    with refused(SearchErrorCode.AUDIO_CHANGED, f"12 of 12 files in {here}", "--data"):
         reopen_store(config, corpus, cache=tmp_path / "cache", reporter=_Silent())
-    assert f"12 of 12 files in {here}" in str(caught.value)
-    assert "--data" in str(caught.value)
 
 
 class _Silent(Quiet):

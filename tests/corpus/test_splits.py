@@ -1,6 +1,7 @@
 """Splits: every group in one part, every genre in each part, whatever the corpus."""
 
 import random
+import warnings
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from corpora import corpus_of, flat, sides_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
+from sklearn.model_selection import StratifiedGroupKFold
 
-from genre_core.corpus.splits import split_corpus
+from genre_core.corpus.splits import SCARCE_GENRE_WARNING, split_corpus
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
 from genre_core.errors import ErrorCode, InputError
 
@@ -104,15 +106,8 @@ def test_a_given_split_is_kept() -> None:
     assert split_corpus(Corpus(tracks), validation=0.2, test=0.2, seed=0).tracks == tracks
 
 
-FANO = [
-    "123",
-    "145",
-    "167",
-    "246",
-    "257",
-    "347",
-    "356",
-]  # no 3-colouring of the 7 points has all colours on every line
+FANO = ["123", "145", "167", "246", "257", "347", "356"]
+"""Lines of the Fano plane: no colouring of its 7 points with 3 colours has all colours on every line."""
 
 # corpus, shares of validation and test, code of the refusal, values in its message
 REFUSED: list[tuple[Corpus, tuple[float, float], ErrorCode, list[str]]] = [
@@ -258,6 +253,17 @@ def test_an_invalid_split_in_a_manifest_is_refused(
     (tmp_path / "manifest.csv").write_text(f"{GIVEN}{row}\n")
     with refused(code, *values):
         split_corpus(read_corpus(tmp_path), validation=0.2, test=0.2, seed=0)
+
+
+def test_canary_scikit_learn_warns_of_a_genre_with_fewer_tracks_than_folds() -> None:
+    genres, groups = ["jazz"] * 9 + ["soul"] * 2, list(range(11))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(StratifiedGroupKFold(3).split(genres, genres, groups))
+    texts = {str(warning.message)[: len(SCARCE_GENRE_WARNING)] for warning in caught}
+    assert texts == {SCARCE_GENRE_WARNING}, (
+        f"scikit-learn now warns {texts} of a scarce genre: adapt SCARCE_GENRE_WARNING in genre_core/corpus/splits.py"
+    )
 
 
 @pytest.mark.skipif(not SOUNDTRACKS.is_dir(), reason="needs real music in ../shared/data")

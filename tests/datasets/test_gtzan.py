@@ -24,7 +24,7 @@ from genre_core.corpus.audit import audit, copies_across_splits
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus, read_corpus
 from genre_core.datasets.fetch import get
-from genre_core.datasets.gtzan import recordings, tracks
+from genre_core.datasets.gtzan import filtered_split, recordings, tracks
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.registry import BLOCKS
 from genre_core.system.progress import ProgressCallback
@@ -73,6 +73,19 @@ def test_the_filtered_split_is_the_published_one_in_every_copy(
     (note,) = notes
     assert re.findall(r"\d+", note) == ["70"]
     assert CORRUPT in {track.path.stem for track in found}
+
+
+def test_canary_torchaudio_has_the_lists_of_the_filtered_split() -> None:
+    try:
+        listed = "\n".join(f"{name} {split}" for name, split in sorted(filtered_split().items()))
+    except (ImportError, AttributeError) as error:
+        listed = str(error)
+    assert hashlib.sha256(listed.encode()).hexdigest() == (
+        "91b2cdad2605dc5477a3365ffb01cb905ff56493f7d042b5a39e21fb4f45b856"
+    ), (
+        "torchaudio.datasets.gtzan no longer has the lists filtered_train, filtered_valid and filtered_test of "
+        "torchaudio 2.11: copy them from there to genre_core/datasets and read them in filtered_split"
+    )
 
 
 def test_the_stratified_split_has_every_track_and_warns_that_it_leaks(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import TRIALS
 
-from search.run.tables import TRIALS as COLUMNS
+from search.run.schemas import TRIALS as COLUMNS
 from search.run.tables import read_epochs, read_trials
 
 TEXT = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text()

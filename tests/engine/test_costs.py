@@ -1,23 +1,18 @@
 """What an epoch is expected to cost follows from the epochs so far."""
 
-from typing import Any
-
 import pytest
+from made_runs import trial_row
 
 from search.engine.costs import Costs
+from search.run.schemas import TrialRow
 
 
 def _row(
     trial: int, backbone: str, frozen: int, seconds: float | None, epochs: int, state: str = "RUNNING"
-) -> dict[str, Any]:
-    return {
-        "trial": trial,
-        "backbone": backbone,
-        "frozen_blocks": frozen,
-        "training_seconds": seconds,
-        "epochs": epochs,
-        "state": state,
-    }
+) -> TrialRow:
+    return trial_row(
+        trial, backbone=backbone, frozen_blocks=frozen, training_seconds=seconds, epochs=epochs, state=state
+    )
 
 
 @pytest.fixture

@@ -41,13 +41,14 @@ from search.evaluate.finish import FinishFailed, finish
 from search.evaluate.verdict import configurations, verdict
 from search.run import ranking
 from search.run.lock import driving
-from search.run.tables import FINISH, SCHEMA_VERSION, TEST_TRACKS, read_finish, read_test_tracks, read_trials
+from search.run.schemas import FINISH, SCHEMA_VERSION, TEST_TRACKS
+from search.run.tables import read_finish, read_test_tracks, read_trials
 
 pytestmark = pytest.mark.usefixtures("small_ray")
 
 
 class CutOff(Display):
-    """A screen on which Ctrl-C is pressed when the first model is told of."""
+    """A display during which Ctrl-C is pressed when the first model is reported."""
 
     def say(self, text: str) -> None:
         super().say(text)
@@ -59,14 +60,14 @@ def _finish(
     folder: Path,
     cache: Path,
     *,
-    screen: type[Display] = Display,
+    reporter: type[Display] = Display,
     change: dict[str, Any] | None = None,
     **asked: Any,
 ) -> str:
     """Finishes a run, and gives what was said meanwhile."""
     said = StringIO()
-    shown = screen(Console(file=said, width=160))
-    finish(load(folder / "config.yaml", change or {}), folder=folder, cache=cache, screen=shown, **asked)
+    shown = reporter(Console(file=said, width=160))
+    finish(load(folder / "config.yaml", change or {}), folder=folder, cache=cache, reporter=shown, **asked)
     return said.getvalue()
 
 
@@ -217,7 +218,7 @@ def test_once_finished_nothing_is_trained_or_read_again(finished: Path, cache: P
 
 def test_a_finish_that_was_cut_off_goes_on_with_what_is_missing(copy: Path, cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _finish(copy, cache, screen=CutOff, top=2, seeds=1)
+        _finish(copy, cache, reporter=CutOff, top=2, seeds=1)
     assert len(first := _moments(copy / "finish")) == 2, "the tensors and the card of one model"
     assert read_test_tracks(copy).empty
     assert _finish(copy, cache, top=2, seeds=1).count(" epochs ") == 1
@@ -235,7 +236,7 @@ def test_a_finish_that_was_cut_off_goes_on_with_what_is_missing(copy: Path, cach
 
 def test_a_model_of_a_trial_that_has_gone_on_since_is_trained_anew(copy: Path, cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _finish(copy, cache, screen=CutOff, top=1, seeds=2)
+        _finish(copy, cache, reporter=CutOff, top=1, seeds=2)
     [card] = (copy / "finish").rglob("model.json")
     card.write_text(json.dumps(json.loads(card.read_text()) | {"epoch": 99}))
     assert _finish(copy, cache, top=1, seeds=2).count(" epochs ") == 2

@@ -16,7 +16,7 @@ import soundfile
 import torch
 import yaml
 from conftest import TRIALS, Command
-from made_runs import make_final_model, make_finish
+from made_runs import final_row, make_final_model, make_finish
 from scipy.special import softmax
 
 from genre_core.audio.mel import front_end
@@ -30,7 +30,8 @@ from genre_core.system.disk_cache import NodeCache
 from search.errors import SearchErrorCode
 from search.export.chosen_model import chosen_model
 from search.export.export import export
-from search.run.model_store import final_model, write_model
+from search.run.folder import RunFolder
+from search.run.model_store import write_model
 from search.run.tables import read_trials, write_finish
 
 TENSORS = {"head.bias": np.zeros(2, np.float32)}
@@ -49,9 +50,9 @@ def _kept_and_final(run: Path, kept: dict[int, float], finals: Sequence[tuple[in
         card = {"trial": number, "validation": {"f1": f1}}
         write_model(run / "models" / f"trial-{number:05d}-epoch-001", TENSORS, card)
     for _, number, seed in finals:
-        write_model(final_model(run, number, seed), TENSORS, {"trial": number})
+        write_model(RunFolder(run).final_model(number, seed), TENSORS, {"trial": number})
     if finals:
-        write_finish(run, [{"rank": rank, "trial": n, "seed": seed} for rank, n, seed in finals])
+        write_finish(run, [final_row(n, seed, rank=rank) for rank, n, seed in finals])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from genre_core.models.network import ToImage, build
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.metrics import confusion_matrix, scores
 from search.config.schema import load
-from search.run.tables import SCHEMA_VERSION, read_epochs, read_trials
+from search.run.schemas import SCHEMA_VERSION
+from search.run.tables import read_epochs, read_trials
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ from workers import HangingTrial
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.run.folder import RunFolder
 from search.run.lock import driving, is_driven
-from search.run.tables import epochs_file, read_epochs, read_trials
+from search.run.tables import read_epochs, read_trials
 from search.tune import search
 
 Search = Callable[..., pd.DataFrame]
@@ -43,7 +44,7 @@ def begin(tiny: Callable[..., SearchConfig], cache: Path, run: Path, small_ray: 
         screen = StringIO()
         config = tiny(**{"trials": 2, "training__epochs": 2} | changes)
         search.run(
-            config, folder=run, cache=cache, screen=Display(Console(file=screen), trials=config.trials)
+            config, folder=run, cache=cache, reporter=Display(Console(file=screen), trials=config.trials)
         )
         return screen.getvalue()
 
@@ -65,7 +66,7 @@ def ended(
     (jazz / "jazz.00000.wav").write_bytes((jazz / "jazz.00001.wav").read_bytes()[:-2000])
     _write_weights(folder / "w.pth", seed=0)
     config = tiny(data=str(folder / "music"), weights=str(folder / "w.pth"), trials=2, training__epochs=2)
-    search.run(config, folder=folder / "r", cache=cache, screen=Display(Console(file=StringIO())))
+    search.run(config, folder=folder / "r", cache=cache, reporter=Display(Console(file=StringIO())))
     return folder / "r"
 
 
@@ -89,7 +90,7 @@ def go_on(cache: Path, run: Path) -> Drive:
     def call(**changes: Any) -> str:
         screen = StringIO()
         config = load(run / "config.yaml", changes)
-        search.resume(config, folder=run, cache=cache, screen=Display(Console(file=screen, width=200)))
+        search.resume(config, folder=run, cache=cache, reporter=Display(Console(file=screen, width=200)))
         return screen.getvalue()
 
     return call
@@ -120,7 +121,7 @@ def test_a_search_that_is_over_is_copied_to_a_storage(over: Path, go_on: Drive, 
 def test_damaged_tables_are_made_again_from_the_study(run: Path, go_on: Drive) -> None:
     epochs, trials = read_epochs(run), read_trials(run)
     (run / "results" / "trials.parquet").write_bytes(b"PAR1 half of it")
-    os.truncate(epochs_file(run, 0), 700)
+    os.truncate(RunFolder(run).epochs_of(0), 700)
     (run / "results" / "epochs" / ".trial-00001.parquet.17.partial").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="genre-search resume"):
         read_trials(run)
@@ -144,7 +145,7 @@ def test_a_second_driver_is_refused(over: Path, go_on: Drive) -> None:
 def test_weights_that_have_changed_are_refused(ended: Path, over: Path, go_on: Drive) -> None:
     weights = ended.parent / "w.pth"
     _write_weights(weights, seed=1)
-    with pytest.raises(InputError, match="those of resnet18 have changed"):
+    with pytest.raises(InputError, match="changed for resnet18"):
         go_on(trials=3)
     _write_weights(weights, seed=0)
 
@@ -154,7 +155,7 @@ def test_audio_that_has_changed_is_refused_and_not_needed_where_its_mels_are(
 ) -> None:
     away = (ended.parent / "music").rename(ended.parent / "away")
     go_on(trials=3)
-    changes: Any = {"folder": over, "cache": tmp_path / "new", "screen": Display(Console(file=StringIO()))}
+    changes: Any = {"folder": over, "cache": tmp_path / "new", "reporter": Display(Console(file=StringIO()))}
     with pytest.raises(InputError, match=rf"files in {ended.parent / 'music'} .*--data"):
         search.resume(load(over / "config.yaml", {"trials": 4}), **changes)
     try:

@@ -135,7 +135,7 @@ def test_a_run_with_a_pruner_of_an_earlier_version_is_reported_but_not_resumed(
     config, screen = load(settings, {"trials": TRIALS + 1}), Display(Console(file=io.StringIO()))
     assert "wilcoxon" in render(collect(copy, cache=cache))
     with pytest.raises(InputError) as caught:
-        search.resume(config, folder=copy, cache=cache, screen=screen)
+        search.resume(config, folder=copy, cache=cache, reporter=screen)
     for part in ("'wilcoxon'", "--warm-start"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -176,7 +176,7 @@ def test_a_lost_journal_is_rebuilt_from_the_tables(tmp_path: Path, how: str, run
 def _resume_into(screen: Quiet, run: Path, config: Any) -> None:
     from search.tune import search
 
-    search.resume(config, folder=run, cache=run / "no-cache", screen=screen)
+    search.resume(config, folder=run, cache=run / "no-cache", reporter=screen)
 
 
 def test_a_rebuilt_journal_keeps_trial_numbers_when_earlier_trials_are_missing(tmp_path: Path) -> None:

@@ -3,24 +3,16 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from made_runs import trial_row
 
 from genre_core.errors import InputError
-from search.run.tables import (
-    EPOCHS,
-    SCHEMA_VERSION,
-    TRIALS,
-    ResultsWriter,
-    read_epochs,
-    read_trials,
-    require_new,
-)
+from search.run.schemas import EPOCHS, SCHEMA_VERSION, TRIALS, EpochRow
+from search.run.tables import ResultsWriter, read_epochs, read_trials, require_new
 
 
 @pytest.fixture
@@ -29,14 +21,8 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _trial(number: int, **values: Any) -> dict[str, Any]:
-    row = dict.fromkeys(TRIALS.names)
-    return row | {"trial": number, "state": "RUNNING", "started": datetime.now(UTC)} | values
-
-
-def _epoch(trial: int, epoch: int, **values: Any) -> dict[str, Any]:
-    row = dict.fromkeys(EPOCHS.names)
-    return row | {"trial": trial, "epoch": epoch, "attempt": 1, "confusion": [[1, 0], [2, 3]]} | values
+def _epoch(trial: int, epoch: int, *, attempt: int = 1, val_f1: float = 0.5) -> EpochRow:
+    return EpochRow(trial=trial, attempt=attempt, epoch=epoch, val_f1=val_f1, confusion=((1, 0), (2, 3)))
 
 
 def test_a_run_without_rows_reads_as_empty_tables(run: Path) -> None:
@@ -46,10 +32,10 @@ def test_a_run_without_rows_reads_as_empty_tables(run: Path) -> None:
 
 def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
     writer = ResultsWriter(run)
-    writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1, val_f1=0.25), _trial(0))
-    writer.add_epoch(_epoch(0, 2, val_f1=0.5), _trial(0))
-    writer.put_trial(_trial(0, state="COMPLETE", val_f1=0.5))
+    writer.put_trial(trial_row(0))
+    writer.add_epoch(_epoch(0, 1, val_f1=0.25), trial_row(0))
+    writer.add_epoch(_epoch(0, 2, val_f1=0.5), trial_row(0))
+    writer.put_trial(trial_row(0, state="COMPLETE", val_f1=0.5))
     writer.flush()
     assert read_trials(run)[["trial", "state", "val_f1"]].values.tolist() == [[0, "COMPLETE", 0.5]]
     assert read_epochs(run)["val_f1"].tolist() == [0.25, 0.5]
@@ -58,7 +44,7 @@ def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
 def test_rows_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
     writer = ResultsWriter(run)
     for epoch, attempt in [(1, 1), (2, 1), (2, 2), (3, 2)]:
-        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10), _trial(7))
+        writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10), trial_row(7))
     rows = read_epochs(run)
     assert rows["epoch"].tolist() == [1, 2, 3]
     assert rows["val_f1"].tolist() == [0.1, 0.2, 0.2]
@@ -81,8 +67,8 @@ READERS: dict[str, tuple[str, Callable[[Path], pd.DataFrame]]] = {
 def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
     table, read = READERS[reader]
     writer = ResultsWriter(run)
-    writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1), _trial(0))
+    writer.put_trial(trial_row(0))
+    writer.add_epoch(_epoch(0, 1), trial_row(0))
     counts: list[int] = []
     done = threading.Event()
 
@@ -94,9 +80,9 @@ def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
         reading = pool.submit(read_on)
         for n in range(300):
             if table == "epochs":
-                writer.add_epoch(_epoch(n // 30, n % 30 + 2), _trial(n // 30))
+                writer.add_epoch(_epoch(n // 30, n % 30 + 2), trial_row(n // 30))
             else:
-                writer.put_trial(_trial(n))
+                writer.put_trial(trial_row(n))
                 writer.flush()
         done.set()
         reading.result()
@@ -106,7 +92,7 @@ def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
 
 def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> None:
     writer = ResultsWriter(run)
-    writer.put_trial(_trial(0))
+    writer.put_trial(trial_row(0))
     schema = pq.read_schema(run / "results" / "trials.parquet")
     assert schema.field("seconds").metadata == {b"unit": b"s"}
     assert schema.field("peak_memory_bytes").metadata == {b"unit": b"bytes"}
@@ -115,8 +101,8 @@ def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> Non
 
 def test_plain_pandas_reads_both_tables(run: Path) -> None:
     writer = ResultsWriter(run)
-    writer.put_trial(_trial(0))
-    writer.add_epoch(_epoch(0, 1), _trial(0))
+    writer.put_trial(trial_row(0))
+    writer.add_epoch(_epoch(0, 1), trial_row(0))
     assert len(pd.read_parquet(run / "results" / "trials.parquet")) == 1
     assert pd.read_parquet(run / "results" / "epochs")["confusion"][0][1].tolist() == [2, 3]
 

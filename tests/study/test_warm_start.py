@@ -257,10 +257,10 @@ def test_a_whole_search_begins_warm_and_goes_on_so(
     theirs, warm = read_trials(run), tmp_path / "warm"
     screen = Display(Console(file=(said := StringIO()), width=200))
     config = tiny(trials=2, training__epochs=4, warm_start=[str(run)], pruner="none", seed=0)
-    search.run(config, folder=warm, cache=cache, screen=screen)
+    search.run(config, folder=warm, cache=cache, reporter=screen)
     assert f"warm start: {len(theirs)} of {len(theirs)} trials of {run}" in said.getvalue()
     check(warm, trials=2, keep_models=3)
-    search.resume(load(warm / "config.yaml", {"trials": 3}), folder=warm, cache=cache, screen=screen)
+    search.resume(load(warm / "config.yaml", {"trials": 3}), folder=warm, cache=cache, reporter=screen)
     assert said.getvalue().count("warm start") == 1
     check(warm, trials=3, keep_models=3)
     ours = read_trials(warm)

@@ -1,35 +1,37 @@
 """A finite space: every configuration is tried once, whatever samples, and the search knows when all have been."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from io import StringIO
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from coordinated import Coordinated
+from made_runs import epoch_report, resume
 
 from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
-from search.cli.progress import Display
 from search.config.grid import continuous, grid
 from search.config.schema import SearchConfig, load, to_yaml
+from search.engine.messages import Assignment, Failure, Finished, Lost, Wait
 from search.engine.recorder import Recorder
 from search.evaluate.finish import _best
 from search.recovery.rebuild import rebuild
 from search.report import leaderboard
 from search.run import ranking
-from search.run.tables import ResultsWriter, new_row, read_trials
+from search.run.identity import new_identity
+from search.run.schemas import new_trial
+from search.run.tables import ResultsWriter, read_trials
+from search.study.opening import open_study
 from search.study.pruners import PRUNERS, make_pruner
 from search.study.samplers import SAMPLERS, make_sampler
 from search.study.study import TIME_BUDGET, Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, without_repeats
-from search.tune import search
-from search.tune.searcher import StudySearcher
 
 pytestmark = pytest.mark.filterwarnings("ignore:The distribution is specified by")
 """Optuna's, of a range whose last step would lead beyond its end."""
@@ -254,20 +256,19 @@ def test_every_step_has_the_value_that_optuna_has_there(step: float, tmp_path: P
     assert len(set(places)) == len(places)
 
 
-def test_the_searcher_is_at_its_end_when_the_space_is(tmp_path: Path) -> None:
+def test_a_search_is_at_its_end_when_the_space_is(tmp_path: Path) -> None:
     config, size = _space("one list")
-    study = _study(tmp_path, config)
-    searcher = StudySearcher(study, config, workers=2, begin=lambda number, recipe: None)
-    given = [searcher.suggest(str(n)) for n in range(2)]
-    for n in range(2):
-        study.fail(n, "x")
-        searcher.on_trial_complete(str(n))
-    given.append(searcher.suggest("2"))
-    assert len({item["recipe"]["learning_rate"] for item in given if isinstance(item, dict)}) == size
-    assert searcher.suggest("3") is None, "the last may lose its worker"
-    study.fail(2, "x")
-    searcher.on_trial_complete("2")
-    assert searcher.suggest("3") == StudySearcher.FINISHED
+    search = Coordinated(tmp_path, config, study=_study(tmp_path, config), retries=1)
+    given = [search.assign(worker) for worker in "ab"]
+    search.coordinator.hear("a", Failure(reason="Diverged"))
+    given.append(search.assign("a"))
+    assert len({assignment.recipe.learning_rate for assignment in given}) == size
+    search.coordinator.hear("b", Failure(reason="Diverged"))
+    assert isinstance(search.coordinator.next_for("b"), Wait), "the last trial may lose its worker"
+    search.coordinator.lost("a", Lost(reason="killed"))
+    assert search.assign("b").recipe == given[-1].recipe
+    search.coordinator.hear("b", Failure(reason="Diverged"))
+    assert isinstance(search.coordinator.next_for("b"), Finished)
 
 
 def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_trial_had(
@@ -278,8 +279,8 @@ def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_
     writer = ResultsWriter(tmp_path)
     for number, (seed, rate) in enumerate(product((0, 1), (0.001, 0.003, 0.01))):
         recipe = replace(next(_recipes(_study(tmp_path, config), config)), learning_rate=rate, seed=seed)
-        scores = {"state": "COMPLETE", "val_f1": number / 10, "best_epoch": 1}
-        writer.put_trial(new_row("s", number, recipe) | scores)
+        begun = new_trial("s", number, recipe, started=datetime.now(UTC))
+        writer.put_trial(replace(begun, state="COMPLETE", val_f1=number / 10, best_epoch=1))
     writer.flush()
     best = _best(tmp_path)
     assert [model.trial for model in best] == [5, 4, 3]
@@ -305,25 +306,14 @@ def test_a_study_that_is_rebuilt_from_its_tables_knows_the_seeds(tmp_path: Path)
     assert goal(config, again) == 2 * size
 
 
-@pytest.mark.usefixtures("small_ray")
-def test_a_small_grid_ends_in_order_and_a_resume_says_so(
-    tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
-) -> None:
-    folder, fixed = tmp_path / "r", {key.replace(".", "__"): value for key, value in FIXED.items()}
-    config = tiny(
-        **fixed | {"space__learning_rate": [0.003, 0.01], "space__frozen_blocks": 5},
-        **{"trials": 20, "training__epochs": 1, "sampler": "random"},
-    )
-
-    def said(drive: Callable[..., bool], config: SearchConfig) -> str:
-        screen = StringIO()
-        display = Display(Console(file=screen, width=200), trials=config.trials)
-        assert drive(config, folder=folder, cache=cache, screen=display), "it came to its own end"
-        return screen.getvalue()
-
-    line = "All 2 configurations of the search space have been tried"
-    first = said(search.run, config)
-    assert first.count(line) == 1
-    assert "--repeat-seeds 2" in first
-    assert sorted(read_trials(folder)["learning_rate"]) == [0.003, 0.01]
-    assert line in said(search.resume, load(folder / "config.yaml", {}))
+def test_a_resume_of_a_search_whose_space_is_used_up_says_so(tmp_path: Path) -> None:
+    config, size = _space("one list", weights="random")
+    config = config.model_copy(update={"provenance": new_identity(tmp_path).provenance})
+    search = Coordinated(tmp_path, config, study=open_study(config, tmp_path, name=tmp_path.name))
+    while isinstance(assignment := search.coordinator.next_for("a"), Assignment):
+        search.coordinator.hear("a", epoch_report(assignment.trial, [0.5], finished=True))
+    search.coordinator.end(interrupted=False)
+    assert len(read_trials(tmp_path)) == size
+    (line,) = resume(tmp_path)
+    assert f"All {size} configurations" in line
+    assert "--repeat-seeds 2" in line

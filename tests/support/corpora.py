@@ -1,4 +1,4 @@
-"""Corpora of tracks without audio, for tests of what only looks at names."""
+"""Corpora of tracks without audio, for tests that only need names."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -26,3 +26,11 @@ def sides_of(corpus: Corpus, key: str) -> dict[str, set[str | None]]:
     for track in corpus.usable:
         sides[getattr(track, key)].add(track.split)
     return dict(sides)
+
+
+def touched(root: Path, *names: str) -> Path:
+    """Create empty files below a folder and return it."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root

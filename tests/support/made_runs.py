@@ -1,8 +1,10 @@
-"""Run folders with made-up results, written in milliseconds without Ray or training."""
+"""Run folders as a search leaves them, made in milliseconds without Ray or training."""
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,21 @@ import numpy as np
 from genre_core.corpus.tracks import Corpus, load_corpus
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml
+from search.engine.messages import EpochReport, Usage
 from search.engine.recorder import Recorder
+from search.run.folder import RunFolder
 from search.run.identity import new_identity
-from search.run.model_store import final_model, kept_models, write_model
-from search.run.tables import FINISH, ResultsWriter, read_trials, write_finish, write_test_tracks
+from search.run.model_store import kept_models, write_model
+from search.run.schemas import FINISH, EpochRow, FinalRow, TestTrackRow, TrialRow, new_trial
+from search.run.tables import ResultsWriter, read_trials, write_finish, write_test_tracks
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
 from search.study.suggest import sample
-from search.tune import search
 
+RECIPE = Recipe(
+    backbone="resnet18", weights="random", frozen_blocks=2, learning_rate=0.01, momentum=0.9, epochs=3
+)
 SETTINGS: dict[str, Any] = {
     "weights": "random",
     "space.backbone": ["resnet18", "alexnet"],
@@ -28,12 +35,10 @@ SETTINGS: dict[str, Any] = {
     "sampler": "random",
     "pruner": "none",
 }
-_INTERVAL = {"": 0.0, "_low": -0.1, "_high": 0.1}
-"""Distances of a score and of the ends of its interval from the score."""
 
 
 class Quiet:
-    """A reporter that records its lines."""
+    """A reporter that remembers its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -41,20 +46,20 @@ class Quiet:
     def say(self, text: str) -> None:
         self.lines.append(text)
 
-    def trial(self, row: Any) -> None:
-        """Ignored."""
+    def trial(self, row: TrialRow) -> None:
+        """Nothing is shown."""
 
     def expect(self, trials: int) -> None:
-        """Ignored."""
+        """Nothing is shown."""
 
-    def take_up(self, rows: Any) -> None:
-        """Ignored."""
+    def take_up(self, rows: Sequence[TrialRow]) -> None:
+        """Nothing is shown."""
 
     def progress(self, title: str) -> Any:
-        raise AssertionError(f"nothing must be computed, but got {title}")
+        raise AssertionError(f"nothing is to be computed, but got {title}")
 
     def searching(self) -> Any:
-        raise AssertionError("no trial must run")
+        raise AssertionError("nothing is to be searched")
 
 
 def make_run(
@@ -63,14 +68,14 @@ def make_run(
     *,
     running: bool = False,
 ) -> Path:
-    """A run whose trials have the given learning curves.
+    """A run whose trials have these validation F1 by epoch.
 
-    A trial with three epochs is COMPLETE, with two PRUNED, with one cut off by the time budget, with none FAIL.
+    With three a trial is COMPLETE, with two PRUNED, with one cut off by the time budget, without any FAIL.
 
     Args:
-        folder: the run's folder.
-        curves: validation F1 by epoch, for each trial.
-        running: whether the last trial is RUNNING, as after a driver was killed.
+        folder: of the run.
+        curves: of each trial.
+        running: whether the last trial is RUNNING, as a killed driver leaves it.
     """
     folder.mkdir(parents=True)
     config = load(None, SETTINGS | {"trials": len(curves)})
@@ -87,7 +92,7 @@ def make_run(
         recipe = sample(study.ask(), config)
         recorder.begin(number, recipe)
         for epoch, f1 in enumerate(scores, 1):
-            recorder.epoch(number, epoch_result(epoch, scores))
+            recorder.epoch(epoch_report(number, scores[:epoch]))
             study.report(number, epoch=epoch, f1=f1)
             if f1 == max(scores[:epoch]):
                 make_model(folder, number, epoch, f1, recipe)
@@ -106,50 +111,104 @@ def make_run(
     return folder
 
 
-def epoch_result(epoch: int, scores: Sequence[float]) -> dict[str, Any]:
-    """A worker's report of an epoch of a trial with the given learning curve."""
-    same = dict.fromkeys(("val_accuracy", "val_precision", "val_recall", "val_f1"), scores[epoch - 1])
-    return same | {
-        "epoch": epoch,
-        "best_epoch": int(np.argmax(scores[:epoch])) + 1,
-        "train_loss": 1.0,
-        "val_loss": 1.0,
-        "f1_per_genre": [scores[epoch - 1]] * 2,
-        "confusion": [[1, 0], [0, 1]],
+def epoch_report(
+    trial: int,
+    scores: Sequence[float],
+    *,
+    attempt: int = 1,
+    finished: bool = False,
+    node: str = "node",
+    replayed: bool = False,
+) -> EpochReport:
+    """The report of a trial's latest epoch, with two genres; an epoch takes a second.
+
+    Args:
+        trial: its number.
+        scores: its validation F1 by epoch, up to this one.
+        attempt: which worker of the trial reports it.
+        finished: whether the fine-tune has reached its own end.
+        node: the worker's.
+        replayed: whether the epoch comes from a checkpoint.
+    """
+    f1 = scores[-1]
+    row = EpochRow(
+        trial=trial,
+        attempt=attempt,
+        epoch=len(scores),
+        train_loss=1.0,
+        val_loss=1.0,
+        val_accuracy=f1,
+        val_precision=f1,
+        val_recall=f1,
+        val_f1=f1,
+        f1_per_genre=(f1, f1),
+        confusion=((1, 0), (0, 1)),
+        learning_rate=0.01,
+        seconds=1.0,
+        arithmetic_seconds=0.9,
+        samples_per_second=100.0,
+    )
+    usage = Usage(
+        trainable_parameters=1000,
+        features="none",
+        features_seconds=0.0,
+        resident=True,
+        total_seconds=float(len(scores)),
+        memory_before_bytes=1,
+        peak_memory_bytes=2,
+        device="cpu",
+        node=node,
+        pid=1,
+    )
+    best_epoch = int(np.argmax(scores)) + 1
+    return EpochReport(row=row, usage=usage, best_epoch=best_epoch, finished=finished, replayed=replayed)
+
+
+def trial_row(number: int, **values: Any) -> TrialRow:
+    """The row of a trial that has just begun, with these values."""
+    return replace(new_trial("s", number, RECIPE, started=datetime.now(UTC)), **values)
+
+
+def final_row(trial: int, seed: int, *, score: float = 0.5, n_genres: int = 2, **values: Any) -> FinalRow:
+    """The row of a final model, with these values; its intervals reach 0.125 to both sides of its scores."""
+    ends = {"": score, "_low": score - 0.125, "_high": score + 0.125}
+    metrics = ("accuracy", "precision", "recall", "f1")
+    scores = {f"test_{metric}{end}": value for metric in metrics for end, value in ends.items()}
+    row: dict[str, Any] = {
+        "study": "s",
+        "rank": 1,
+        "backbone": "resnet18",
+        "frozen_blocks": 3,
         "learning_rate": 0.01,
+        "momentum": 0.9,
+        "epochs": 2,
+        "val_f1": 0.75,
+        "test_loss": 1.0,
+        "f1_per_genre": (score,) * n_genres,
+        "confusion": tuple(map(tuple, np.eye(n_genres, dtype=int).tolist())),
         "seconds": 1.0,
-        "arithmetic_seconds": 0.9,
-        "samples_per_second": 100.0,
-        "trainable_parameters": 1000,
-        "features": "none",
-        "features_seconds": 0.0,
-        "resident": True,
-        "total_seconds": float(epoch),
-        "memory_before_bytes": 1,
-        "peak_memory_bytes": 2,
-        "device": "cpu",
-        "hostname": "node",
-        "pid": 1,
     }
+    return FinalRow(**row | scores | {"trial": trial, "seed": seed} | values)
 
 
-def make_model(folder: Path, trial: int, epoch: int, f1: float, recipe: Recipe) -> Path:
-    """A kept model with one tensor and the fields of its card that the model store reads."""
-    place = folder / "models" / f"trial-{trial:05d}-epoch-{epoch:03d}"
-    card = {"trial": trial, "epoch": epoch, "validation": {"f1": f1}}
-    write_model(place, {"head.bias": np.zeros(2, np.float32)}, card)
-    for earlier in place.parent.glob(f"trial-{trial:05d}-*"):
-        if earlier != place:
-            for file in earlier.iterdir():
-                file.unlink()
-            earlier.rmdir()
-    return place
+def track_rows(trial: int, seed: int, corpus: Corpus) -> list[TestTrackRow]:
+    """Rows of a final model that gets every test track right, without being any surer of one genre."""
+    n_genres = len(corpus.genres)
+    return [
+        TestTrackRow(
+            trial=trial,
+            seed=seed,
+            track_id=track.track_id,
+            genre=track.genre,
+            predicted=track.genre,
+            probabilities=(1 / n_genres,) * n_genres,
+        )
+        for track in corpus.part("test")
+    ]
 
 
 def make_finish(run: Path, test_f1: Mapping[tuple[int, int], float]) -> Corpus:
     """The tables of a finished run, whose final models all predict the test set correctly.
-
-    Every test score of a final model is the given F1, with an interval of 0.1 on both sides.
 
     Args:
         run: the folder of a run with a corpus and these trials.
@@ -159,31 +218,29 @@ def make_finish(run: Path, test_f1: Mapping[tuple[int, int], float]) -> Corpus:
         The run's corpus.
     """
     corpus, trials = load_corpus(run / "corpus.parquet"), read_trials(run).set_index("trial", drop=False)
-    n_genres = len(corpus.genres)
     ranks = {trial: rank for rank, trial in enumerate(dict.fromkeys(trial for trial, _ in test_f1), start=1)}
-    shared = [name for name in FINISH.names if name in trials and name not in ("seed", "seconds")]
-    scores = ("accuracy", "precision", "recall", "f1")
-    rows: list[dict[str, Any]] = [
-        {name: trials.at[trial, name] for name in shared}
-        | {"rank": ranks[trial], "seed": seed, "test_loss": 1.0, "seconds": 1.0}
-        | {f"test_{name}{end}": f1 + off for name in scores for end, off in _INTERVAL.items()}
-        | {"f1_per_genre": [f1] * n_genres, "confusion": np.eye(n_genres, dtype=int).tolist()}
-        for (trial, seed), f1 in test_f1.items()
-    ]
-    predictions = [
-        {"trial": trial, "seed": seed, "track_id": track.track_id, "genre": track.genre}
-        | {"predicted": track.genre, "probabilities": [1 / n_genres] * n_genres}
-        for trial, seed in test_f1
-        for track in corpus.part("test")
-    ]
-    write_test_tracks(run, predictions)
-    write_finish(run, rows)
+    shared = [name for name in FINISH.names if name in trials and name not in ("trial", "seed", "seconds")]
+    write_test_tracks(run, [row for trial, seed in test_f1 for row in track_rows(trial, seed, corpus)])
+    write_finish(
+        run,
+        [
+            final_row(
+                trial,
+                seed,
+                score=f1,
+                n_genres=len(corpus.genres),
+                rank=ranks[trial],
+                **{name: trials.at[trial, name] for name in shared},
+            )
+            for (trial, seed), f1 in test_f1.items()
+        ],
+    )
     return corpus
 
 
 def make_final_model(run: Path, trial: int, seed: int) -> Path:
     """A final model: a copy of a kept one, with a card as `finish` writes it."""
-    folder = final_model(run, trial, seed)
+    folder = RunFolder(run).final_model(trial, seed)
     shutil.copytree(min(kept_models(run)), folder)
     card = json.loads((folder / "model.json").read_text())
     final = {name: value for name, value in card.items() if not name.startswith("validation")}
@@ -196,9 +253,24 @@ def make_final_model(run: Path, trial: int, seed: int) -> Path:
     return folder
 
 
+def make_model(folder: Path, trial: int, epoch: int, f1: float, recipe: Recipe) -> Path:
+    """A kept model, with a tensor and the part of its card that stores read."""
+    place = folder / "models" / f"trial-{trial:05d}-epoch-{epoch:03d}"
+    card = {"trial": trial, "epoch": epoch, "validation": {"f1": f1}}
+    write_model(place, {"head.bias": np.zeros(2, np.float32)}, card)
+    for earlier in place.parent.glob(f"trial-{trial:05d}-*"):
+        if earlier != place:
+            for file in earlier.iterdir():
+                file.unlink()
+            earlier.rmdir()
+    return place
+
+
 def resume(folder: Path, *, cache: Path | None = None, **changes: Any) -> list[str]:
-    """Resume a run without remaining trials, in this process; returns the reported lines."""
-    screen = Quiet()
+    """Resume a run that has no trials left to run, in this process; what was said."""
+    from search.tune import search  # with Ray, which takes seconds and which most tests do without
+
+    reporter = Quiet()
     config: SearchConfig = load(folder / "config.yaml", changes)
-    assert search.resume(config, folder=folder, cache=cache or folder / "no-cache", screen=screen)
-    return screen.lines
+    assert search.resume(config, folder=folder, cache=cache or folder / "no-cache", reporter=reporter)
+    return reporter.lines

@@ -4,26 +4,27 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made_runs import epoch_report, trial_row
 
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import Corpus, Track, write_corpus
 from genre_core.system.atomic import atomic_file, atomic_folder, make_folder, sync_folder
 from genre_core.system.disk_cache import NodeCache
-from search.run.checkpoints import CheckpointShelf
+from search.run.checkpoints import CheckpointStore
+from search.run.folder import RunFolder
 from search.run.model_store import write_model
-from search.run.tables import EPOCHS, ResultsWriter, epochs_file, write_finish, write_test_tracks
+from search.run.tables import ResultsWriter, write_finish, write_test_tracks
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
 
 Write = Callable[[Path], object]
-Row = dict[str, object]
 
 
 class Disk:
@@ -64,11 +65,10 @@ def _tables(run: Path) -> ResultsWriter:
 
 
 def _epoch(run: Path) -> None:
-    trial = {"trial": 0, "state": "RUNNING", "started": datetime.now(UTC)}
-    _tables(run).add_epoch(dict.fromkeys(EPOCHS.names) | {"trial": 0, "epoch": 1}, trial)
+    _tables(run).add_epoch(epoch_report(0, [0.5]).row, trial_row(0))
 
 
-def _finish(run: Path, write: Callable[[Path, list[Row]], None]) -> None:
+def _finish(run: Path, write: Callable[[Path, list[Any]], None]) -> None:
     _tables(run).flush()
     (run / "config.yaml").touch()
     write(run, [])
@@ -92,7 +92,7 @@ TENSORS = {"head.bias": np.zeros(3, np.float32)}
 DURABLE: dict[str, tuple[Write, tuple[str, ...]]] = {
     "a file": (_text, ("config.yaml",)),
     "the corpus": (_corpus, ("c.parquet",)),
-    "an epoch": (_epoch, (epochs_file(Path(), 0).as_posix(),)),
+    "an epoch": (_epoch, (RunFolder(Path()).epochs_of(0).as_posix(),)),
     "the trials at the end of the search": (lambda run: _tables(run).flush(), ("results/trials.parquet",)),
     "the final models' table": (lambda run: _finish(run, write_finish), ("results/finish.parquet",)),
     "the scores on the test set": (
@@ -108,7 +108,7 @@ CACHED: dict[str, Write] = {
 
 def _checkpoint(folder: Path) -> None:
     folder.mkdir()
-    CheckpointShelf(folder, 10_000).put(0, 1, TENSORS, {})
+    CheckpointStore(folder, 10_000).put(0, 1, TENSORS, {})
 
 
 def _cached(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_spectrogram_store_survives_a_power_failure(
 def test_a_trials_row_is_not_synced_during_the_search(disk: Disk, tmp_path: Path) -> None:
     tables = _tables(tmp_path / "r")
     before = disk.synced
-    tables.put_trial({"trial": 0, "state": "RUNNING"})
+    tables.put_trial(trial_row(0))
     assert (tmp_path / "r" / "results" / "trials.parquet").exists()
     assert disk.synced == before
 

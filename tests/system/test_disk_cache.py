@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
@@ -185,6 +187,28 @@ def test_an_old_partial_file_without_a_reservation_is_deleted(cache: NodeCache, 
     assert [partial.exists() for partial in partials] == [True, False]
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_wait_for_another_process_is_announced_and_counted(held: bool, tmp_path: Path) -> None:
+    """Both by the same lock: it is released when this process has said that it waits."""
+    other, waits = FileLock(tmp_path / ".features.lock"), 0
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        nonlocal waits
+        waits += 1
+        time.sleep(0.2)
+        other.release()
+        yield
+
+    cache = NodeCache(tmp_path, budget_bytes=100, waiting=waiting)
+    if held:
+        other.acquire()
+    with cache.lock("features"):
+        assert waits == held
+    assert (cache.waited_seconds >= 0.2) == held
+    assert (cache.waited_seconds == 0.0) != held
+
+
 def test_the_wait_for_an_idle_process_ends(
     cache: NodeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,3 +219,4 @@ def test_the_wait_for_an_idle_process_ends(
         cache.lock("features"),
     ):
         pass
+    assert cache.waited_seconds >= 0.1

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -14,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from filelock import FileLock
 from noise import RECIPE, TRAIN, VALIDATION, network, segments
 from small_disks import small_disk
 from small_models import models_of
@@ -289,3 +292,25 @@ def test_a_worker_that_dies_while_computing_does_not_block_others(tmp_path: Path
     with SPAWN.Pool(1) as pool:
         assert pool.map(_inode, [tmp_path])
     assert _files(tmp_path)
+
+
+def test_waiting_for_another_worker_is_no_time_of_the_features(tmp_path: Path) -> None:
+    own = network(RECIPE, NodeCache(tmp_path, budget_bytes=0))
+    names = ActivationCache(own, TRAIN, node_cache=_cache(tmp_path / "other"), epochs=1)._names()
+    (tmp_path / "shared").mkdir()
+    other = FileLock(tmp_path / "shared" / f".pass-{names[0]}.lock")
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        time.sleep(0.5)
+        other.release()
+        yield
+
+    cache = NodeCache(tmp_path / "shared", budget_bytes=PLENTY, waiting=waiting)
+    began = time.perf_counter()
+    with other:
+        fine_tune = FineTune(own, RECIPE, train=TRAIN, validation=VALIDATION, node_cache=cache)
+    passed = time.perf_counter() - began
+    assert fine_tune.features == "shared"
+    assert cache.waited_seconds >= 0.5
+    assert 0 < fine_tune.features_seconds <= passed - cache.waited_seconds

@@ -25,7 +25,6 @@ from genre_core.training.fine_tune import (
     Diverged,
     EpochResult,
     FineTune,
-    epoch_row,
     genre_weights,
     learning_rate_factor,
     track_logits,
@@ -221,12 +220,6 @@ def test_a_tracks_logits_are_the_mean_of_its_segments() -> None:
     with torch.no_grad():
         each = fine_tune.network(VALIDATION.mels)
     assert torch.allclose(logits[4], each[8:10].mean(dim=0), atol=1e-5)
-
-
-def test_an_epochs_row_is_flat_and_named_as_in_the_tables() -> None:
-    row = epoch_row(_fine_tune().epoch())
-    assert {"epoch", "train_loss", "val_loss", "val_f1", "f1_per_genre", "confusion"} <= row.keys()
-    assert len(row["confusion"]) == GENRES
 
 
 BAD_RECIPES: dict[str, Any] = {

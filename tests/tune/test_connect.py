@@ -12,7 +12,7 @@ import ray
 
 from genre_core.errors import InputError
 from search.tune import connect
-from search.tune.barrier import LONGEST_WAIT_SECONDS, Arrivals
+from search.tune.barrier import LONGEST_WAIT_SECONDS, StartupBarrier
 
 
 def _needs(**asked: Any) -> connect.Needs:
@@ -151,23 +151,23 @@ class _Clock:
 
 
 def test_workers_wait_for_all_that_are_expected() -> None:
-    arrivals = Arrivals(2, _Clock())
-    arrivals.arrive("one")
-    assert not arrivals.complete()
-    arrivals.arrive("one")
-    assert not arrivals.complete()
-    arrivals.arrive("two")
-    assert arrivals.complete()
+    barrier = StartupBarrier(2, _Clock())
+    barrier.arrive("one")
+    assert not barrier.complete()
+    barrier.arrive("one")
+    assert not barrier.complete()
+    barrier.arrive("two")
+    assert barrier.complete()
 
 
 def test_workers_that_do_not_come_are_waited_for_once() -> None:
     clock = _Clock()
-    arrivals = Arrivals(3, clock)
-    arrivals.arrive("one")
-    assert not arrivals.complete()
+    barrier = StartupBarrier(3, clock)
+    barrier.arrive("one")
+    assert not barrier.complete()
     clock.now = LONGEST_WAIT_SECONDS - 1
-    assert not arrivals.complete()
+    assert not barrier.complete()
     clock.now = LONGEST_WAIT_SECONDS
-    assert arrivals.complete()
-    arrivals.arrive("in the place of one that died")
-    assert arrivals.complete()
+    assert barrier.complete()
+    barrier.arrive("in the place of one that died")
+    assert barrier.complete()

@@ -13,7 +13,8 @@ from rich.console import Console
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
-from search.run.tables import Row, read_epochs, read_trials
+from search.run.schemas import TrialRow
+from search.run.tables import read_epochs, read_trials
 from search.tune import search
 from search.tune.mlflow import callbacks
 
@@ -37,9 +38,9 @@ class Breaks(Display):
         super().__init__(Console(file=StringIO()))
         self._database = database
 
-    def trial(self, row: Row) -> None:
+    def trial(self, row: TrialRow) -> None:
         super().trial(row)
-        if row["state"] != "RUNNING":
+        if row.state != "RUNNING":
             with sqlite3.connect(self._database) as connection:
                 connection.execute("drop table if exists metrics")
             connection.close()
@@ -54,7 +55,7 @@ def test_every_trial_arrives_with_its_recipe_and_its_scores(
     config = tiny(
         mlflow=uri, space__learning_rate=rates, sampler="random", trials=4, seed=1, training__epochs=2
     )
-    search.run(config, folder=run, cache=cache, screen=Display(Console(file=StringIO())))
+    search.run(config, folder=run, cache=cache, reporter=Display(Console(file=StringIO())))
     client = mlflow.MlflowClient(uri)
     told = client.search_runs([client.get_experiment_by_name("told").experiment_id])
     by_trial = {int(each.data.params["number"]): each for each in told}
@@ -83,10 +84,10 @@ def test_an_error_of_mlflows_ends_the_search_in_a_line_and_it_can_be_resumed(
     with pytest.raises(
         InputError, match=r"mlflow must answer .*no such table.*genre-search resume"
     ) as caught:
-        search.run(config, folder=run, cache=cache, screen=Breaks(database))
+        search.run(config, folder=run, cache=cache, reporter=Breaks(database))
     assert "\n" not in str(caught.value)
     again = load(run / "config.yaml", {"mlflow": f"sqlite:///{shutil.copy(store, tmp_path / 'other.db')}"})
-    search.resume(again, folder=run, cache=cache, screen=Display(Console(file=StringIO())))
+    search.resume(again, folder=run, cache=cache, reporter=Display(Console(file=StringIO())))
     assert read_trials(run)["state"].tolist() == ["COMPLETE"] * 3
 
 
@@ -108,5 +109,5 @@ def test_an_address_where_no_mlflow_answers_is_refused_in_one_line(uri: str, wor
 
 
 def test_an_address_with_a_password_is_refused() -> None:
-    with pytest.raises(InputError, match=r"mlflow must hold no keys.*MLFLOW_TRACKING_PASSWORD"):
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD"):
         load(None, {"mlflow": "http://me:secret@host"})

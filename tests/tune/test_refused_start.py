@@ -55,7 +55,7 @@ def test_cheap_checks_come_before_weights_and_audio_and_leave_no_folder(
         monkeypatch.setattr(prepare, costly, spent)
     folder = tmp_path / "runs" / "refused"
     with pytest.raises(InputError) as error:
-        search.run(tiny(**changes), folder=folder, cache=tmp_path / "cache", screen=screen)
+        search.run(tiny(**changes), folder=folder, cache=tmp_path / "cache", reporter=screen)
     assert not [word for word in named if word not in str(error.value)], error.value
     assert not list(tmp_path.iterdir())
 
@@ -66,7 +66,7 @@ def test_a_start_refused_after_the_storage_was_checked_leaves_the_storage_unchan
     (tmp_path / "copy").mkdir()
     config = tiny(weights=str(tmp_path / "nowhere.pth"), storage=(tmp_path / "copy").as_uri())
     with pytest.raises(InputError) as error:
-        search.run(config, folder=tmp_path / "runs" / "refused", cache=tmp_path / "cache", screen=screen)
+        search.run(config, folder=tmp_path / "runs" / "refused", cache=tmp_path / "cache", reporter=screen)
     assert "nowhere.pth" in str(error.value)
     assert [path.name for path in tmp_path.rglob("*")] == ["copy"]
 
@@ -77,6 +77,6 @@ def test_a_refused_start_keeps_an_existing_folder(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(InputError) as error:
-        search.run(tiny(data="/nowhere"), folder=tmp_path / "mine", cache=tmp_path / "cache", screen=screen)
+        search.run(tiny(data="/nowhere"), folder=tmp_path / "mine", cache=tmp_path / "cache", reporter=screen)
     assert "/nowhere" in str(error.value)
     assert (tmp_path / "mine" / "notes.txt").exists()

@@ -1,11 +1,12 @@
 """Weights of which a node has no file, ImageNet's among them: sent by the head, stored once, or used unstored."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
-import ray
 from noise import RECIPE
 from numpy.typing import NDArray
 from small_disks import small_disk
@@ -14,34 +15,39 @@ from genre_core.errors import InputError
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.pretrained import imagenet_file
 from genre_core.system.disk_cache import NodeCache
-from search.tune import trainable, weight_shipping
+from search.tune import weight_shipping
+from search.tune.torch_trainer import TorchTrainer
 
 CONTENT = b"weights" * 1000
 NAME = "weights-1234.pth"
 
 
 class Head:
-    """In the place of the process that reads files, which is asked as Ray's are."""
+    """The source of weights, without a process of its own; it counts how often it is asked."""
 
     def __init__(self, path: Path) -> None:
         self._files = weight_shipping.WeightsFiles({"resnet18": path})
         self.asked = 0
-        self.read = SimpleNamespace(remote=self._read)
 
-    def _read(self, backbone: str) -> NDArray[np.uint8]:
+    def read(self, backbone: str) -> NDArray[np.uint8]:
         self.asked += 1
         return self._files.read(backbone)
 
 
 @pytest.fixture
-def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Head:
-    monkeypatch.setattr(ray, "get", lambda value: value)
+def head(tmp_path: Path) -> Head:
     (tmp_path / "w.pth").write_bytes(CONTENT)
     return Head(tmp_path / "w.pth")
 
 
-def _sent(head: Head, cache: NodeCache) -> str | bytes:
-    return weight_shipping.sent("resnet18", name=NAME, files=head, cache=cache)
+def _shipped(head: Head, cache: NodeCache) -> str | bytes:
+    return weight_shipping.shipped("resnet18", name=NAME, source=head, cache=cache)
+
+
+def _trainer(weights: dict[str, str], head: Head | None, cache: NodeCache) -> TorchTrainer:
+    """A trainer that can be asked for weights alone."""
+    working_set = SimpleNamespace(device="cpu", threads=1, weights=weights)
+    return TorchTrainer(cast(Any, working_set), node_cache=cache, weights=head)
 
 
 @pytest.mark.parametrize("budget", [10**6, 10, 0])
@@ -50,7 +56,7 @@ def test_a_node_asks_once_and_keeps_a_copy_whatever_it_may_keep_of_features(
 ) -> None:
     cache = NodeCache(tmp_path / "shared", budget_bytes=budget)
     for _ in range(2):
-        assert _sent(head, cache) == str(tmp_path / "shared" / NAME)
+        assert _shipped(head, cache) == str(tmp_path / "shared" / NAME)
     assert (tmp_path / "shared" / NAME).read_bytes() == CONTENT
     assert head.asked == 1
 
@@ -58,14 +64,14 @@ def test_a_node_asks_once_and_keeps_a_copy_whatever_it_may_keep_of_features(
 def test_a_node_with_a_full_disk_uses_what_is_sent_without_a_copy(head: Head, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4096) as disk:
         cache = NodeCache(disk / "shared", budget_bytes=10**6)
-        assert _sent(head, cache) == CONTENT
+        assert _shipped(head, cache) == CONTENT
         assert cache.pop_error()
     assert head.asked == 1
 
 
 def test_a_node_without_a_folder_uses_what_is_sent_without_a_copy(head: Head, tmp_path: Path) -> None:
     cache = NodeCache(tmp_path / "w.pth" / "shared", budget_bytes=10**6)
-    assert _sent(head, cache) == CONTENT
+    assert _shipped(head, cache) == CONTENT
     assert cache.pop_error()
 
 
@@ -76,21 +82,21 @@ def test_a_file_that_the_head_has_lost_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_the_file", [True, False])
 def test_imagenet_weights_are_sent_to_a_node_that_lacks_them(
-    has_the_file: bool, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    has_the_file: bool, head: Head, one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     if has_the_file:
         imagenet_file("resnet18").parent.mkdir(parents=True)
         imagenet_file("resnet18").write_bytes(CONTENT)
-    recipe = SimpleNamespace(backbone="resnet18", weights="imagenet")
     identity = weights_identity("resnet18", "imagenet")
     cache = NodeCache(tmp_path / "shared", budget_bytes=10**6)
-    weights = trainable._weights(recipe, identity, head, cache)  # type: ignore[arg-type]  # what is asked of a recipe
+    trainer = _trainer({"resnet18": identity}, head, cache)
+    weights = trainer._weights_of(replace(RECIPE, weights="imagenet"))
     copy = tmp_path / "shared" / f"weights-{identity}"
     assert weights == ("imagenet" if has_the_file else str(copy))
     assert copy.exists() == (not has_the_file)
 
 
-def test_random_weights_are_asked_of_nobody(tmp_path: Path) -> None:
-    cache = NodeCache(tmp_path, budget_bytes=0)
-    assert trainable._weights(RECIPE, "random", None, cache) == "random"
+def test_random_weights_are_asked_of_nobody(one_thread: None, tmp_path: Path) -> None:
+    trainer = _trainer({"resnet18": "random"}, None, NodeCache(tmp_path, budget_bytes=0))
+    assert trainer._weights_of(RECIPE) == "random"

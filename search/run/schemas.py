@@ -1,0 +1,217 @@
+"""The rows of a run's Parquet tables; their schemas derive from these classes, so a column is defined once."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+from genre_core.models.registry import block_names
+from genre_core.recipe import Recipe
+
+SCHEMA_VERSION = "4"
+RUNNING = "RUNNING"
+"""The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
+
+Seconds = Annotated[float, "s"]
+Nats = Annotated[float, "nats"]
+Blocks = Annotated[int, "blocks"]
+Epochs = Annotated[int, "epochs"]
+Bytes = Annotated[int, "bytes"]
+Confusion = Annotated[tuple[tuple[int, ...], ...], "tracks"]
+"""Tracks by true and predicted genre."""
+
+
+@dataclass(kw_only=True)
+class TrialRow:
+    """A trial, whatever became of it; `val_*` are of its best epoch.
+
+    `error` says why a trial failed, `stopped` what ended a PRUNED one that its pruner did not.
+    """
+
+    study: str
+    trial: int
+    state: str
+    backbone: str
+    weights: str
+    learning_rate: float
+    momentum: float
+    nesterov: bool | None
+    weight_decay: float | None
+    head_lr_ratio: float | None
+    batch_size: Annotated[int | None, "segments"]
+    label_smoothing: float | None
+    mixup: float | None
+    masking: float | None
+    augment_at: str | None
+    class_weights: str | None
+    schedule: str | None
+    warmup_epochs: Annotated[float | None, "epochs"]
+    max_epochs: Epochs
+    patience: Epochs | None
+    frozen_blocks: Blocks
+    n_blocks: Blocks
+    trainable_parameters: int | None = None
+    precision: str | None
+    features: str | None = None
+    resident: bool | None = None
+    epochs: Epochs = 0
+    best_epoch: int | None = None
+    val_loss: Nats | None = None
+    val_accuracy: float | None = None
+    val_precision: float | None = None
+    val_recall: float | None = None
+    val_f1: float | None = None
+    seconds: Seconds | None = None
+    features_seconds: Seconds | None = None
+    training_seconds: Seconds | None = None
+    epoch_seconds_expected: Seconds | None = None
+    memory_before_bytes: Bytes | None = None
+    peak_memory_bytes: Bytes | None = None
+    node: str | None = None
+    pid: int | None = None
+    device: str | None = None
+    seed: int | None
+    attempt: int = 1
+    repeated_epochs: Epochs = 0
+    started: datetime
+    finished: datetime | None = None
+    error: str | None = None
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One epoch of a trial; `f1_per_genre` and `confusion` [true][predicted] in the order of the genres.
+
+    Of an epoch whose file was damaged, only the F1 is left, which the study knows too.
+    """
+
+    trial: int
+    attempt: int
+    epoch: int
+    train_loss: Nats | None = None
+    val_loss: Nats | None = None
+    val_accuracy: float | None = None
+    val_precision: float | None = None
+    val_recall: float | None = None
+    val_f1: float
+    f1_per_genre: tuple[float, ...] | None = None
+    confusion: Confusion | None = None
+    learning_rate: float | None = None
+    seconds: Seconds | None = None
+    arithmetic_seconds: Seconds | None = None
+    samples_per_second: Annotated[float | None, "segments/s"] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalRow:
+    """A configuration and seed, trained on train and validation; `val_f1` is what the search found for it.
+
+    `_low` and `_high` are the ends of a score's 95 % bootstrap interval over the test tracks.
+    """
+
+    study: str
+    rank: int
+    trial: int
+    seed: int
+    backbone: str
+    frozen_blocks: Blocks
+    learning_rate: float
+    momentum: float
+    epochs: Epochs
+    val_f1: float
+    test_loss: Nats
+    test_accuracy: float
+    test_accuracy_low: float
+    test_accuracy_high: float
+    test_precision: float
+    test_precision_low: float
+    test_precision_high: float
+    test_recall: float
+    test_recall_low: float
+    test_recall_high: float
+    test_f1: float
+    test_f1_low: float
+    test_f1_high: float
+    f1_per_genre: tuple[float, ...]
+    confusion: Confusion
+    seconds: Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestTrackRow:
+    """What one final model predicts for one track of the test part; `probabilities` in the order of the genres."""
+
+    __test__ = False  # not a test class of pytest
+
+    trial: int
+    seed: int
+    track_id: str
+    genre: str
+    predicted: str
+    probabilities: tuple[float, ...]
+
+
+def new_trial(study: str, number: int, recipe: Recipe, *, started: datetime) -> TrialRow:
+    """The row of a trial that begins."""
+    columns = {field.name for field in fields(TrialRow)} - {"epochs"}
+    settings = {name: value for name, value in asdict(recipe).items() if name in columns}
+    return TrialRow(
+        study=study,
+        trial=number,
+        state=RUNNING,
+        max_epochs=recipe.epochs,
+        n_blocks=len(block_names(recipe.backbone)),
+        started=started,
+        **settings,
+    )
+
+
+def trial_of(values: Mapping[str, Any]) -> TrialRow:
+    """A trial's row read from disk; columns that an earlier version lacked are None, unknown ones are dropped."""
+    known: dict[str, Any] = {field.name: values.get(field.name) for field in fields(TrialRow)}
+    return TrialRow(**known)
+
+
+def schema_of(row: type[Any]) -> pa.Schema:
+    """The Parquet schema of a row's class; what is annotated on a field's type is its unit."""
+    hints = get_type_hints(row, include_extras=True)
+    columns = [_column(field.name, hints[field.name]) for field in fields(row)]
+    return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
+
+
+def _column(name: str, hint: Any) -> pa.Field:
+    unit, kind = _parts(hint)
+    return pa.field(name, _arrow(kind), metadata={"unit": unit} if unit else None)
+
+
+def _parts(hint: Any) -> tuple[str | None, Any]:
+    """A field's unit and its type without None."""
+    unit = None
+    while True:
+        if get_origin(hint) is Annotated:
+            hint, unit = get_args(hint)[:2]
+        elif get_origin(hint) in (Union, types.UnionType):
+            (hint,) = (part for part in get_args(hint) if part is not type(None))
+        else:
+            return unit, hint
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    plain = {
+        str: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        datetime: pa.timestamp("ms", tz="UTC"),
+    }
+    return pa.list_(_arrow(get_args(kind)[0])) if get_origin(kind) is tuple else plain[kind]
+
+
+TRIALS = schema_of(TrialRow)
+EPOCHS = schema_of(EpochRow)
+FINISH = schema_of(FinalRow)
+TEST_TRACKS = schema_of(TestTrackRow)

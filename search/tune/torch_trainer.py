@@ -1,0 +1,271 @@
+"""Fine-tunes by PyTorch on a worker's device, from the data that all trials of a search share."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from genre_core.audio.mel import FrontEnd
+from genre_core.corpus.tracks import SPLITS, Corpus
+from genre_core.models.initial_weights import weights_identity
+from genre_core.models.network import ToImage, allow_tf32, build
+from genre_core.models.pretrained import Weights, weights_path
+from genre_core.recipe import Recipe
+from genre_core.system import allocator
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training import fine_tune
+from genre_core.training.fine_tune import EpochResult, FineTune
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
+from search.run.provenance import versions
+from search.run.schemas import EpochRow
+from search.tune import weight_shipping
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkingSet:
+    """The data that all trials of a search share, and how much of a node each worker may use."""
+
+    corpus: Corpus
+    train: SegmentArrays
+    validation: SegmentArrays | None
+    """None where all is trained on, and nothing scored."""
+    front_end: FrontEnd
+    segments_per_track: int
+    weights: Mapping[str, str]
+    """Backbone -> the identity of its weights."""
+    cache: Path
+    """The folder on each node for files that its workers share."""
+    cache_bytes: int
+    threads: int
+    device: str
+    """`cpu` or `cuda`."""
+    gpu_shared: bool
+    """Whether several trials share a GPU."""
+    epoch_limit: float
+    """Seconds after which an epoch is taken to hang."""
+    checkpoints: bool
+    """Whether there is any room for them."""
+
+
+class TorchTrainer:
+    """Makes fine-tunes on one device; the data stays on it between them."""
+
+    def __init__(
+        self,
+        working_set: WorkingSet,
+        *,
+        node_cache: NodeCache,
+        weights: WeightSource | None,
+        note: str | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            working_set: the data.
+            node_cache: where the node's workers share initial weights and activations.
+            weights: files of weights that this node lacks; None where all weights are random.
+            note: what the user should know of this node from the start.
+        """
+        self._set = working_set
+        self._cache = node_cache
+        self._weights = weights
+        self._note = note
+        self._device = torch.device(working_set.device)
+        self._data: tuple[Segments, Segments | None] | None = None
+        torch.set_num_threads(working_set.threads)
+        allocator.keep_freed_memory()
+
+    @property
+    def device(self) -> str:
+        """The name of the device."""
+        return torch.cuda.get_device_name() if self.can_stream else "cpu"
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether the data can stay on the host while the device trains."""
+        return self._device.type == "cuda"
+
+    def prepare(self, recipe: Recipe, *, stream: bool = False) -> "TorchTraining":
+        """A fine-tune before its first epoch; see `search.engine.ports.Trainer`."""
+        allow_tf32(recipe.precision != "float32")
+        with _memory_errors():
+            train, validation = self._segments(stream=stream)
+            network = build(
+                recipe.backbone,
+                weights=self._weights_of(recipe),
+                n_genres=train.n_genres,
+                frozen_blocks=recipe.frozen_blocks,
+                image=ToImage(*self._levels),
+                seed=recipe.seed,
+                node_cache=self._cache,
+                precision=recipe.precision,
+                device=self._device,
+            )
+            made = FineTune(network, recipe, train=train, validation=validation, node_cache=self._cache)
+        return TorchTraining(made)
+
+    def memory(self) -> int:
+        """Bytes: the peak of this fine-tune on a GPU, what the process holds now on a CPU."""
+        if self.can_stream:
+            return torch.cuda.max_memory_reserved(self._device)
+        return int(psutil.Process().memory_info().rss)
+
+    def release(self, *, data: bool = False) -> None:
+        """Give the memory of the last fine-tune back, and that of the data on the device if wanted."""
+        if data:
+            self._data = None
+        gc.collect()
+        allocator.release_freed_memory()
+        if self.can_stream:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def card(self, recipe: Recipe, *, trial: int, epoch: int) -> dict[str, Any]:
+        """What model.json says of a model, without its scores."""
+        corpus = self._set.corpus
+        return {
+            "trial": trial,
+            "epoch": epoch,
+            "genres": corpus.genres,
+            "front_end": asdict(self._set.front_end),
+            "segment_frames": self._set.train.mels.shape[-1],
+            "segments_per_track": self._set.segments_per_track,
+            "recipe": asdict(recipe),
+            "split": {part: [track.track_id for track in corpus.part(part)] for part in SPLITS},
+            "versions": versions(),
+        }
+
+    def trouble(self) -> str | None:
+        """What the user should know of this node, once; None where there is nothing new."""
+        trouble = self._cache.pop_error()
+        note = f"{trouble}: trials compute what they would share" if trouble else self._note
+        self._note = None
+        return note
+
+    def _segments(self, *, stream: bool) -> tuple[Segments, Segments | None]:
+        if self._data is None:
+            train = self._set.train.to(self._device, stream=stream)
+            validation = self._set.validation
+            self._data = train, None if validation is None else validation.to(self._device, stream=stream)
+            self._levels = level_statistics(train)
+        return self._data
+
+    def _weights_of(self, recipe: Recipe) -> Weights:
+        """The recipe's weights on this node: its own file if it is the head's, else the head's content."""
+        path, identity = weights_path(recipe.backbone, recipe.weights), self._set.weights[recipe.backbone]
+        if path is None or (path.is_file() and weights_identity(recipe.backbone, recipe.weights) == identity):
+            return recipe.weights
+        assert self._weights, "there is a source of weights where not all are random"
+        name = f"weights-{identity.removesuffix(path.suffix)}{path.suffix}"
+        return weight_shipping.shipped(recipe.backbone, name=name, source=self._weights, cache=self._cache)
+
+
+class TorchTraining:
+    """A `FineTune` as the engine sees it: rows and arrays of the host."""
+
+    def __init__(self, made: FineTune) -> None:
+        """Args: the fine-tune before its first epoch."""
+        self._fine_tune = made
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are done."""
+        return self._fine_tune.epochs_done
+
+    @property
+    def finished(self) -> bool:
+        """Whether the fine-tune has reached its own end."""
+        return self._fine_tune.finished
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the best validation F1; 0 before the first."""
+        return self._fine_tune.best_epoch
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `Usage` has of the fine-tune itself."""
+        return {
+            "trainable_parameters": self._fine_tune.network.trainable_parameters,
+            "features": self._fine_tune.features,
+            "features_seconds": self._fine_tune.features_seconds,
+            "resident": self._fine_tune.resident,
+        }
+
+    def epoch(self, *, trial: int, attempt: int) -> EpochRow:
+        """Train an epoch and score it."""
+        with _memory_errors():
+            self._result = self._fine_tune.epoch()
+        return epoch_row(self._result, trial=trial, attempt=attempt)
+
+    def train(self) -> None:
+        """Train an epoch without scoring it."""
+        with _memory_errors():
+            self._fine_tune.train()
+
+    def state(self) -> Arrays:
+        """All that the next epoch depends on, and changes; on a CPU without a copy."""
+        return on_host(self._fine_tune.state_dict())
+
+    def load(self, state: Arrays) -> None:
+        """Continue from a state."""
+        with _memory_errors():
+            self._fine_tune.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+
+    def tensors(self) -> Arrays:
+        """The whole model, which the next epoch changes; on a CPU without a copy."""
+        return on_host(self._fine_tune.network.flat_state())
+
+    def validation(self) -> Mapping[str, Any]:
+        """What model.json says of the validation part after the last epoch; probabilities in the split's order."""
+        return {
+            "validation": asdict(self._result.scores) | {"loss": self._result.val_loss},
+            "validation_probabilities": softmax(self._fine_tune.track_logits, axis=1).tolist(),
+        }
+
+
+def epoch_row(result: EpochResult, *, trial: int, attempt: int) -> EpochRow:
+    """An epoch's result as a row of the epochs' table."""
+    scores = result.scores
+    return EpochRow(
+        trial=trial,
+        attempt=attempt,
+        epoch=result.epoch,
+        train_loss=result.train_loss,
+        val_loss=result.val_loss,
+        val_accuracy=scores.accuracy,
+        val_precision=scores.precision,
+        val_recall=scores.recall,
+        val_f1=scores.f1,
+        f1_per_genre=scores.f1_per_genre,
+        confusion=scores.confusion,
+        learning_rate=result.learning_rate,
+        seconds=result.seconds,
+        arithmetic_seconds=result.arithmetic_seconds,
+        samples_per_second=result.samples_per_second,
+    )
+
+
+def on_host(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors on the host, each in one piece; one that is so already is not copied."""
+    return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in state.items()}
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """PyTorch's errors that the engine acts on, as the engine's own; their first line says it all."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"OutOfMemoryError: {str(error).splitlines()[0]}") from None
+    except fine_tune.Diverged as error:
+        raise Diverged(f"Diverged: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,56 @@
+"""Messages as the plain dictionaries that Ray Tune carries, and back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from genre_core.recipe import Recipe
+from search.engine.messages import (
+    Assignment,
+    EpochReport,
+    Failure,
+    NodeFailure,
+    Notice,
+    Report,
+    Resting,
+    Waiting,
+)
+
+_KIND, _NOTICES = "report", "notices"
+_PLAIN: Mapping[str, type[Failure | NodeFailure | Waiting | Resting]] = {
+    kind.__name__: kind for kind in (Failure, NodeFailure, Waiting, Resting)
+}
+
+
+def config_of(assignment: Assignment) -> dict[str, Any]:
+    """The config of Ray's trial; MLflow logs it as the run's parameters, so its names are an interface."""
+    return {"number": assignment.trial, "recipe": asdict(assignment.recipe), "attempt": assignment.attempt}
+
+
+def assignment_of(config: Mapping[str, Any]) -> Assignment:
+    """What `config_of` was given."""
+    return Assignment(trial=config["number"], recipe=Recipe(**config["recipe"]), attempt=config["attempt"])
+
+
+def result_of(report: Report, notices: Iterable[Notice]) -> dict[str, Any]:
+    """A result for Ray. An epoch's values have names of their own, so that Ray's loggers find the numbers.
+
+    It never says `done`: Ray would then end the trial without asking the scheduler, and the study would miss the
+    last epoch.
+    """
+    values = report.flat() if isinstance(report, EpochReport) else dict(vars(report))
+    return values | {_KIND: type(report).__name__, _NOTICES: list(notices)}
+
+
+def report_of(result: Mapping[str, Any]) -> Report:
+    """What `result_of` was given; Ray has added values of its own."""
+    if result[_KIND] == EpochReport.__name__:
+        return EpochReport.from_flat(result)
+    kind = _PLAIN[result[_KIND]]
+    return kind(**{name: result[name] for name in kind.__dataclass_fields__})
+
+
+def notices_of(result: Mapping[str, Any]) -> list[Notice]:
+    """The worker's notices."""
+    notices: list[Notice] = result[_NOTICES]
+    return notices

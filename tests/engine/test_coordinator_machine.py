@@ -1,0 +1,369 @@
+"""A search by the coordinator, whatever happens to it: after each step its folder is in order, and nothing is lost.
+
+Every worker is a real session with an analytic fine-tune; the study, the tables, the checkpoints and the models are
+the real ones on disk. The driver is killed between any two of its writes.
+"""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from fakes import DIVERGED, OUT_OF_MEMORY, AnalyticTrainer, Clock, Ledger, LocalCheckpoints, PatientWatchdog
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from invariants import examine
+from optuna.storages.journal import JournalFileBackend
+
+from search.config.schema import load, to_yaml
+from search.engine.coordinator import Coordinator, Limits
+from search.engine.messages import Assignment, Decision, Finished, Lost
+from search.engine.recorder import Recorder
+from search.engine.worker import WorkerSession
+from search.recovery.reconcile import reconcile
+from search.recovery.unclaimed import Unclaimed
+from search.run.checkpoints import CheckpointStore, clear_checkpoints
+from search.run.folder import RunFolder
+from search.run.identity import new_identity
+from search.run.model_store import ModelStore
+from search.run.tables import ResultsWriter, read_epochs
+from search.study.opening import open_study
+from search.study.suggest import sample
+
+WORKERS = {"a": "one", "b": "one", "c": "two"}
+"""Worker -> its node."""
+EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 3, 2, 1, 60.0
+PRUNERS = {"none": "none", "median": {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}}
+STEPS: Counter[str] = Counter()
+"""Steps that were made, by rule."""
+
+
+class Killed(BaseException):
+    """The driver is gone, in the middle of whatever it did."""
+
+
+class Bomb:
+    """Kills the driver before one of its next writes."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def count(self, what: str) -> None:
+        """A write is about to happen."""
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                STEPS[f"killed before {what}"] += 1
+                raise Killed
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Writes of the study's journal, and files that replace others, are counted."""
+        append, replace = JournalFileBackend.append_logs, Path.replace
+
+        def counted_append(backend: Any, logs: Any) -> None:
+            self.count("journal")
+            append(backend, logs)
+
+        def counted_replace(path: Path, target: Any) -> Path:
+            self.count(Path(target).parent.name)
+            return replace(path, target)
+
+        with (
+            patch.object(JournalFileBackend, "append_logs", counted_append),
+            patch.object(Path, "replace", counted_replace),
+        ):
+            yield
+
+
+class SearchMachine(RuleBasedStateMachine):
+    """A search of a few trials on three workers of two nodes."""
+
+    @initialize(
+        trials=st.integers(2, 5),
+        pruner=st.sampled_from(sorted(PRUNERS)),
+        seed=st.integers(0, 9),
+        checkpoints=st.booleans(),
+    )
+    def begin(self, trials: int, pruner: str, seed: int, checkpoints: bool) -> None:
+        """A new run."""
+        self.stores_checkpoints = checkpoints
+        self.home = Path(tempfile.mkdtemp(prefix="gsm"))
+        self.run = RunFolder(self.home / "run")
+        self.run.path.mkdir()
+        self.config = load(
+            None,
+            {
+                "weights": "random",
+                "space.backbone": ["resnet18", "alexnet"],
+                "training.epochs": EPOCHS,
+                "sampler": "random",
+                "pruner": {
+                    "name": pruner,
+                    **({"n_startup_trials": 1, "n_warmup_steps": 0} if pruner == "median" else {}),
+                },
+                "seed": seed,
+            },
+        ).model_copy(update={"provenance": new_identity(self.run.path).provenance})
+        self.run.config.write_text(to_yaml(self.config))
+        self.clock, self.bomb = Clock(), Bomb()
+        self.goal, self.kills, self.budget = trials, Counter[int](), None
+        self.shown: list[str] = []
+        self.over = False
+        self.open()
+
+    def open(self) -> None:
+        """Start the driver: a new search, or the same one resumed."""
+        self.driven = True
+        self.study = open_study(self.config, self.run.path, name="run")
+        writer = ResultsWriter(self.run.path)
+        recorder = Recorder(self.study, writer, name="run", show=lambda row: None)
+        unclaimed = Unclaimed(self.run.path)
+        recorder.take_up(reconcile(self.run.path, self.config, self.study, writer, unclaimed))
+        assert unclaimed.message is None, "nothing in the folder is a stranger's"
+        clear_checkpoints(self.run.checkpoints, keep=self.study.running)
+        self.checkpoints = CheckpointStore(self.run.checkpoints, 10**9)
+        self.models = ModelStore(self.run.models, KEEP_MODELS)
+        self.coordinator = Coordinator(
+            self.study,
+            recorder,
+            limits=Limits(
+                workers=len(WORKERS), retries=RETRIES, epoch_limit=EPOCH_LIMIT, time_budget=self.budget
+            ),
+            goal=lambda: self.goal,
+            draw=lambda trial: sample(trial, self.config),
+            forget=self.checkpoints.drop,
+            say=self.shown.append,
+            clock=self.clock,
+        )
+        self.coordinator.budget_spent()
+        self.trainers = {worker: AnalyticTrainer() for worker in WORKERS}
+        self.sessions = {worker: self.start(worker) for worker in WORKERS}
+        self.assigned: dict[str, int] = {}
+
+    def start(self, worker: str) -> WorkerSession:
+        """A worker's process."""
+        return WorkerSession(
+            self.trainers[worker],
+            node=WORKERS[worker],
+            pid=1,
+            watchdog=PatientWatchdog(),
+            models=self.models,
+            checkpoints=LocalCheckpoints(self.checkpoints) if self.stores_checkpoints else None,
+            ledger=Ledger(),
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    @contextmanager
+    def driver(self) -> Iterator[None]:
+        """What the driver does, which may kill it: all that it and its workers hold in memory is gone then."""
+        try:
+            with self.bomb.attached():
+                yield
+        except Killed:
+            self.kills.update(self.study.running)
+            self.driven = False
+
+    @rule(workers=st.lists(st.sampled_from(sorted(WORKERS)), min_size=2, max_size=8))
+    @precondition(lambda self: self.driven)
+    def work(self, workers: list[str]) -> None:
+        """Some workers do a step each, one after the other."""
+        for worker in workers:
+            if self.driven:
+                self.step(worker)
+                self.the_folder_is_in_order()
+
+    @rule(
+        workers=st.lists(st.sampled_from(sorted(WORKERS)), min_size=3, max_size=8), writes=st.integers(0, 12)
+    )
+    @precondition(lambda self: self.driven)
+    def kill_driver(self, workers: list[str], writes: int) -> None:
+        """The driver is killed before one of its next writes."""
+        STEPS["kill driver"] += 1
+        self.bomb.left = writes
+        self.work(workers)
+        self.bomb.left = None
+
+    def step(self, worker: str) -> None:
+        """A worker asks for a trial, or does a step of the one that it has."""
+        STEPS["step"] += 1
+        with self.driver():
+            if worker not in self.assigned and worker not in self.coordinator.resting:
+                answer = self.coordinator.next_for(worker)
+                if isinstance(answer, Finished):
+                    assert self.study.ended >= self.goal
+                    assert not self.study.running
+                if isinstance(answer, Assignment):
+                    assert answer.trial not in self.assigned.values(), "a trial has one worker"
+                    self.assigned[worker] = answer.trial
+                    self.sessions[worker].begin(answer)
+                return
+            report = self.sessions[worker].step()
+            decision = self.coordinator.hear(worker, report)
+            if decision is Decision.STOP or worker in self.coordinator.resting:
+                self.assigned.pop(worker, None)
+
+    @rule(worker=st.sampled_from(sorted(WORKERS)), preempted=st.booleans(), hung=st.booleans())
+    @precondition(lambda self: self.driven)
+    def lose_worker(self, worker: str, preempted: bool, hung: bool) -> None:
+        """A worker's process dies, perhaps since its epoch hangs, perhaps since its node was taken away."""
+        STEPS["lose worker"] += 1
+        self.lose(worker, preempted=preempted, hung=hung)
+
+    @rule(node=st.sampled_from(sorted(set(WORKERS.values()))))
+    @precondition(lambda self: self.driven and self.assigned)
+    def lose_node(self, node: str) -> None:
+        """All workers of a node die."""
+        STEPS["lose node"] += 1
+        for worker in [worker for worker, its in WORKERS.items() if its == node]:
+            if self.driven:
+                self.lose(worker, preempted=False, hung=False)
+
+    def lose(self, worker: str, *, preempted: bool, hung: bool) -> None:
+        """A worker dies; another process takes its place."""
+        if hung:
+            self.clock.sleep(EPOCH_LIMIT + 1)
+        if worker in self.assigned or worker in self.coordinator.resting:
+            if worker in self.assigned:
+                self.kills[self.assigned[worker]] += 1
+            with self.driver():
+                self.coordinator.lost(worker, Lost(reason="died", preempted=preempted))
+            self.assigned.pop(worker, None)
+        self.sessions[worker] = self.start(worker)
+
+    @rule(worker=st.sampled_from(sorted(WORKERS)), times=st.integers(1, 3))
+    @precondition(lambda self: self.driven)
+    def run_out_of_memory(self, worker: str, times: int) -> None:
+        """The worker's next epochs find no memory."""
+        STEPS["out of memory"] += 1
+        self.trainers[worker].failures = [OUT_OF_MEMORY] * times
+
+    @rule(worker=st.sampled_from(sorted(WORKERS)))
+    @precondition(lambda self: self.driven and self.study.ended < 2)
+    def diverge(self, worker: str) -> None:
+        """The worker's next epoch diverges."""
+        STEPS["diverge"] += 1
+        self.trainers[worker].failures = [DIVERGED]
+
+    @rule(worker=st.sampled_from(sorted(WORKERS)))
+    @precondition(lambda self: self.driven and not self.coordinator.resting)
+    def fail_node(self, worker: str) -> None:
+        """The worker's node can write no file when the next fine-tune is prepared."""
+        STEPS["fail node"] += 1
+        self.trainers[worker].unprepared = [OSError(28, "No space left on device")]
+
+    @rule(seconds=st.sampled_from([30.0, 700.0]))
+    @precondition(lambda self: self.driven and self.coordinator.resting)
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        STEPS["wait"] += 1
+        self.clock.sleep(seconds)
+
+    @rule()
+    @precondition(lambda self: self.driven and self.assigned)
+    def interrupt(self) -> None:
+        """Ctrl-C: the driver ends in order."""
+        STEPS["interrupt"] += 1
+        with self.driver():
+            self.coordinator.end(interrupted=True)
+            self.kills.update(self.assigned.values())
+            self.driven = False
+
+    @rule()
+    @precondition(lambda self: self.driven and self.study.ended >= 2)
+    def spend_budget(self) -> None:
+        """The time is over: the running trials are stopped."""
+        STEPS["budget"] += 1
+        with self.driver():
+            self.models.close()
+            stopped = self.coordinator.end(interrupted=False)
+            assert not self.study.running
+            assert stopped <= len(WORKERS) + len(self.kills)
+            self.driven = False
+
+    @rule(more=st.integers(0, 2), killed_again=st.sampled_from([None, None, 0, 1, 2, 3]))
+    @precondition(lambda self: not self.driven)
+    def resume(self, more: int, killed_again: int | None) -> None:
+        """The search is resumed, perhaps with more trials; the driver may be killed while it resumes."""
+        STEPS["resume"] += 1
+        self.goal += more
+        self.bomb.left = killed_again
+        with self.driver():
+            self.open()
+
+    @invariant()
+    def the_folder_is_in_order(self) -> None:
+        """As far as a search that runs can be: what is wrong is only what running explains."""
+        if not hasattr(self, "study") or not self.driven or not self.study.asked:
+            return
+        found = examine(self.run.path, keep_models=KEEP_MODELS)
+        explained = ["left_over: checkpoints/.ended"]
+        if self.study.running:
+            explained += ["zombies", "left_over: checkpoints/trial", "models_wrong"]
+        assert not [line for line in found.words if not line.startswith(tuple(explained))], found.words
+        assert found.trials == self.study.asked <= self.goal
+        assert read_epochs(self.run.path)["train_loss"].notna().all(), "no epoch is known by its F1 alone"
+        lost_at_most = 1 if self.stores_checkpoints else EPOCHS - 1
+        assert found.epochs_repeated <= lost_at_most * sum(self.kills.values()), (
+            "a death costs an epoch at most"
+        )
+
+    def teardown(self) -> None:
+        """Whatever happened, the search comes to its end, and nothing is wrong with its folder then."""
+        if not hasattr(self, "home"):
+            return
+        try:
+            self.bomb.left = None
+            if not self.driven:
+                self.open()
+            for trainer in self.trainers.values():
+                trainer.failures.clear()
+                trainer.unprepared.clear()
+            for _ in range(200 * (self.goal + 1)):
+                for worker in WORKERS:
+                    self.step(worker)
+                self.clock.sleep(10.0)
+                if self.study.ended >= self.goal:
+                    break
+            assert self.study.ended == self.goal, "a search that nothing happens to ends"
+            self.coordinator.end(interrupted=True)
+            self.checkpoints.end()
+            found = examine(self.run.path, keep_models=KEEP_MODELS)
+            assert found.clean, found.words
+            assert found.trials == self.goal
+        finally:
+            shutil.rmtree(self.home)
+
+
+def test_a_search_survives_whatever_happens(request: pytest.FixtureRequest) -> None:
+    with patch("search.run.tables.WRITE_SHARE", float("inf")):  # the table follows at once
+        run_state_machine_as_test(
+            SearchMachine,
+            settings=settings(
+                max_examples=75,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                phases=[Phase.generate],
+            ),
+        )
+    print(STEPS)
+    assert sum(STEPS.values()) >= 5000
+    assert all(
+        STEPS[name] for name in ("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory")
+    )

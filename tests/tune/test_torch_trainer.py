@@ -1,0 +1,79 @@
+"""A fine-tune by PyTorch as the engine sees it: rows, arrays of the host, and the engine's own errors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from noise import GENRES, RECIPE, TRAIN, VALIDATION, network
+
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training import fine_tune
+from genre_core.training.fine_tune import FineTune
+from search.engine.ports import Diverged, OutOfMemory
+from search.run.schemas import EPOCHS
+from search.tune.torch_trainer import TorchTraining
+
+NOTHING_KEPT = NodeCache(Path("nowhere"), budget_bytes=0)
+
+
+@pytest.fixture
+def training() -> TorchTraining:
+    """A fine-tune before its first epoch."""
+    return _training()
+
+
+def _training() -> TorchTraining:
+    own = network(RECIPE, NOTHING_KEPT)
+    return TorchTraining(FineTune(own, RECIPE, train=TRAIN, validation=VALIDATION, node_cache=NOTHING_KEPT))
+
+
+def test_an_epochs_row_has_every_column(training: TorchTraining) -> None:
+    row = training.epoch(trial=3, attempt=2)
+    assert (row.trial, row.attempt, row.epoch) == (3, 2, training.epochs_done)
+    assert [name for name in EPOCHS.names if getattr(row, name) is None] == []
+    assert np.array(row.confusion).shape == (GENRES, GENRES)
+    assert training.validation()["validation"]["f1"] == row.val_f1
+
+
+def test_another_fine_tune_continues_from_a_state(training: TorchTraining) -> None:
+    training.epoch(trial=0, attempt=1)
+    state = {name: array.copy() for name, array in training.state().items()}
+    row = training.epoch(trial=0, attempt=1)
+    other = _training()
+    other.load(state)
+    assert other.epochs_done == 1
+    again = other.epoch(trial=0, attempt=2)
+    assert (again.val_loss, again.confusion) == (row.val_loss, row.confusion)
+    assert other.finished
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"), OutOfMemory),
+        (fine_tune.Diverged("diverged in epoch 1: its loss is nan"), Diverged),
+    ],
+)
+@pytest.mark.parametrize("name", ["epoch", "train", "load_state_dict"])
+def test_what_the_engine_acts_on_is_raised_as_its_own_error_in_one_line(
+    error: Exception,
+    expected: type[Exception],
+    name: str,
+    training: TorchTraining,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FineTune, name, fail)
+    calls: dict[str, Callable[[], object]] = {
+        "epoch": lambda: training.epoch(trial=0, attempt=1),
+        "train": training.train,
+        "load_state_dict": lambda: training.load({}),
+    }
+    with pytest.raises(expected) as caught:
+        calls[name]()
+    assert str(caught.value) == f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    assert caught.value.__cause__ is None
