@@ -39,6 +39,7 @@ class SearchErrorCode(StrEnum):
     # report
     NO_SCORED_TRIAL = "no-scored-trial"
     # run
+    RUN_FOLDER_NOT_CREATABLE = "run-folder-not-creatable"
     RUN_IS_DRIVEN = "run-is-driven"
     STORAGE_UNUSABLE = "storage-unusable"
     STORAGE_HOLDS_ANOTHER_RUN = "storage-holds-another-run"

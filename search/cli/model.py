@@ -12,7 +12,7 @@ from search.cli.options import (
     App,
     Cache,
     MovedData,
-    RunFolder,
+    RunArgument,
     TrialsPerGpu,
     Workers,
     cache_folder,
@@ -20,13 +20,14 @@ from search.cli.options import (
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
 from search.run.commands import command
+from search.run.folder import RunFolder
 
 app = App()
 
 
 @app.command()
 def finish(
-    run: RunFolder,
+    run: RunArgument,
     top: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of configurations [default: 3].")
     ] = None,
@@ -81,7 +82,7 @@ def _finish(
 
     try:
         finish.finish(
-            load(run / "config.yaml", overrides),
+            load(RunFolder(run).config, overrides),
             reporter=Display(console()),
             top=top,
             seeds=seeds,
@@ -100,7 +101,7 @@ def _finish(
 
 @app.command()
 def report(
-    run: RunFolder,
+    run: RunArgument,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="File to write [default: RUN/report.html]."),
@@ -118,14 +119,14 @@ def report(
     """
     from search.report.page import write_report
 
-    page = out or run / "report.html"
+    page = out or RunFolder(run).report
     write_report(run, page, cache=cache_folder(cache), data=data)
     echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
 
 
 @app.command()
 def export(
-    run: RunFolder,
+    run: RunArgument,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Folder to create [default: RUN/export].")
     ] = None,
@@ -149,7 +150,7 @@ def export(
     """
     from search.export.export import export
 
-    destination = folder or run / "export"
+    destination = folder or RunFolder(run).export
     exported = export(run, destination, trial=trial, onnx=onnx)
     echo(f"{destination}: {exported.model}")
     if exported.difference is not None:

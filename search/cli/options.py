@@ -37,8 +37,8 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/NAME.")]
-RunFolders = Annotated[
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/NAME.")]
+RunArguments = Annotated[
     list[Path],
     typer.Argument(metavar="RUN", help="Run folder, such as runs/NAME; several are compared."),
 ]

@@ -21,8 +21,8 @@ from search.cli.options import (
     Name,
     Overrides,
     RepeatSeeds,
-    RunFolder,
-    RunFolders,
+    RunArgument,
+    RunArguments,
     Runs,
     Seed,
     Storage,
@@ -36,6 +36,7 @@ from search.cli.options import (
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
 from search.run.commands import command
+from search.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from search.cli.progress import Display
@@ -103,7 +104,7 @@ def run(
 
 @app.command()
 def resume(
-    run: RunFolder,
+    run: RunArgument,
     trials: Trials = None,
     time_budget: TimeBudget = None,
     address: Address = None,
@@ -141,7 +142,7 @@ def resume(
         values=limits | {"workers": workers, "trials_per_gpu": trials_per_gpu},
         texts={"address": address, "storage": storage},
     )
-    loaded = load(run / "config.yaml", overrides)
+    loaded = load(RunFolder(run).config, overrides)
 
     def start(screen: "Display") -> bool:
         from search.tune import search
@@ -160,7 +161,7 @@ def resume(
 
 @app.command()
 def results(
-    runs: RunFolders,
+    runs: RunArguments,
     top: Annotated[int, typer.Option(metavar="N", help="Number of rows.", min=1)] = 20,
     state: Annotated[
         str | None,
@@ -218,7 +219,7 @@ def results(
 
 
 @app.command()
-def best(run: RunFolder) -> None:
+def best(run: RunArgument) -> None:
     """Show the best settings and how to repeat them.
 
     Example:
@@ -241,7 +242,7 @@ def _drive(start: "Callable[[Display], bool]", title: str, config: "SearchConfig
     """
 
     def next_step() -> str:
-        if (folder / "config.yaml").exists():
+        if RunFolder(folder).config.exists():
             return f"resume with: {command('resume', folder)}"
         return "nothing was started, and no file was left behind"
 
@@ -265,7 +266,7 @@ def _completed(start: "Callable[[Display], bool]", title: str, config: "SearchCo
     except SearchFailed as error:
         raise typer.Exit(complain(f"all trials failed; the first error: {error}", FAILED)) from error
     except OSError as error:
-        if not (is_full(error) and (folder / "config.yaml").exists()):
+        if not (is_full(error) and RunFolder(folder).config.exists()):
             raise
         raise disk_full(error, command("resume", folder)) from error
 

@@ -15,6 +15,7 @@ from genre_core.training.bootstrap import CONFIDENCE, RESAMPLES, bootstrap
 from genre_core.training.metrics import SCORES
 from search.config.schema import BUILTIN, load
 from search.data.sanity_checks import implausible_scores, missing_groups_warning
+from search.run.folder import RunFolder
 from search.run.identity import EXTENDED, read_provenance
 from search.run.tables import (
     as_indices,
@@ -61,7 +62,7 @@ def configurations(finish: pd.DataFrame, predictions: pd.DataFrame, genres: Sequ
 
 def verdict(run: Path) -> list[Any]:
     """The terminal output about a finished run."""
-    finish, corpus = read_finish(run), load_corpus(run / "corpus.parquet")
+    finish, corpus = read_finish(run), load_corpus(RunFolder(run).corpus)
     look = read_test_look(run)
     assert look, "a finished run has used its test set"
     found = configurations(finish, read_test_tracks(run), corpus.genres)
@@ -77,7 +78,7 @@ def verdict(run: Path) -> list[Any]:
         _scores(winner),
         _gap(winner, scored=look.scored),
         _genres(finish[finish["rank"] == 1], corpus),
-        *_warnings(found, corpus, generated=load(run / "config.yaml", {}).data == BUILTIN),
+        *_warnings(found, corpus, generated=load(RunFolder(run).config, {}).data == BUILTIN),
         *[_warning(note) for note in [extension_note(run)] if note],
     ]
 

@@ -45,7 +45,7 @@ def chosen_model(run: Path, *, trial: int | None = None) -> Path:
 
 def model_folder(path: Path) -> Path:
     """The model folder at a path, which is the best model's if the path is a run's folder."""
-    return chosen_model(path) if (path / "config.yaml").exists() else path
+    return chosen_model(path) if RunFolder(path).config.exists() else path
 
 
 def _kept(run: Path) -> list[tuple[int, Path]]:

@@ -10,6 +10,7 @@ from genre_core.audio.mel import DYNAMIC_RANGE_DB, FrontEnd
 from genre_core.training.metrics import SCORES
 from search.config.schema import load
 from search.evaluate.verdict import extension_note
+from search.run.folder import RunFolder
 from search.run.tables import read_finish, read_test_look, read_trials, when_test_was_read
 
 _FRONT_MATTER = {
@@ -219,7 +220,7 @@ def _with_intervals(row: Mapping[Any, Any]) -> list[str]:
 
 def _data(run: Path) -> dict[str, str]:
     """The name of the data folder, without its path, and the fingerprint of the corpus."""
-    config = load(run / "config.yaml", {})
+    config = load(RunFolder(run).config, {})
     return {"data": Path(config.data).name, "corpus": (config.provenance or {})["corpus"]}
 
 

@@ -13,15 +13,12 @@ from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
 from search.recovery.unclaimed import Unclaimed
-from search.run.folder import RunFolder, trial_number
+from search.run.folder import CHECKPOINT_SUFFIX, RunFolder, trial_number
 from search.run.schemas import EPOCHS, RUNNING, TrialRow, new_trial
 from search.run.tables import ResultsWriter, read_epochs_file
 from search.study.journal import has_settings, read_trial_rows
 from search.study.study import Study, best_epoch, error_of, stopped_by
 from search.study.suggest import sample
-
-_TRIAL_FOLDERS = {"results/epochs": ".parquet", "checkpoints": ".safetensors", "models": ""}
-"""Folders with one file or folder per trial -> the suffix of their names."""
 
 
 def reconcile(
@@ -60,10 +57,15 @@ def reconcile(
 
 def _foreign(run: Path, own: set[int]) -> Iterator[Path]:
     """Paths in the trials' folders that belong to none of the search's own trials, and incomplete models."""
-    for folder, suffix in _TRIAL_FOLDERS.items():
-        for path in sorted((run / folder).glob("[!.]*")):
+    folder = RunFolder(run)
+    for of_trials, suffix in (
+        (folder.epochs, ".parquet"),
+        (folder.checkpoints, CHECKPOINT_SUFFIX),
+        (folder.models, ""),
+    ):
+        for path in sorted(of_trials.glob("[!.]*")):
             number = trial_number(path.name, suffix)
-            if number not in own or (folder == "models" and not is_complete(path)):
+            if number not in own or (of_trials == folder.models and not is_complete(path)):
                 yield path
 
 

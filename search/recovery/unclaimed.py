@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
-FOLDER = "unclaimed"
+from search.run.folder import RunFolder
+
 _LISTED = 3
 """Number of files that a message lists."""
 
@@ -42,7 +43,8 @@ class Unclaimed:
     def _new_target(self) -> Path:
         """Create a folder named after the present time."""
         name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        folders = (self._run / FOLDER / (name if n == 1 else f"{name}-{n}") for n in count(1))
+        unclaimed = RunFolder(self._run).unclaimed
+        folders = (unclaimed / (name if n == 1 else f"{name}-{n}") for n in count(1))
         target = next(folder for folder in folders if not folder.exists())
         target.mkdir(parents=True)
         return target

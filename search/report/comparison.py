@@ -13,6 +13,7 @@ from search.config.schema import load
 from search.report.formatting import STATE_WORD, duration, plain_table, score
 from search.run import ranking
 from search.run.conditions import conditions, differences
+from search.run.folder import RunFolder
 from search.run.tables import read_trials
 
 _HASH_DIGITS = 8
@@ -44,7 +45,7 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
     """
     titles = ("run", "F1", *STATE_WORD.values(), "time", "corpus", "split", "front end", "winner")
     shown = plain_table(*titles, left=("run", "front end", "winner"))
-    found = [conditions(load(run / "config.yaml", {}), load_corpus(run / "corpus.parquet")) for run in runs]
+    found = [conditions(load(run.config, {}), load_corpus(run.corpus)) for run in map(RunFolder, runs)]
     for name, own in zip(names(runs), found, strict=True):
         shown.add_row(name, *_cells(trials[trials["study"] == name], own))
     first = names(runs)[0]

@@ -31,6 +31,7 @@ from search.report.misclassified import MisclassifiedTrack, worst_tracks
 from search.report.time_accounting import TimeSpent, time_spent
 from search.run import ranking
 from search.run.commands import command
+from search.run.folder import RunFolder
 from search.run.lock import is_driven
 from search.run.model_store import kept_card
 from search.run.tables import (
@@ -141,8 +142,8 @@ def write_report(run: Path, out: Path, *, cache: Path, data: Path | None = None)
 def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
     """Read a run's folder; the arguments and errors are those of `write_report`."""
     require_run(run)
-    config = schema.load(run / "config.yaml", {})
-    corpus = load_corpus(run / "corpus.parquet")
+    config = schema.load(RunFolder(run).config, {})
+    corpus = load_corpus(RunFolder(run).corpus)
     if data:
         corpus = relocate_corpus_by_name(corpus, data)
     trials = ranking.select(read_trials(run))

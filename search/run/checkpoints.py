@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from genre_core.system.atomic import atomic_file, make_folder
+from search.run.folder import CHECKPOINT_SUFFIX, checkpoint_name, epoch_number, trial_number
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -83,7 +84,7 @@ class CheckpointStore:
             left, budget = max(0, self._budget_bytes - others) / MIB, self._budget_bytes / MIB
             why = f"it takes {size / MIB:.3g} MiB, and checkpoint_budget has {left:.3g} MiB of {budget:.3g} left"
             return self._refused(trial, "budget", why)
-        place = self._folder / f"{_stem(trial)}{epoch:03d}.safetensors"
+        place = self._folder / checkpoint_name(trial, epoch)
         try:
             with atomic_file(place, durable=False) as partial:
                 save_file(dict(arrays), partial, metadata={_ROW: json.dumps(row)})
@@ -121,11 +122,11 @@ class CheckpointStore:
 
     def _refused(self, trial: int, cause: str, why: str) -> Unsaved:
         kept = self._of(trial)
-        earlier = int(kept[-1].stem.removeprefix(_stem(trial))) if kept else None
+        earlier = epoch_number(kept[-1].name) if kept else None
         return Unsaved(trial=trial, cause=cause, why=why, earlier=earlier)
 
     def _of(self, trial: int) -> list[Path]:
-        return sorted(self._folder.glob(f"{_stem(trial)}*.safetensors"))
+        return sorted(self._folder.glob(checkpoint_name(trial, None)))
 
 
 def clear_checkpoints(folder: Path, *, keep: Collection[int]) -> None:
@@ -136,8 +137,8 @@ def clear_checkpoints(folder: Path, *, keep: Collection[int]) -> None:
     make_folder(folder)
     (folder / _ENDED).unlink(missing_ok=True)
     for path in folder.glob("trial-*"):
-        number = path.name.split("-")[1]
-        if number.isdecimal() and int(number) not in keep:
+        number = trial_number(path.name, CHECKPOINT_SUFFIX)
+        if number is not None and number not in keep:
             path.unlink()
 
 
@@ -162,7 +163,3 @@ def _read_ended(folder: Path) -> set[int]:
     if whole != text:
         os.truncate(file, len(whole))
     return {int(line) for line in whole.split()}
-
-
-def _stem(trial: int) -> str:
-    return f"trial-{trial:05d}-epoch-"

@@ -1,4 +1,4 @@
-"""The layout of a run's folder: every path in it is named here and nowhere else."""
+"""The layout of a run's folder: every path in it is defined here and nowhere else."""
 
 import re
 from collections.abc import Iterator
@@ -8,29 +8,31 @@ from pathlib import Path
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import make_folder
+from search.errors import SearchErrorCode
 
 CONFIG, JOURNAL = "config.yaml", "study.journal"
+CHECKPOINT_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk. The folder's name means nothing: the run's id is in its config.yaml."""
+    """Paths of one run on disk. The folder may be renamed: the run's id is in its config.yaml."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """What the run is called at present."""
+        """Present name of the run, which is the folder's."""
         return self.path.resolve().name
 
     @property
     def config(self) -> Path:
-        """Every setting, and where the run comes from."""
+        """All settings of the search, and its provenance."""
         return self.path / CONFIG
 
     @property
     def corpus(self) -> Path:
-        """The tracks with their split."""
+        """The tracks and their split."""
         return self.path / "corpus.parquet"
 
     @property
@@ -40,103 +42,132 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """The tables' folder."""
+        """Folder of the results tables."""
         return self.path / "results"
 
     @property
     def trials(self) -> Path:
-        """The trials' table."""
+        """Table of the trials."""
         return self.results / "trials.parquet"
 
     @property
     def epochs(self) -> Path:
-        """The folder of the epochs' table, a file per trial."""
+        """Folder of the epochs' table, which has one file per trial."""
         return self.results / "epochs"
 
     def epochs_of(self, trial: int) -> Path:
-        """The file with the epochs of a trial."""
+        """Table of the epochs of a trial."""
         return self.epochs / f"trial-{trial:05d}.parquet"
 
     @property
     def finish(self) -> Path:
-        """The table of the final models' test scores."""
+        """Table of the final models' test scores."""
         return self.results / "finish.parquet"
 
     @property
     def test_tracks(self) -> Path:
-        """The table of the final models' predictions for the test part."""
+        """Table of the final models' predictions for the test set."""
         return self.results / "test_tracks.parquet"
 
     @property
     def models(self) -> Path:
-        """The folder of the search's best models."""
+        """Folder of the best models of the search."""
         return self.path / "models"
 
-    def model(self, trial: int, epoch: int) -> Path:
-        """The folder of a kept model, as of an epoch of its trial."""
-        return self.models / f"trial-{trial:05d}-epoch-{epoch:03d}"
+    def kept_models(self, trial: int | None = None) -> Iterator[Path]:
+        """Folders of the kept models of one trial or of all trials; some may be incomplete."""
+        return self.models.glob("trial-*" if trial is None else model_name(trial, None))
 
     def final_model(self, trial: int, seed: int) -> Path:
-        """The folder of a final model, trained on train and validation."""
+        """Folder of a final model, which is trained on train and validation."""
         return self.path / "finish" / f"trial-{trial:05d}-seed-{seed}"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of running trials' checkpoints."""
+        """Folder of the running trials' checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def unclaimed(self) -> Path:
-        """The folder of files that belong to no trial of the run."""
+        """Folder for files that are damaged or belong to no trial of the run."""
         return self.path / "unclaimed"
 
     @property
     def lock(self) -> Path:
-        """The driver's lock."""
+        """Lock file of the driver, which is never deleted."""
         return self.path / ".driver"
+
+    @property
+    def lock_holder(self) -> Path:
+        """Record of the process that holds the lock, written once the lock is held."""
+        return self.path / ".driver.json"
 
     @property
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
 
+    @property
+    def export(self) -> Path:
+        """Folder of the exported model."""
+        return self.path / "export"
+
+
+def model_name(trial: int, epoch: int | None) -> str:
+    """Name of a kept model's folder; a pattern for all epochs if the epoch is None."""
+    return f"trial-{trial:05d}-epoch-{'*' if epoch is None else f'{epoch:03d}'}"
+
+
+def checkpoint_name(trial: int, epoch: int | None) -> str:
+    """Name of a checkpoint's file; a pattern for all epochs if the epoch is None."""
+    return model_name(trial, epoch) + CHECKPOINT_SUFFIX
+
 
 def trial_number(name: str, suffix: str) -> int | None:
-    """The trial that a file or folder of a run is named after; None where its name has another form.
+    """Parse the trial number in the name of a file or folder of a run; None for any other name.
 
     Args:
         name: of the file or folder.
-        suffix: how such names end, such as `.parquet`.
+        suffix: that the name must have, such as `.parquet`.
     """
     match = re.fullmatch(rf"trial-(\d+)(-epoch-\d+)?{re.escape(suffix)}", name)
     return int(match[1]) if match else None
 
 
+def epoch_number(name: str) -> int:
+    """Parse the epoch in the name of a checkpoint or of a kept model."""
+    match = re.match(r"trial-\d+-epoch-(\d+)", name)
+    assert match, f"no epoch in {name}"
+    return int(match[1])
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """The folder of a new run; it and its parents are removed again where the start fails before its settings exist."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Create the folder of a new run; it and its new parents are removed if the search fails before it has settings."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        _make(folder)
+        _create(folder)
         yield
     except BaseException:
-        if made and _names(folder) == [RunFolder(folder).lock.name]:
+        if created and _names(folder) == [RunFolder(folder).lock.name]:
             RunFolder(folder).lock.unlink()
-        for path in made:
+        for path in created:
             if _names(path) == []:
                 path.rmdir()
         raise
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     try:
         make_folder(folder)
     except OSError as error:
         raise InputError(
-            f"--runs must be where a folder can be made, but {folder} cannot: {error.strerror}; name another place"
+            f"--runs must be a folder that can be written to, but {folder} cannot be created: {error.strerror}; "
+            "use another folder",
+            code=SearchErrorCode.RUN_FOLDER_NOT_CREATABLE,
         ) from error
 
 
 def _names(folder: Path) -> list[str] | None:
-    """What a folder holds; None where there is no such folder."""
+    """Names in a folder; None if it does not exist."""
     return [path.name for path in folder.iterdir()] if folder.is_dir() else None

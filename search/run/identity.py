@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from genre_core.system.atomic import atomic_file
+from search.run.folder import RunFolder
 
 RUN_ID, FOLDER = "run_id", "folder"
 """Keys of `provenance` in config.yaml: the run's id, and the absolute path where it was last driven."""
@@ -71,7 +72,7 @@ def set_data(folder: Path, data: str) -> None:
 
 
 def _write(folder: Path, settings: Mapping[str, Any]) -> None:
-    with atomic_file(folder / "config.yaml") as partial:
+    with atomic_file(RunFolder(folder).config) as partial:
         partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
 
 
@@ -87,9 +88,9 @@ def _identified(folder: Path, provenance: Provenance) -> Identity:
 
 def _holds(folder: Path, run_id: str) -> bool:
     """Whether the run with this id is in a folder."""
-    return (folder / "config.yaml").is_file() and read_provenance(folder).get(RUN_ID) == run_id
+    return RunFolder(folder).config.is_file() and read_provenance(folder).get(RUN_ID) == run_id
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
     return settings if isinstance(settings, dict) else {}

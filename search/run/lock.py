@@ -13,9 +13,8 @@ from filelock import FileLock, Timeout
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
 from search.errors import SearchErrorCode
+from search.run.folder import RunFolder
 
-LOCK, _HOLDER = ".driver", ".driver.json"
-"""The lock file, which is never deleted, and the record of its holder, which is written once the lock is held."""
 _CLOCK_STEP_SECONDS = 1.0
 """Tolerance for start times: psutil derives them from the system clock, which may be adjusted."""
 
@@ -49,7 +48,7 @@ def driving(run: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    lock = FileLock(run / LOCK, timeout=0)
+    lock = FileLock(RunFolder(run).lock, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -60,11 +59,11 @@ def driving(run: Path) -> Iterator[None]:
             code=SearchErrorCode.RUN_IS_DRIVEN,
         ) from error
     try:
-        with atomic_file(run / _HOLDER) as partial:
+        with atomic_file(RunFolder(run).lock_holder) as partial:
             partial.write_text(json.dumps(asdict(_this_process(run))), encoding="utf-8")
         yield
     finally:
-        (run / _HOLDER).unlink(missing_ok=True)
+        RunFolder(run).lock_holder.unlink(missing_ok=True)
         lock.release()
 
 
@@ -80,14 +79,14 @@ def _this_process(run: Path) -> _Holder:
         pid=pid,
         started=psutil.Process(pid).create_time(),
         host=os.uname().nodename,
-        lock=(run / LOCK).stat().st_ino,
+        lock=RunFolder(run).lock.stat().st_ino,
     )
 
 
 def _holder(run: Path) -> _Holder | None:
     """The process that took the folder's lock and has not released it."""
     try:
-        holder = _Holder(**json.loads((run / _HOLDER).read_text(encoding="utf-8")))
-        return holder if holder.lock == (run / LOCK).stat().st_ino else None
+        holder = _Holder(**json.loads(RunFolder(run).lock_holder.read_text(encoding="utf-8")))
+        return holder if holder.lock == RunFolder(run).lock.stat().st_ino else None
     except (FileNotFoundError, ValueError, TypeError):  # never driven, or an incomplete copy
         return None

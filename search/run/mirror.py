@@ -13,6 +13,7 @@ from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_folder
 from search.errors import SearchErrorCode
 from search.run.commands import command
+from search.run.folder import CONFIG, JOURNAL, RunFolder
 from search.run.identity import RUN_ID
 from search.run.remote_folder import STORAGE_ERRORS, RemoteFolder, ask, is_kept, masked, reason
 
@@ -22,8 +23,6 @@ GIVE_UP_FILES = 3
 """After so many files that fail in one sync, the storage is to blame: the rest waits for the next sync."""
 NAMED_FILES = 3
 """How many of the files that the copy lacks in the end are named."""
-
-_CONFIG, _JOURNAL = "config.yaml", "study.journal"
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns: changed if the file has."""
@@ -71,7 +70,7 @@ class Mirror:
         self._remote, existing = ask(address, lambda: _opened(address, run.name, writable=True))
         if not resumed:
             _require_new(existing, address, run.name)
-        elif _CONFIG in existing and self._remote_run_id() not in (None, run_id):
+        elif CONFIG in existing and self._remote_run_id() not in (None, run_id):
             raise InputError(
                 f"--storage must hold no other run of this name, but {self._shown} holds another {run.name}; "
                 "rename this run's folder, or use another address",
@@ -90,7 +89,7 @@ class Mirror:
 
     def _remote_run_id(self) -> object:
         """Id of the run that the copy belongs to; None for a copy by a version without ids."""
-        settings = yaml.safe_load(ask(self._shown, lambda: self._remote.read(_CONFIG)))
+        settings = yaml.safe_load(ask(self._shown, lambda: self._remote.read(CONFIG)))
         return ((settings or {}).get("provenance") or {}).get(RUN_ID)
 
     def _sync_until_stopped(self) -> None:
@@ -130,21 +129,21 @@ class Mirror:
     def _uncopied(self) -> list[str]:
         """Names of the files whose current version was not uploaded."""
         stamps = {name: _stamp((self._run / name).stat()) for name in _file_names(self._run)}
-        if _JOURNAL in stamps:
-            stamps[_JOURNAL] = _journal_stamp(_complete_lines(self._run / _JOURNAL))
+        if JOURNAL in stamps:
+            stamps[JOURNAL] = _journal_stamp(_complete_lines(RunFolder(self._run).journal))
         return sorted(name for name, stamp in stamps.items() if self._copied.get(name) != stamp)
 
     def _sync(self) -> None:
         before = _file_names(self._run)
-        journal = _complete_lines(self._run / _JOURNAL)
-        local = _file_names(self._run) - {_JOURNAL}
-        if _CONFIG not in local:  # not started yet, or the folder was removed: no reason to empty the copy
+        journal = _complete_lines(RunFolder(self._run).journal)
+        local = _file_names(self._run) - {JOURNAL}
+        if CONFIG not in local:  # not started yet, or the folder was removed: no reason to empty the copy
             return
         remote = self._remote.files()
         vanished = self._upload_changed(local, remote)
         if journal:
-            self._upload_if_changed(_JOURNAL, io.BytesIO(journal), _journal_stamp(journal), remote)
-        self._delete(remote - before - local - {_JOURNAL}, kept=remote | local, vanished=vanished)
+            self._upload_if_changed(JOURNAL, io.BytesIO(journal), _journal_stamp(journal), remote)
+        self._delete(remote - before - local - {JOURNAL}, kept=remote | local, vanished=vanished)
 
     def _upload_changed(self, local: set[str], remote: set[str]) -> set[str]:
         """Upload new and changed files; return the names of those that were deleted meanwhile.
@@ -216,7 +215,7 @@ def require_usable(address: str, name: str, *, resumed: bool) -> None:
 
 
 def _require_new(existing: set[str], address: str, name: str) -> None:
-    if _CONFIG in existing:
+    if CONFIG in existing:
         raise InputError(
             f"--name must be new, but --storage {masked(address)} already holds a search {name}; "
             "choose another name, or resume that search: genre-search resume RUN --storage ADDRESS",
@@ -241,7 +240,7 @@ def fetch(address: str, name: str, folder: Path) -> None:
             code=SearchErrorCode.RESTORE_TARGET_EXISTS,
         )
     remote, names = ask(address, lambda: _opened(address, name, writable=False))
-    if _CONFIG not in names:
+    if CONFIG not in names:
         raise InputError(
             f"RUN must be a search in the storage, but {masked(address)} holds no {name}; "
             "check the address and the run's name",

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from genre_core.models.artifact import CARD, WEIGHTS, is_complete, read_card
 from genre_core.system.atomic import PARTIAL, atomic_folder, make_folder
 from search.run.checkpoints import RunFolderFull, is_full
-from search.run.folder import RunFolder
+from search.run.folder import RunFolder, model_name
 
 
 class ModelStore:
@@ -63,7 +63,7 @@ class ModelStore:
         Raises:
             RunFolderFull: there is no room for it.
         """
-        place = self._folder / f"trial-{trial:05d}-epoch-{card['epoch']:03d}"
+        place = self._folder / model_name(trial, card["epoch"])
         if place.exists() or not self.wants(trial, f1):  # an epoch that is repeated makes the same model
             return
         try:
@@ -93,8 +93,7 @@ def _delete(place: Path) -> None:
 
 def kept_models(run: Path, trial: int | None = None) -> list[Path]:
     """The folders of the models that a search has kept, of all trials or of one."""
-    name = "trial-*" if trial is None else f"trial-{trial:05d}-*"
-    return sorted(place for place in RunFolder(run).models.glob(name) if is_complete(place))
+    return sorted(folder for folder in RunFolder(run).kept_models(trial) if is_complete(folder))
 
 
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:

@@ -276,7 +276,7 @@ def require_new(run: Path) -> None:
             f"--name must be a new one, but {run} holds a search already; "
             f"choose another, or go on with that one: {command('resume', run)}"
         )
-    if left := [name for name in ("study.journal", "results") if (run / name).exists()]:
+    if left := [path.name for path in (RunFolder(run).journal, RunFolder(run).results) if path.exists()]:
         raise InputError(
             f"--name must be a new one, but {run} holds {' and '.join(left)} of a search whose config.yaml is lost; "
             "put it back, or choose another name"

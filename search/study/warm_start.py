@@ -105,8 +105,8 @@ def _read(run: Path) -> Earlier:
         )
     return Earlier(
         folder=str(run),
-        config=load(run / "config.yaml", {}),
-        corpus=load_corpus(run / "corpus.parquet"),
+        config=load(RunFolder(run).config, {}),
+        corpus=load_corpus(RunFolder(run).corpus),
         trials=own_trials(run),
     )
 
