@@ -1,1 +1,1 @@
-"""The Optuna study of a run: samplers, pruners, and what earlier searches tried."""
+"""The Optuna study of a run: samplers, pruners, and trials of earlier searches."""

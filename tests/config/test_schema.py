@@ -7,14 +7,16 @@ from typing import Any
 import pydantic
 import pytest
 from pydantic import ValidationError
+from refusals import refused
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from search.config.mistakes import setting_path
 from search.config.schema import SearchConfig, load, to_yaml
 from search.errors import SearchErrorCode
 
 UNKNOWN, INVALID = SearchErrorCode.SETTING_UNKNOWN, SearchErrorCode.SETTING_INVALID
 BAD_RANGE = SearchErrorCode.RANGE_INVALID
+OUT_OF_RANGE, NO_MOMENTUM = ErrorCode.RECIPE_OUT_OF_RANGE, ErrorCode.NESTEROV_WITHOUT_MOMENTUM
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -50,12 +52,8 @@ def test_a_duration_without_a_unit_is_rejected_in_a_file_and_on_the_command_line
     file.write_text(json.dumps({key: given}))
     run.write_text(to_yaml(load(None, {"provenance": {"corpus": "c"}})))
     for path, overrides in ((file, {}), (None, {key: given}), (run, {key: given})):
-        with pytest.raises(InputError) as caught:
+        with refused(INVALID, key, given, "30m"):
             load(path, overrides)
-        assert caught.value.code is INVALID
-        assert key in str(caught.value)
-        assert str(given).lower() in str(caught.value).lower()
-        assert "30m" in str(caught.value)
 
 
 @pytest.mark.parametrize("written", [7200, 7200.0, 0.25, "7200s", "2h"])
@@ -82,6 +80,7 @@ def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
 
 
 RATE: dict[str, Any] = {"low": 0.1, "high": 1}
+BOTH: dict[str, Any] = {"space.nesterov": [False, True]}
 
 MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (UNKNOWN, {"frontend": "mel64"}, ["frontend ", "front_end?"]),
@@ -173,34 +172,28 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (SearchErrorCode.ADDRESS_WITH_CREDENTIALS, {"mlflow": "https://me:key@b"}, ["mlflow", "MLFLOW_TRACKING"]),
 ]
 
-ILLEGAL_RECIPES: list[tuple[dict[str, Any], list[str]]] = [
-    ({"space.learning_rate": -0.1}, ["learning_rate=-0.1"]),
-    ({"space.momentum": {"low": 0.5, "high": 1.0}}, ["momentum=1.0"]),
-    ({"space.nesterov": True, "space.momentum": 0}, ["momentum=0", "nesterov"]),
+REJECTED_RECIPES: list[tuple[ErrorCode, dict[str, Any], list[str]]] = [
+    (OUT_OF_RANGE, {"space.learning_rate": -0.1}, ["learning_rate=-0.1"]),
+    (OUT_OF_RANGE, {"space.momentum": {"low": 0.5, "high": 1.0}}, ["momentum=1.0"]),
+    (OUT_OF_RANGE, {"space.frozen_blocks": 6, "space.backbone": ["vgg16", "resnet18"]}, ["0..5", "resnet18"]),
+    (OUT_OF_RANGE, {"space.frozen_blocks": {"low": 0, "high": 9}}, ["frozen_blocks=9", "0..7", "alexnet"]),
+    (OUT_OF_RANGE, {"space.batch_size": [16, 1]}, ["batch_size=1"]),
+    (OUT_OF_RANGE, {"space.batch_size": {"low": 1, "high": 8}}, ["batch_size=1"]),
+    (OUT_OF_RANGE, {"training.epochs": 0}, ["epochs=0"]),
+    (NO_MOMENTUM, {"space.nesterov": True, "space.momentum": 0}, ["momentum=0", "nesterov"]),
+    (NO_MOMENTUM, BOTH | {"space.momentum": {"low": 0, "high": 0.9}}, ["momentum=0", "nesterov"]),
+    (NO_MOMENTUM, BOTH | {"space.momentum": [0.9, 0]}, ["momentum=0", "nesterov"]),
+    (ErrorCode.UNKNOWN_BACKBONE, {"space.backbone": "resnet50"}, ["backbone='resnet50'", "resnet"]),
+    (ErrorCode.UNKNOWN_BACKBONE, {"space.backbone": ""}, ["backbone=''"]),
+    (ErrorCode.UNKNOWN_BACKBONE, {"weights": {"alexnett": "random"}}, ["backbone='alexnett'", "alexnet?"]),
     (
-        {"space.momentum": {"low": 0, "high": 0.9}, "space.nesterov": [False, True]},
-        ["momentum=0", "nesterov"],
+        ErrorCode.RECIPE_UNKNOWN_CHOICE,
+        {"training.schedule": "linear"},
+        ["schedule='linear'", "cosine", "constant"],
     ),
-    ({"space.momentum": [0.9, 0], "space.nesterov": [False, True]}, ["momentum=0", "nesterov"]),
-    ({"space.backbone": "resnet50"}, ["backbone='resnet50'", "resnet"]),
-    ({"space.backbone": ""}, ["backbone=''"]),
-    ({"space.frozen_blocks": 6, "space.backbone": ["vgg16", "resnet18"]}, ["0..5", "resnet18"]),
-    ({"space.frozen_blocks": {"low": 0, "high": 9}}, ["frozen_blocks=9", "0..7", "alexnet"]),
-    ({"space.batch_size": [16, 1]}, ["batch_size=1"]),
-    ({"space.batch_size": {"low": 1, "high": 8}}, ["batch_size=1"]),
-    ({"training.schedule": "linear"}, ["schedule='linear'", "cosine", "constant"]),
-    ({"training.epochs": 0}, ["epochs=0"]),
-    ({"synthetic.difficulty": 3}, ["difficulty=3"]),
-    ({"weights": {"alexnett": "random"}}, ["backbone='alexnett'", "alexnet?"]),
+    (ErrorCode.SYNTHETIC_OUT_OF_RANGE, {"synthetic.difficulty": 3}, ["difficulty=3"]),
 ]
 """Values with the right type that genre_core rejects: at both ends of every range, for every backbone."""
-
-
-def _one_line(error: InputError) -> str:
-    text = str(error)
-    assert "\n" not in text
-    assert len(text) < 500
-    return text
 
 
 def _name(case: object) -> str:
@@ -211,19 +204,23 @@ def _name(case: object) -> str:
 def test_a_mistake_is_one_line_with_the_key_the_value_and_the_way_out(
     code: SearchErrorCode, settings: dict[str, Any], facts: list[str]
 ) -> None:
+    with refused(code, *facts):
+        load(None, settings)
+
+
+@pytest.mark.parametrize("settings", [{"space.learning_rate": "x" * 10**5}, {"trials": 10**400}], ids=_name)
+def test_a_message_about_something_long_is_short(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError) as caught:
         load(None, settings)
-    assert caught.value.code is code
-    assert [fact for fact in facts if fact not in _one_line(caught.value)] == []
+    assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(("settings", "facts"), ILLEGAL_RECIPES, ids=_name)
+@pytest.mark.parametrize(("code", "settings", "facts"), REJECTED_RECIPES, ids=_name)
 def test_both_ends_of_every_range_are_checked_for_every_backbone(
-    settings: dict[str, Any], facts: list[str]
+    code: ErrorCode, settings: dict[str, Any], facts: list[str]
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(code, *facts):
         load(None, settings)
-    assert [fact for fact in facts if fact not in _one_line(caught.value)] == []
 
 
 UNIONS: list[tuple[dict[str, Any], str]] = [

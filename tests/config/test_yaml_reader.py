@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from genre_core.errors import InputError
 from search.config.schema import load
@@ -62,13 +63,8 @@ def test_an_unusable_file_is_rejected_in_one_line(case: str, tmp_path: Path) -> 
     code, content, facts = FILES[case]
     path = tmp_path / "c.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError) as caught:
+    with refused(code, *facts, "" if code is INVALID else path):
         load(path, {})
-    text = str(caught.value)
-    assert caught.value.code is code
-    assert [fact for fact in facts if fact not in text] == []
-    assert code is INVALID or str(path) in text
-    assert len(text.splitlines()) == 1
     with pytest.raises(InputError) as caught:
         load(None, dict([parse_override(f"trials={path.read_text(errors='replace')}")]))
     assert len(str(caught.value).splitlines()) == 1
@@ -77,11 +73,8 @@ def test_an_unusable_file_is_rejected_in_one_line(case: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["", "nothing.yaml", "x" * 300, "a\0b", "itself.yaml"])
 def test_a_path_without_a_readable_file_is_rejected_in_one_line(name: str, tmp_path: Path) -> None:
     (tmp_path / "itself.yaml").symlink_to("itself.yaml")
-    with pytest.raises(InputError) as caught:
+    with refused(UNREADABLE, "--config"):
         load(tmp_path / name, {})
-    assert caught.value.code is UNREADABLE
-    assert "--config" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -100,7 +93,5 @@ def test_the_value_of_an_override_is_read_as_yaml(text: str, key: str, value: ob
     ],
 )
 def test_an_unusable_override_is_rejected(text: str, code: SearchErrorCode) -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(code, text.partition("=")[2]):
         parse_override(text)
-    assert caught.value.code is code
-    assert text.partition("=")[2] in str(caught.value)

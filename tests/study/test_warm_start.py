@@ -1,24 +1,31 @@
-"""A search that begins with what earlier ones tried: the sampler and the pruner know it, and nothing counts it."""
+"""Warm start: the sampler and the pruner learn from comparable trials of earlier searches, which are not counted."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TextIO
 
 import optuna
 import pytest
-from conftest import Command, sets
 from corpora import flat
 from invariants import check
+from made_runs import Quiet, make_run, resume
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from refusals import refused
 from rich.console import Console
+from tiny import TINY
 
 from genre_core.corpus.tracks import Corpus, write_corpus
 from genre_core.errors import InputError
 from search.cli.progress import Display
-from search.config.schema import SearchConfig, load, to_yaml
+from search.config.schema import Optuna, SearchConfig, load, to_yaml
+from search.data import prepare
+from search.errors import SearchErrorCode
+from search.run.identity import record
 from search.run.tables import read_trials
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
@@ -27,6 +34,7 @@ from search.study.suggest import sample
 from search.study.warm_start import read_earlier, require_same_data, teach
 from search.tune import search
 
+NOT_COMPARABLE = SearchErrorCode.WARM_START_NOT_COMPARABLE
 WEIGHTS = {"resnet18": "a file", "alexnet": "another file"}
 SPACE: dict[str, Any] = {
     "space.backbone": ["resnet18", "alexnet"],
@@ -35,7 +43,7 @@ SPACE: dict[str, Any] = {
     "training.epochs": 4,
 }
 N_TRIALS = 20
-"""That have a score in the earlier search; one has failed, one runs."""
+"""Trials with a score in the earlier search; one more failed and one is running."""
 
 
 def _corpus() -> Corpus:
@@ -58,20 +66,20 @@ def _study(folder: Path, *, asked: int = 0, sampler: str = "tpe") -> Study:
     )
 
 
-def _optunas(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials as Optuna alone reads them."""
+def _all_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """All trials in the journal, as Optuna reads them."""
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     return optuna.load_study(study_name=folder.name, storage=storage).trials
 
 
 def _f1(learning_rate: float, epoch: int) -> float:
-    """Rates near 0.01 are best."""
+    """Learning rates near 0.01 are best."""
     return epoch / 4 * min(learning_rate / 0.01, 0.01 / learning_rate)
 
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a search that drew at random, without a score for its last two trials."""
+    """The folder of a search with a random sampler; its last two trials have no score."""
     run = tmp_path_factory.mktemp("earlier")
     config = load(None, SPACE)
     config = config.model_copy(update={"provenance": {"weights": WEIGHTS}})
@@ -107,11 +115,11 @@ def new(tmp_path: Path) -> Path:
     return tmp_path / "new"
 
 
-def test_what_an_earlier_search_ended_is_known_as_it_ended(earlier: Path, new: Path) -> None:
+def test_trials_are_taken_over_with_their_state_value_and_curve(earlier: Path, new: Path) -> None:
     said: list[str] = []
     _teach(_study(new), earlier, said)
     assert said == [f"warm start: {N_TRIALS} of 22 trials of {earlier}; left out: 1 failed, 1 running"]
-    theirs, ours = _optunas(earlier)[:N_TRIALS], _optunas(new)
+    theirs, ours = _all_trials(earlier)[:N_TRIALS], _all_trials(new)
     assert {trial.state.name for trial in ours} == {"COMPLETE", "PRUNED"}
     for their, our in zip(theirs, ours, strict=True):
         assert (their.state, their.value, their.params) == (our.state, our.value, our.params)
@@ -119,21 +127,21 @@ def test_what_an_earlier_search_ended_is_known_as_it_ended(earlier: Path, new: P
         assert our.user_attrs == their.user_attrs | {"warm_start": [str(earlier), their.number]}
 
 
-def test_nothing_counts_it_and_a_second_look_adds_nothing(earlier: Path, new: Path) -> None:
+def test_trials_taken_over_are_not_counted_and_not_added_twice(earlier: Path, new: Path) -> None:
     study = _study(new)
     config = _teach(study, earlier)
     assert (study.asked, study.ended, study.running, study.trials) == (0, 0, (), [])
     again = _study(new)
     _teach(again, earlier)
-    assert len(_optunas(new)) == len(again.known) == N_TRIALS
+    assert len(_all_trials(new)) == len(again.known) == N_TRIALS
     sample(trial := again.ask(), config)
     assert (trial.number, again.asked, [own.number for own in again.trials]) == (N_TRIALS, 1, [N_TRIALS])
 
 
 def _ran_itself(run: Path, config: SearchConfig) -> optuna.Study:
-    """A study that asked for the earlier search's trials and told their ends itself."""
+    """A study that ran the trials of the earlier search itself."""
     study = optuna.create_study(direction="maximize")
-    for theirs in _optunas(run)[:N_TRIALS]:
+    for theirs in _all_trials(run)[:N_TRIALS]:
         study.enqueue_trial(theirs.params)
         sample(trial := study.ask(), config)
         for epoch, f1 in theirs.intermediate_values.items():
@@ -143,7 +151,7 @@ def _ran_itself(run: Path, config: SearchConfig) -> optuna.Study:
     return study
 
 
-def test_the_sampler_draws_as_if_it_had_run_those_trials_itself(
+def test_the_sampler_samples_as_if_the_search_had_run_those_trials_itself(
     earlier: Path, new: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "cold").mkdir()
@@ -155,11 +163,11 @@ def test_the_sampler_draws_as_if_it_had_run_those_trials_itself(
     assert drawn != [sample(cold.ask(), config) for _ in range(6)]
 
 
-def test_the_pruner_measures_by_it(earlier: Path, new: Path, tmp_path: Path) -> None:
+def test_the_pruner_compares_with_trials_taken_over(earlier: Path, new: Path, tmp_path: Path) -> None:
     (tmp_path / "cold").mkdir()
     cold, warm = _study(tmp_path / "cold"), _study(new)
     _teach(warm, earlier)
-    assert warm.report(warm.ask().number, epoch=1, f1=0.0), "below the median of what it knows"
+    assert warm.report(warm.ask().number, epoch=1, f1=0.0), "below the median of the trials taken over"
     assert not cold.report(cold.ask().number, epoch=1, f1=0.0)
 
 
@@ -187,93 +195,135 @@ def test_the_pruner_measures_by_it(earlier: Path, new: Path, tmp_path: Path) -> 
     ],
     ids=lambda case: str(case)[:50] if isinstance(case, dict) else "",
 )
-def test_only_trials_that_the_new_space_could_draw_are_taken(
+def test_only_trials_in_the_new_space_are_taken_over(
     changes: dict[str, Any], fits: Callable[[dict[str, Any]], bool], why: str, earlier: Path, new: Path
 ) -> None:
     study, said = _study(new), list[str]()
     config = _teach(study, earlier, said, **changes)
-    expected = [trial.number for trial in _optunas(earlier)[:N_TRIALS] if fits(trial.params)]
-    taken = [trial.user_attrs["warm_start"][1] for trial in _optunas(new)]
+    expected = [trial.number for trial in _all_trials(earlier)[:N_TRIALS] if fits(trial.params)]
+    taken = [trial.user_attrs["warm_start"][1] for trial in _all_trials(new)]
     assert taken == expected
     assert said[0].startswith(f"warm start: {len(expected)} of 22 trials of ")
     assert why in said[0]
-    for trial, theirs in zip(_optunas(new), expected, strict=True):
+    for trial, theirs in zip(_all_trials(new), expected, strict=True):
         drawn = sample(trial, config)
-        assert replace(drawn, seed=0) == sample(_optunas(earlier)[theirs], load(None, SPACE))
+        assert replace(drawn, seed=0) == sample(_all_trials(earlier)[theirs], load(None, SPACE))
 
 
-def test_other_weights_are_another_search(earlier: Path, new: Path) -> None:
+def test_trials_with_other_weights_are_left_out(earlier: Path, new: Path) -> None:
     said: list[str] = []
     config = load(None, SPACE | {"warm_start": [str(earlier)]})
     teach(
         _study(new), config, read_earlier(config), weights=WEIGHTS | {"alexnet": "a newer"}, say=said.append
     )
-    assert all(trial.params["backbone"] == "resnet18" for trial in _optunas(new))
+    assert all(trial.params["backbone"] == "resnet18" for trial in _all_trials(new))
     assert " with other weights" in said[0]
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "facts"),
     [
-        ({"front_end": "mel64"}, "has front_end=mel128, not mel64"),
-        ({"level": "absolute"}, "has level=track, not absolute"),
-        ({"segment_seconds": 2.0}, "has segment_seconds=3.0, not 2.0"),
-        ({"training.epochs": 8}, "has training.epochs=4, not 8"),
-        ({"warm_start": ["nowhere"]}, "RUN must be the folder of a search"),
+        ({"front_end": "mel64"}, ["front_end=mel128", "mel64"]),
+        ({"level": "absolute"}, ["level=track", "absolute"]),
+        ({"segment_seconds": 2.0}, ["segment_seconds=3.0", "2.0"]),
+        ({"training.epochs": 8}, ["training.epochs=4", "8"]),
     ],
-    ids=lambda case: str(case),
+    ids=str,
 )
-def test_a_search_that_scores_otherwise_is_refused_in_one_line(
-    changes: dict[str, Any], words: str, earlier: Path
+def test_a_search_with_other_scoring_settings_is_rejected(
+    changes: dict[str, Any], facts: list[str], earlier: Path
 ) -> None:
     config = load(None, SPACE | {"warm_start": [str(earlier)]} | changes)
-    with pytest.raises(InputError, match=words) as caught:
+    with refused(NOT_COMPARABLE, *facts, earlier):
         read_earlier(config)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_search_or_without_a_journal_is_rejected(earlier: Path, tmp_path: Path) -> None:
+    nothing, not_started = tmp_path / "nothing", tmp_path / "not started"
+    not_started.mkdir()
+    shutil.copy(earlier / "config.yaml", not_started)
+    with pytest.raises(InputError) as caught:
+        read_earlier(load(None, {"warm_start": [str(nothing)]}))
+    assert str(nothing) in str(caught.value)
+    with refused(SearchErrorCode.WARM_START_NOT_STARTED, not_started):
+        read_earlier(load(None, {"warm_start": [str(not_started)]}))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"content": "new"}, "its corpus;"),
-        ({"genre": "pop"}, "its genres;"),
-        ({"split": "test"}, "its split;"),
-    ],
-    ids=lambda case: str(case),
+    ("change", "difference"),
+    [({"content": "new"}, "its corpus"), ({"genre": "pop"}, "its genres"), ({"split": "test"}, "its split")],
+    ids=str,
 )
-def test_other_music_another_genre_and_another_split_are_refused(
-    change: dict[str, Any], words: str, earlier: Path
+def test_a_search_of_other_music_with_other_genres_or_another_split_is_rejected(
+    change: dict[str, Any], difference: str, earlier: Path
 ) -> None:
     config = load(None, SPACE | {"warm_start": [str(earlier)]})
     first, *others = _corpus().tracks
     require_same_data(config, read_earlier(config), _corpus())
-    with pytest.raises(InputError, match=words):
+    with refused(NOT_COMPARABLE, difference, earlier):
         require_same_data(config, read_earlier(config), Corpus((replace(first, **change), *others)))
 
 
-def test_a_whole_search_begins_warm_and_goes_on_so(
-    run: Path, tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path, small_ray: None
-) -> None:
-    theirs, warm = read_trials(run), tmp_path / "warm"
-    screen = Display(Console(file=(said := StringIO()), width=200))
-    config = tiny(trials=2, training__epochs=4, warm_start=[str(run)], pruner="none", seed=0)
-    search.run(config, folder=warm, cache=cache, reporter=screen)
-    assert f"warm start: {len(theirs)} of {len(theirs)} trials of {run}" in said.getvalue()
-    check(warm, trials=2, keep_models=3)
-    search.resume(load(warm / "config.yaml", {"trials": 3}), folder=warm, cache=cache, reporter=screen)
-    assert said.getvalue().count("warm start") == 1
-    check(warm, trials=3, keep_models=3)
-    ours = read_trials(warm)
-    assert ours["trial"].tolist() == [len(theirs) + n for n in range(3)]
-    assert len(_optunas(warm)) == len(theirs) + 3
-    assert not set(ours["learning_rate"]) & set(theirs["learning_rate"]), "the same seed draws others"
+def test_a_warm_search_with_the_same_seed_samples_other_trials(earlier: Path, new: Path) -> None:
+    study, config = _study(new, sampler="random"), load(None, SPACE | {"warm_start": [str(earlier)]})
+    config = config.model_copy(update={"sampler": Optuna(name="random")})
+    prepared: Any = SimpleNamespace(weights=WEIGHTS)
+    search._teach(study, config, read_earlier(config), prepared, Quiet())
+    ours = {sample(study.ask(), config).learning_rate for _ in range(5)}
+    theirs = {trial.params["learning_rate"] for trial in _all_trials(earlier)}
+    assert len(ours) == 5
+    assert not ours & theirs
 
 
-def test_the_command_refuses_another_split_before_the_run_has_a_name(
-    run: Path, music: Path, genre_search: Command, tmp_path: Path
+ONE_EPOCH: dict[str, Any] = {
+    "space.learning_rate": [0.003, 0.01],
+    "space.momentum": 0.9,
+    "space.frozen_blocks": 5,
+    "training.epochs": 1,
+    "sampler": "random",
+    "trials": 20,
+}
+"""Two configurations."""
+
+
+@pytest.fixture(scope="module")
+def earlier_music(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up search of the tests' music, with one trial."""
+    settings = TINY | ONE_EPOCH | {"data": str(music)}
+    run = make_run(tmp_path_factory.mktemp("made") / "earlier", [[0.4]], settings=settings)
+    config = load(run / "config.yaml", {})
+    prepared = prepare.prepare(config, prepare.read_data(config), cache=cache, reporter=_display())
+    write_corpus(prepared.corpus, run / "corpus.parquet")
+    record(run, {"weights": prepared.weights})
+    return run
+
+
+def _display(file: TextIO | None = None) -> Display:
+    return Display(Console(file=file or StringIO(), width=200))
+
+
+def test_a_run_that_rejects_an_earlier_search_leaves_no_folder(
+    earlier_music: Path, tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
 ) -> None:
-    options = ["--data", music, "--runs", tmp_path, "--name", "r", "--warm-start", run]
-    refused = genre_search("run", *options, *sets(training__epochs=4), "--set", "split.seed=1")
-    assert refused.returncode == 2
-    assert f"but {run} differs in its split" in refused.stderr
+    config = tiny(training__epochs=1, split__seed=1, warm_start=[str(earlier_music)])
+    with refused(NOT_COMPARABLE, "its split"):
+        search.run(config, folder=tmp_path / "r", cache=cache, reporter=_display())
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.usefixtures("small_ray")
+def test_a_real_search_starts_warm_and_ends_when_its_space_is_exhausted(
+    earlier_music: Path, tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
+) -> None:
+    folder, said = tmp_path / "r", StringIO()
+    own = {key.replace(".", "__"): value for key, value in ONE_EPOCH.items()}
+    config = tiny(**own, warm_start=[str(earlier_music)])
+    assert search.run(config, folder=folder, cache=cache, reporter=_display(said)), "it was not interrupted"
+    assert said.getvalue().count(f"1 of 1 trials of {earlier_music}") == 1
+    assert said.getvalue().count("--repeat-seeds 2") == 1
+    check(folder, trials=2, keep_models=3)
+    trials = read_trials(folder)
+    assert trials["trial"].tolist() == [1, 2]
+    assert sorted(trials["learning_rate"]) == [0.003, 0.01]
+    (again,) = resume(folder)
+    assert "--repeat-seeds 2" in again

@@ -1,4 +1,4 @@
-"""A finite space: every configuration is tried once, whatever samples, and the search knows when all have been."""
+"""A finite space: every configuration is tried once, with any sampler, and then the search is over."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ import pytest
 from coordinated import Coordinated
 from made_runs import epoch_report, resume
 
-from genre_core.errors import InputError
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from search.config.grid import continuous, grid
@@ -34,7 +33,7 @@ from search.study.suggest import sample
 from search.study.without_repeats import goal, without_repeats
 
 pytestmark = pytest.mark.filterwarnings("ignore:The distribution is specified by")
-"""Optuna's, of a range whose last step would lead beyond its end."""
+"""Optuna's warning about a range that is not a multiple of its step."""
 
 FIXED: dict[str, Any] = {
     "space.backbone": "resnet18",
@@ -91,7 +90,7 @@ def _study(folder: Path, config: SearchConfig, *, pruner: str = "none", asked: i
 
 
 def _recipes(study: Study, config: SearchConfig, *, most: int = 1000) -> Iterator[Recipe]:
-    """Recipes as the search draws them to its end, each trial scored."""
+    """Sample and score trials until the search is over."""
     for _ in range(most):
         if study.asked >= goal(config, study):
             return
@@ -102,7 +101,7 @@ def _recipes(study: Study, config: SearchConfig, *, most: int = 1000) -> Iterato
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_each_configuration_is_drawn_once_and_then_the_search_is_over(name: str, tmp_path: Path) -> None:
+def test_each_configuration_is_sampled_once_and_then_the_search_is_over(name: str, tmp_path: Path) -> None:
     config, size = _space(name)
     drawn = list(_recipes(_study(tmp_path, config), config))
     assert len(drawn) == len(set(drawn)) == size
@@ -110,19 +109,19 @@ def test_each_configuration_is_drawn_once_and_then_the_search_is_over(name: str,
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_whatever_samples_all_are_drawn(sampler: str, tmp_path: Path) -> None:
+def test_every_configuration_is_sampled_with_any_sampler(sampler: str, tmp_path: Path) -> None:
     config, size = _space("several", sampler=sampler)
     assert len(set(_recipes(_study(tmp_path, config), config))) == size
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_whatever_prunes_all_are_drawn(pruner: str, tmp_path: Path) -> None:
-    """Hyperband, for one, shows a sampler only some of the trials where it uses the study's own methods."""
+def test_every_configuration_is_sampled_with_any_pruner(pruner: str, tmp_path: Path) -> None:
+    """With hyperband, the study that a sampler gets hides the trials of other brackets."""
     config, size = _space("several", sampler="tpe")
     assert len(set(_recipes(_study(tmp_path, config, pruner=pruner), config))) == size
 
 
-def test_what_the_sampler_proposes_is_kept_where_it_is_new(tmp_path: Path) -> None:
+def test_a_new_configuration_is_kept_as_the_sampler_proposes_it(tmp_path: Path) -> None:
     config, _ = _space("several")
     bare = Study(
         tmp_path / "bare.journal",
@@ -132,18 +131,18 @@ def test_what_the_sampler_proposes_is_kept_where_it_is_new(tmp_path: Path) -> No
     )
     plain = [sample(bare.ask(), config) for _ in range(6)]
     first_repeat = next((n for n in range(6) if plain[n] in plain[:n]), 6)
-    assert first_repeat > 2, "or this seed shows nothing"
+    assert first_repeat > 2, "otherwise this seed proves nothing"
     assert list(_recipes(_study(tmp_path, config), config, most=first_repeat)) == plain[:first_repeat]
 
 
-def test_where_there_is_no_end_of_configurations_the_sampler_is_left_alone() -> None:
+def test_the_sampler_of_an_infinite_space_is_not_wrapped() -> None:
     config = _config(**{"space.momentum": {"low": 0.5, "high": 0.9}})
     sampler = make_sampler("tpe", {}, seed=0)
     assert without_repeats(sampler, config, asked=0) is sampler
     assert (grid(config.space), continuous(config.space)) == (None, "momentum")
 
 
-def test_trials_that_run_at_the_same_time_differ_and_so_do_those_of_a_resumed_search(tmp_path: Path) -> None:
+def test_running_trials_and_trials_of_a_resumed_search_do_not_repeat_each_other(tmp_path: Path) -> None:
     config, size = _space("several")
     study = _study(tmp_path, config)
     drawn = [sample(study.ask(), config) for _ in range(3)]
@@ -152,10 +151,14 @@ def test_trials_that_run_at_the_same_time_differ_and_so_do_those_of_a_resumed_se
     again = _study(tmp_path, config, asked=3)
     assert sample(again.trial(2), config) == drawn[2]
     drawn += list(_recipes(again, config))
-    assert len(drawn) == len(set(drawn)) == size, "neither a failed nor a pruned one is tried again"
+    assert len(drawn) == len(set(drawn)) == size, (
+        "neither the failed nor the pruned configuration is tried again"
+    )
 
 
-def test_a_trial_that_was_half_drawn_when_its_driver_died_becomes_a_new_one(tmp_path: Path) -> None:
+def test_a_trial_partly_sampled_when_the_driver_died_becomes_a_new_configuration(
+    tmp_path: Path,
+) -> None:
     config, size = _space("several")
     study = _study(tmp_path, config)
     drawn = list(_recipes(study, config, most=size - 1))
@@ -166,7 +169,7 @@ def test_a_trial_that_was_half_drawn_when_its_driver_died_becomes_a_new_one(tmp_
     assert len(set(drawn)) == size
 
 
-def test_what_the_time_budget_cut_off_may_be_tried_to_its_end(tmp_path: Path) -> None:
+def test_a_configuration_stopped_by_the_time_budget_may_be_tried_again(tmp_path: Path) -> None:
     config, size = _space("one list")
     study = _study(tmp_path, config)
     cut_off = sample(study.ask(), config)
@@ -177,7 +180,7 @@ def test_what_the_time_budget_cut_off_may_be_tried_to_its_end(tmp_path: Path) ->
     assert len(set(drawn)) == len(drawn) == size
 
 
-def test_trials_of_an_earlier_version_that_repeat_each_other_count_once(tmp_path: Path) -> None:
+def test_repeated_trials_of_an_earlier_version_count_once(tmp_path: Path) -> None:
     config, size = _space("one list")
     old = Study(
         tmp_path / "study.journal",
@@ -197,7 +200,7 @@ def test_trials_of_an_earlier_version_that_repeat_each_other_count_once(tmp_path
 
 
 @pytest.mark.parametrize("name", ["all fixed", "one list", "conditional depths"])
-def test_with_repeat_seeds_each_is_tried_with_so_many_seeds_one_after_the_other(
+def test_with_repeat_seeds_every_configuration_is_tried_with_one_seed_after_the_other(
     name: str, tmp_path: Path
 ) -> None:
     config, size = _space(name, repeat_seeds=3, seed=5)
@@ -206,12 +209,12 @@ def test_with_repeat_seeds_each_is_tried_with_so_many_seeds_one_after_the_other(
     assert len(drawn) == len(set(drawn)) == 3 * size
     assert [recipe.seed for recipe in drawn] == [5] * size + [6] * size + [7] * size
     assert set(Counter(replace(recipe, seed=0) for recipe in drawn).values()) == {3}
-    assert [sample(trial, config) for trial in study.trials] == drawn, "the study knows the seeds"
+    assert [sample(trial, config) for trial in study.trials] == drawn, "the seeds are stored in the study"
     more = config.model_copy(update={"repeat_seeds": 4})
     assert {recipe.seed for recipe in _recipes(_study(tmp_path, more, asked=3 * size), more)} == {8}
 
 
-def test_a_repeat_whose_driver_died_keeps_its_seed(tmp_path: Path) -> None:
+def test_a_trial_keeps_its_seed_when_the_driver_dies(tmp_path: Path) -> None:
     config, size = _space("one list", repeat_seeds=2)
     study = _study(tmp_path, config)
     list(_recipes(study, config, most=size))
@@ -220,15 +223,7 @@ def test_a_repeat_whose_driver_died_keeps_its_seed(tmp_path: Path) -> None:
     assert (sample(again.trial(size), config), recipe.seed) == (recipe, 1)
 
 
-def test_repeat_seeds_are_refused_where_configurations_have_no_end() -> None:
-    with pytest.raises(InputError) as caught:
-        _config(**{"space.momentum": {"low": 0.5, "high": 0.9}, "repeat_seeds": 3})
-    assert "--repeat-seeds must be 1" in str(caught.value)
-    assert "got 3" in str(caught.value)
-    assert "space.momentum" in str(caught.value)
-
-
-def test_a_space_too_large_to_list_is_counted(tmp_path: Path) -> None:
+def test_a_huge_space_is_counted_without_listing_it(tmp_path: Path) -> None:
     config = _config(
         **{
             "space.batch_size": {"low": 2, "high": 2**32 - 1},
@@ -242,7 +237,7 @@ def test_a_space_too_large_to_list_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [0.1, 0.05, 0.3, 1e-3])
-def test_every_step_has_the_value_that_optuna_has_there(step: float, tmp_path: Path) -> None:
+def test_every_step_has_the_value_that_optuna_samples(step: float, tmp_path: Path) -> None:
     config = _config(**{"space.masking": {"low": 0.1, "high": 0.85, "step": step}})
     space = grid(config.space)
     assert space is not None
@@ -256,7 +251,7 @@ def test_every_step_has_the_value_that_optuna_has_there(step: float, tmp_path: P
     assert len(set(places)) == len(places)
 
 
-def test_a_search_is_at_its_end_when_the_space_is(tmp_path: Path) -> None:
+def test_a_search_is_finished_when_the_space_is_exhausted(tmp_path: Path) -> None:
     config, size = _space("one list")
     search = Coordinated(tmp_path, config, study=_study(tmp_path, config), retries=1)
     given = [search.assign(worker) for worker in "ab"]
@@ -271,9 +266,7 @@ def test_a_search_is_at_its_end_when_the_space_is(tmp_path: Path) -> None:
     assert isinstance(search.coordinator.next_for("b"), Finished)
 
 
-def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_trial_had(
-    tmp_path: Path,
-) -> None:
+def test_finish_takes_a_configuration_once_however_many_seeds_it_was_tried_with(tmp_path: Path) -> None:
     config, _ = _space("one list", repeat_seeds=2)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     writer = ResultsWriter(tmp_path)
@@ -289,7 +282,7 @@ def test_a_configuration_with_several_seeds_is_finished_once_with_seeds_that_no_
     assert "seed=1" in leaderboard.repeat_command(tmp_path, row)
 
 
-def test_a_study_that_is_rebuilt_from_its_tables_knows_the_seeds(tmp_path: Path) -> None:
+def test_a_study_rebuilt_from_the_tables_has_the_seeds(tmp_path: Path) -> None:
     config, size = _space("one list", repeat_seeds=2, seed=3)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     study, writer = _study(tmp_path, config), ResultsWriter(tmp_path)
@@ -306,7 +299,7 @@ def test_a_study_that_is_rebuilt_from_its_tables_knows_the_seeds(tmp_path: Path)
     assert goal(config, again) == 2 * size
 
 
-def test_a_resume_of_a_search_whose_space_is_used_up_says_so(tmp_path: Path) -> None:
+def test_resuming_an_exhausted_search_says_so_and_how_to_get_more_trials(tmp_path: Path) -> None:
     config, size = _space("one list", weights="random")
     config = config.model_copy(update={"provenance": new_identity(tmp_path).provenance})
     search = Coordinated(tmp_path, config, study=open_study(config, tmp_path, name=tmp_path.name))
@@ -315,5 +308,7 @@ def test_a_resume_of_a_search_whose_space_is_used_up_says_so(tmp_path: Path) -> 
     search.coordinator.end(interrupted=False)
     assert len(read_trials(tmp_path)) == size
     (line,) = resume(tmp_path)
-    assert f"All {size} configurations" in line
+    assert f"{size} configurations" in line
     assert "--repeat-seeds 2" in line
+    (line,) = resume(tmp_path, trials=size)
+    assert "--trials" in line, "all trials have ended, though the space is exhausted too"

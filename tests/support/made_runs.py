@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
 from search.study.suggest import sample
+from search.study.without_repeats import without_repeats
 
 RECIPE = Recipe(
     backbone="resnet18", weights="random", frozen_blocks=2, learning_rate=0.01, momentum=0.9, epochs=3
@@ -67,24 +69,26 @@ def make_run(
     curves: Sequence[Sequence[float]] = ((0.2, 0.5, 0.4), (0.3, 0.1), (0.6, 0.7, 0.8)),
     *,
     running: bool = False,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
-    """A run whose trials have these validation F1 by epoch.
+    """A run whose trials have the given learning curves.
 
-    With three a trial is COMPLETE, with two PRUNED, with one cut off by the time budget, without any FAIL.
+    A trial with all three epochs is COMPLETE, with two PRUNED, with one stopped by the time budget, with none FAIL.
 
     Args:
-        folder: of the run.
-        curves: of each trial.
-        running: whether the last trial is RUNNING, as a killed driver leaves it.
+        folder: the run's folder.
+        curves: validation F1 by epoch, for each trial.
+        running: whether the last trial is RUNNING, as after a driver was killed.
+        settings: changes to SETTINGS by dotted key.
     """
     folder.mkdir(parents=True)
-    config = load(None, SETTINGS | {"trials": len(curves)})
+    config = load(None, {**SETTINGS, "trials": len(curves), **settings})
     config = config.model_copy(update={"provenance": new_identity(folder).provenance})
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     study = Study(
         folder / "study.journal",
         name=folder.name,
-        sampler=make_sampler("random", {}, seed=0),
+        sampler=without_repeats(make_sampler("random", {}, seed=0), config, asked=0),
         pruner=make_pruner("none", {}, epochs=3),
     )
     recorder = Recorder(study, ResultsWriter(folder), name=folder.name, show=lambda row: None)
