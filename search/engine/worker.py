@@ -140,10 +140,12 @@ class WorkerSession:
             RemoteError: a process that serves this one failed.
         """
         tensors: Arrays | Waiting = Waiting(reason="the first epoch")
-        while self._reached < epochs:
-            tensors = self._attempt(lambda training: self._unscored_epoch(training, last=epochs))
+        try:
+            while self._reached < epochs:
+                tensors = self._attempt(lambda training: self._unscored_epoch(training, last=epochs))
+        finally:
+            self.release()
         assert not isinstance(tensors, Waiting), "an epoch was trained"
-        self.release()
         return tensors
 
     def card(self, *, epoch: int) -> dict[str, Any]:

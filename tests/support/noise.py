@@ -20,14 +20,18 @@ RECIPE = Recipe(
 )
 
 
-def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
-    """Noise, [tracks, 1, side, side] in dB, one segment per track."""
+def arrays(tracks: int, *, seed: int = 0, side: int = 64) -> SegmentArrays:
+    """Noise on the host, [tracks, 1, side, side] in dB, one segment per track."""
     mels = torch.randn(tracks, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 15 - 50
     numbers = torch.arange(tracks)
-    arrays = SegmentArrays(
+    return SegmentArrays(
         mels=mels.half().numpy(), track=numbers.numpy(), genre=(numbers % GENRES).numpy(), n_genres=GENRES
     )
-    return arrays.to(torch.device("cpu"))
+
+
+def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
+    """The same as tensors."""
+    return arrays(tracks, seed=seed, side=side).to(torch.device("cpu"))
 
 
 TRAIN, VALIDATION = segments(21), segments(11, seed=1)

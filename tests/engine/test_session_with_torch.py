@@ -1,0 +1,153 @@
+"""A session with real fine-tunes on small networks: what happens to a worker changes no number."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from corpora import flat
+from fakes import Ledger, LocalCheckpoints, PatientWatchdog
+from noise import RECIPE, arrays
+from small_models import models_of
+
+from genre_core.audio.mel import front_end
+from genre_core.system.disk_cache import NodeCache
+from genre_core.training.fine_tune import EpochResult, FineTune
+from search.engine.messages import Assignment, EpochReport, Failure
+from search.engine.worker import WorkerSession
+from search.run.checkpoints import clear_checkpoints
+from search.tune.torch_trainer import TorchTrainer, WorkingSet
+
+EPOCHS = 3
+ASSIGNMENT = Assignment(trial=0, recipe=RECIPE.__class__(**vars(RECIPE) | {"epochs": EPOCHS}))
+
+
+@pytest.fixture(autouse=True)
+def small(one_thread: None) -> Iterator[None]:
+    """Networks of the families' blocks that train in milliseconds."""
+    with models_of("small"):
+        yield
+
+
+def session(folder: Path, *, checkpoints: bool = True) -> WorkerSession:
+    """A worker on noise; what it shares with others is in the folder."""
+    working_set = WorkingSet(
+        corpus=flat(a=1, b=1, c=1),
+        train=arrays(21),
+        validation=arrays(11, seed=1),
+        front_end=front_end("mel64"),
+        segments_per_track=1,
+        weights={RECIPE.backbone: "random"},
+        cache=folder,
+        cache_bytes=0,
+        threads=1,
+        device="cpu",
+        gpu_shared=False,
+        epoch_limit=60.0,
+        checkpoints=True,
+    )
+    clear_checkpoints(folder / "checkpoints", keep=[0])
+    return WorkerSession(
+        TorchTrainer(working_set, node_cache=NodeCache(folder / "shared", budget_bytes=0), weights=None),
+        node="n",
+        pid=1,
+        watchdog=PatientWatchdog(),
+        checkpoints=LocalCheckpoints.in_folder(folder / "checkpoints") if checkpoints else None,
+        ledger=Ledger(),
+    )
+
+
+def losses(reports: list[Any]) -> list[tuple[int, float | None, float | None]]:
+    """What was computed, by epoch."""
+    assert all(isinstance(report, EpochReport) for report in reports), reports
+    return [(report.row.epoch, report.row.train_loss, report.row.val_loss) for report in reports]
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> list[tuple[int, float | None, float | None]]:
+    """The numbers of a trial to which nothing happens."""
+    own = session(tmp_path / "undisturbed")
+    own.begin(ASSIGNMENT)
+    return losses([own.step() for _ in range(EPOCHS)])
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize("when", range(EPOCHS))
+def test_memory_that_runs_out_changes_no_number(
+    when: int,
+    checkpoints: bool,
+    undisturbed: list[tuple[int, float | None, float | None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = session(tmp_path / "disturbed", checkpoints=checkpoints)
+    own.begin(ASSIGNMENT)
+    reports = [own.step() for _ in range(when)]
+    epoch, failed = FineTune.epoch, []
+
+    def fail_once(fine_tune: FineTune) -> EpochResult:
+        if not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has …")
+        return epoch(fine_tune)
+
+    monkeypatch.setattr(FineTune, "epoch", fail_once)
+    reports += [own.step() for _ in range(EPOCHS - when)]
+    assert failed
+    assert losses(reports) == undisturbed
+
+
+@pytest.mark.parametrize("done", range(1, EPOCHS))
+def test_another_worker_continues_to_the_same_numbers(
+    done: int, undisturbed: list[tuple[int, float | None, float | None]], tmp_path: Path
+) -> None:
+    first = session(tmp_path / "shared")
+    first.begin(ASSIGNMENT)
+    reports = [first.step() for _ in range(done)]
+    second = session(tmp_path / "shared")
+    second.begin(Assignment(trial=0, recipe=ASSIGNMENT.recipe, attempt=2))
+    replayed = second.step()
+    assert isinstance(replayed, EpochReport)
+    assert replayed.replayed
+    assert losses([replayed]) == losses(reports[-1:])
+    assert losses(reports + [second.step() for _ in range(EPOCHS - done)]) == undisturbed
+
+
+def test_memory_that_never_suffices_is_the_trials_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nDetails")
+
+    monkeypatch.setattr(FineTune, "epoch", fail)
+    own = session(tmp_path)
+    own.begin(ASSIGNMENT)
+    report = own.step()
+    assert isinstance(report, Failure)
+    assert "out of memory" in report.reason
+    assert "\n" not in report.reason
+
+
+def test_a_final_model_is_the_same_however_often_memory_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def final(folder: Path) -> dict[str, Any]:
+        own = session(folder, checkpoints=False)
+        own.begin(ASSIGNMENT)
+        return {name: array.copy() for name, array in own.train_unscored(EPOCHS).items()}
+
+    expected = final(tmp_path / "undisturbed")
+    train, calls = FineTune.train, []
+
+    def fail_second(fine_tune: FineTune) -> float:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return train(fine_tune)
+
+    monkeypatch.setattr(FineTune, "train", fail_second)
+    found = final(tmp_path / "disturbed")
+    assert len(calls) == EPOCHS + 2
+    assert all(np.array_equal(found[name], array) for name, array in expected.items())

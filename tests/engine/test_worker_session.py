@@ -1,0 +1,283 @@
+"""A worker's session without Ray: epochs, checkpoints, restoring, every rung of the memory policy, waiting."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import (
+    DIVERGED,
+    OUT_OF_MEMORY,
+    AnalyticTrainer,
+    Clock,
+    Ledger,
+    LocalCheckpoints,
+    PatientWatchdog,
+    analytic_f1,
+)
+from noise import RECIPE
+
+from genre_core.errors import InputError
+from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report, Resting, Waiting
+from search.engine.ports import OutOfMemory, RemoteError
+from search.engine.worker import WorkerSession, kind_of
+from search.run.checkpoints import clear_checkpoints
+from search.run.model_store import ModelStore, kept_models
+
+
+class Worker:
+    """A session with all that surrounds it."""
+
+    def __init__(
+        self, folder: Path, *, ledger: Ledger | None = None, can_stream: bool = False, budget: int = 10**9
+    ) -> None:
+        clear_checkpoints(folder / "checkpoints", keep=[7])
+        (folder / "models").mkdir(exist_ok=True)
+        self.clock, self.watchdog = Clock(), PatientWatchdog()
+        self.trainer = AnalyticTrainer(can_stream=can_stream, clock=self.clock)
+        self.ledger = ledger
+        self.session = WorkerSession(
+            self.trainer,
+            node="node",
+            pid=11,
+            watchdog=self.watchdog,
+            models=ModelStore(folder / "models", keep=1),
+            checkpoints=LocalCheckpoints.in_folder(folder / "checkpoints", budget),
+            ledger=ledger,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    def begin(self, *, epochs: int = 3, attempt: int = 1) -> None:
+        """Take trial 7."""
+        recipe = RECIPE.__class__(**vars(RECIPE) | {"epochs": epochs})
+        self.session.begin(Assignment(trial=7, recipe=recipe, attempt=attempt))
+
+    def steps(self, count: int) -> list[Report]:
+        """The next reports."""
+        return [self.session.step() for _ in range(count)]
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Callable[..., Worker]:
+    """Makes a worker; several in one test share their stores, as workers of a search do."""
+    return lambda **options: Worker(tmp_path, **options)
+
+
+def epochs_of(reports: Sequence[Report]) -> list[int]:
+    """The epochs of reports, all of which are of an epoch."""
+    assert all(isinstance(report, EpochReport) for report in reports), reports
+    return [report.row.epoch for report in reports if isinstance(report, EpochReport)]
+
+
+def test_an_assignment_is_trained_to_its_end_with_its_scores_and_its_best_model(
+    worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    own = worker()
+    own.begin()
+    reports = own.steps(3)
+    assert epochs_of(reports) == [1, 2, 3]
+    last = reports[-1]
+    assert isinstance(last, EpochReport)
+    assert (last.finished, last.best_epoch, last.replayed) == (True, 3, False)
+    assert last.row.val_f1 == analytic_f1(RECIPE, 3)
+    assert (last.usage.node, last.usage.pid, last.usage.total_seconds) == ("node", 11, 3.0)
+    assert [model.name for model in kept_models(tmp_path)] == ["trial-00007-epoch-003"]
+    assert own.trainer.released == [False], "the memory of a finished fine-tune is given back"
+
+
+def test_a_trial_continues_from_its_checkpoint_on_another_worker_and_replays_its_epoch(
+    worker: Callable[..., Worker],
+) -> None:
+    first, second = worker(), worker()
+    first.begin()
+    first.steps(2)
+    second.begin(attempt=2)
+    replayed, following = second.steps(2)
+    assert isinstance(replayed, EpochReport)
+    assert isinstance(following, EpochReport)
+    assert (replayed.row.epoch, replayed.replayed, replayed.row.attempt) == (2, True, 2)
+    assert (following.row.epoch, following.replayed, following.finished) == (3, False, True)
+    assert second.trainer.computed == [(7, 3)], "no epoch is computed twice"
+    assert following.usage.total_seconds == 3.0, "the seconds of both workers"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_trial_without_a_checkpoint_starts_from_its_beginning(
+    attempt: int, worker: Callable[..., Worker]
+) -> None:
+    own = worker()
+    own.begin(attempt=attempt)
+    assert epochs_of(own.steps(2)) == [1, 2]
+
+
+def test_a_checkpoint_that_finds_no_room_becomes_a_notice(worker: Callable[..., Worker]) -> None:
+    own = worker(budget=1)
+    own.begin()
+    own.steps(1)
+    (notice,) = own.session.notices()
+    assert notice.key == "budget"
+    assert "trial 7" in notice.text
+    assert not list(own.session.notices())
+
+
+@pytest.mark.parametrize("kind", [DIVERGED, OUT_OF_MEMORY])
+def test_a_fine_tune_that_fails_reports_why_and_leaves_the_worker_free(
+    kind: Exception, worker: Callable[..., Worker]
+) -> None:
+    own = worker()
+    own.begin()
+    own.trainer.failures = [kind]
+    assert own.steps(1) == [Failure(reason=str(kind))]
+    assert own.trainer.released == [False]
+    own.begin()
+    assert epochs_of(own.steps(1)) == [1]
+
+
+# shared GPU, can stream, how often memory runs out -> requests as alone, streamed, the end
+RUNGS = [
+    pytest.param(True, True, 0, [False], [False], [1, 2, 3], id="enough memory"),
+    pytest.param(True, True, 1, [False, True], [False, False], [1, 2, 3], id="alone"),
+    pytest.param(True, True, 2, [False, True, True], [False, False, True], [1, 2, 3], id="streamed"),
+    pytest.param(True, True, 3, [False, True, True], [False, False, True], "fails", id="not even streamed"),
+    pytest.param(True, False, 2, [False, True], [False, False], "fails", id="alone without streaming"),
+    pytest.param(False, True, 1, [], [False, True], [1, 2, 3], id="own GPU, streamed"),
+    pytest.param(False, True, 2, [], [False, True], "fails", id="own GPU, not even streamed"),
+    pytest.param(False, False, 1, [], [False], "fails", id="CPU"),
+]
+
+
+@pytest.mark.parametrize(("shared", "can_stream", "errors", "alone", "streamed", "end"), RUNGS)
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_fine_tune_that_runs_out_of_memory_gets_more_of_the_device_step_by_step(
+    done: int,
+    shared: bool,
+    can_stream: bool,
+    errors: int,
+    alone: list[bool],
+    streamed: list[bool],
+    end: list[int] | str,
+    worker: Callable[..., Worker],
+) -> None:
+    ledger = Ledger() if shared else None
+    own = worker(ledger=ledger, can_stream=can_stream)
+    own.begin()
+    before = epochs_of(own.steps(done))
+    own.trainer.failures = [OUT_OF_MEMORY] * errors
+    if end == "fails":
+        assert own.steps(1) == [Failure(reason=str(OUT_OF_MEMORY))]
+    else:
+        reports = own.steps(3 - done)
+        assert before + epochs_of(reports) == end
+        assert all(isinstance(report, EpochReport) and not report.replayed for report in reports)
+    assert own.trainer.prepared == streamed
+    assert [each for _, each in ledger.requests] == alone if ledger else True
+
+
+def test_epochs_that_no_checkpoint_has_are_trained_again_after_memory_ran_out(
+    worker: Callable[..., Worker],
+) -> None:
+    own = worker(ledger=Ledger(), budget=0)
+    own.begin()
+    own.steps(2)
+    own.trainer.failures = [OUT_OF_MEMORY]
+    assert epochs_of(own.steps(1)) == [3]
+    assert [epoch for _, epoch in own.trainer.computed] == [1, 2, 1, 2, 3]
+
+
+def test_the_ledger_learns_what_a_trial_took_and_gets_it_back(worker: Callable[..., Worker]) -> None:
+    ledger = Ledger()
+    own = worker(ledger=ledger)
+    own.begin(epochs=1)
+    own.steps(1)
+    assert ledger.requests == [(kind_of(RECIPE), False)]
+    assert [kind for kind, _ in ledger.measurements] == [kind_of(RECIPE)]
+    assert ledger.released == 1
+
+
+def test_waiting_for_gpu_memory_is_a_state_that_neither_trains_nor_hangs(
+    worker: Callable[..., Worker],
+) -> None:
+    ledger = Ledger(grants=False)
+    own = worker(ledger=ledger)
+    own.begin()
+    assert own.steps(5) == [Waiting(reason="GPU memory")] * 5
+    assert not own.watchdog.guarding
+    assert own.trainer.released == [True], "who waits holds no data either"
+    assert len(ledger.requests) == 1, "it keeps its place in the queue"
+    ledger.grants = True
+    (report,) = own.steps(1)
+    assert isinstance(report, EpochReport)
+    assert report.usage.total_seconds == 1.0, "of the epoch alone"
+
+
+def test_a_worker_that_leaves_the_queue_withdraws_its_request(worker: Callable[..., Worker]) -> None:
+    ledger = Ledger(grants=False)
+    own = worker(ledger=ledger)
+    own.begin()
+    own.steps(1)
+    own.begin()
+    assert ledger.released == 1
+
+
+def test_waiting_for_other_workers_within_an_epoch_is_not_counted(
+    worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = worker()
+    prepare = own.trainer.prepare
+
+    def wait_first(*given: Any, **options: Any) -> Any:
+        own.clock.sleep(500.0)
+        own.watchdog.waited_seconds += 500.0
+        return prepare(*given, **options)
+
+    monkeypatch.setattr(own.trainer, "prepare", wait_first)
+    own.begin()
+    (report,) = own.steps(1)
+    assert isinstance(report, EpochReport)
+    assert report.usage.total_seconds == 1.0
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), InputError("no such weights")])
+def test_a_node_that_cannot_do_its_part_is_reported_and_the_worker_rests(
+    error: Exception, worker: Callable[..., Worker]
+) -> None:
+    own = worker()
+    own.begin()
+    own.trainer.unprepared = [error]
+    failure, *rest = own.steps(3)
+    assert isinstance(failure, NodeFailure)
+    assert failure.node == "node"
+    assert str(error) in failure.reason
+    assert rest == [Resting()] * 2
+    own.begin(attempt=2)
+    assert epochs_of(own.steps(1)) == [1]
+
+
+def test_an_error_of_another_process_is_not_this_nodes(
+    worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = worker()
+    own.begin()
+    own.trainer.unprepared = [RemoteError(OSError(28, "No space left on device"))]
+    with pytest.raises(RemoteError):
+        own.session.step()
+
+
+def test_a_final_model_is_trained_without_scores_and_with_the_same_memory_policy(
+    worker: Callable[..., Worker],
+) -> None:
+    ledger = Ledger()
+    own = worker(ledger=ledger, can_stream=True, budget=0)
+    own.begin()
+    own.trainer.failures = [OUT_OF_MEMORY, OUT_OF_MEMORY]
+    tensors = own.session.train_unscored(3)
+    assert np.array_equal(tensors["weight"], [3.0])
+    assert own.trainer.prepared == [False, False, True]
+    assert own.trainer.computed == [], "nothing was scored"
+    own.begin()
+    own.trainer.failures = [OUT_OF_MEMORY] * 3
+    with pytest.raises(OutOfMemory):
+        own.session.train_unscored(3)
+    assert ledger.released == 6, "for each request, also after the last one"
