@@ -85,7 +85,7 @@ def test_memory_that_runs_out_changes_no_number(
     own = session(tmp_path / "disturbed", checkpoints=checkpoints)
     own.begin(ASSIGNMENT)
     reports = [own.step() for _ in range(when)]
-    epoch, failed = FineTune.epoch, []
+    epoch, failed = FineTune.epoch, list[int]()
 
     def fail_once(fine_tune: FineTune) -> EpochResult:
         if not failed:
@@ -139,7 +139,7 @@ def test_a_final_model_is_the_same_however_often_memory_runs_out(
         return {name: array.copy() for name, array in own.train_unscored(EPOCHS).items()}
 
     expected = final(tmp_path / "undisturbed")
-    train, calls = FineTune.train, []
+    train, calls = FineTune.train, list[int]()
 
     def fail_second(fine_tune: FineTune) -> float:
         calls.append(1)
