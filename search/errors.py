@@ -36,6 +36,7 @@ class SearchErrorCode(StrEnum):
     NO_KEPT_MODEL_OF_TRIAL = "no-kept-model-of-trial"
     # recovery
     STUDY_NOT_REBUILDABLE = "study-not-rebuildable"
+    TEST_SET_USED = "test-set-used"
     # report
     NO_SCORED_TRIAL = "no-scored-trial"
     # run

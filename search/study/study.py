@@ -191,13 +191,13 @@ class Study:
 
 
 def error_of(trial: FrozenTrial) -> str | None:
-    """Why a trial failed. An attribute alone does not say so: the driver may have died before it told the study."""
+    """The reason why a trial failed, else None, also if the driver died after it had set the attribute."""
     reason: str | None = trial.user_attrs.get(ERROR) if trial.state == TrialState.FAIL else None
     return reason
 
 
 def stopped_by(trial: FrozenTrial) -> str | None:
-    """What stopped a trial for good; None where its pruner or nothing did."""
+    """The reason why a trial was stopped for good, else None, as for one that its pruner ended."""
     reason: str | None = trial.user_attrs.get(STOPPED) if trial.state == TrialState.PRUNED else None
     return reason
 

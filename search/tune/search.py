@@ -21,8 +21,7 @@ from search.engine import ports
 from search.engine.coordinator import Coordinator, Limits
 from search.engine.recorder import Recorder
 from search.recovery.reconcile import reconcile
-from search.recovery.reopen import after_finish as after_finish_recorded
-from search.recovery.reopen import identified, restored_study
+from search.recovery.reopen import record_extension, restore_study, with_identity
 from search.recovery.unclaimed import Unclaimed
 from search.run.checkpoints import CheckpointStore, clear_checkpoints
 from search.run.folder import RunFolder, new_folder
@@ -126,8 +125,8 @@ def resume(
     """
     require_run(folder)
     with driving(folder):
-        config = identified(config, folder, reporter.say)
-        the_study = open_study(config, folder, name=restored_study(config, folder, reporter.say))
+        config = with_identity(config, folder, reporter.say)
+        the_study = open_study(config, folder, name=restore_study(config, folder, reporter.say))
         if the_study.ended >= (wanted := goal(config, the_study)):
             with copied(config, folder, reporter, resumed=True):  # it may have died at its very end
                 _recorder(config, the_study, folder, reporter).end(None)
@@ -135,7 +134,7 @@ def resume(
             more = f"to go on, give --trials more than {config.trials}"
             reporter.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
             return True
-        config = after_finish_recorded(config, folder, trials=the_study.ended, allowed=after_finish)
+        config = record_extension(config, folder, trials=the_study.ended, allowed=after_finish)
         _require_reachable(config, folder, resumed=True)
         callbacks = mlflow.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
