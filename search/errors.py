@@ -30,6 +30,8 @@ class SearchErrorCode(StrEnum):
     TOO_MANY_BAD_FILES = "too-many-bad-files"
     WEIGHTS_CHANGED = "weights-changed"
     # evaluate
+    NO_TEST_SET = "no-test-set"
+    FINISHED_DIFFERENTLY = "finished-differently"
     # export
     EXPORT_FOLDER_NOT_EMPTY = "export-folder-not-empty"
     NO_KEPT_MODEL = "no-kept-model"
@@ -40,6 +42,10 @@ class SearchErrorCode(StrEnum):
     # report
     NO_SCORED_TRIAL = "no-scored-trial"
     # run
+    RUN_EXISTS = "run-exists"
+    RUN_NOT_FOUND = "run-not-found"
+    RUN_WITHOUT_CONFIG = "run-without-config"
+    TABLE_DAMAGED = "table-damaged"
     RUN_FOLDER_NOT_CREATABLE = "run-folder-not-creatable"
     RUN_IS_DRIVEN = "run-is-driven"
     STORAGE_UNUSABLE = "storage-unusable"

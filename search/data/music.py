@@ -1,4 +1,4 @@
-"""The music of an existing run, also where it has moved."""
+"""The corpus of an existing run, whose music may have been moved."""
 
 from pathlib import Path
 
@@ -10,20 +10,23 @@ from search.run.folder import RunFolder
 from search.run.identity import set_data
 
 
-def its_music(
+def locate_music(
     config: SearchConfig, folder: Path, data: Path | None, *, cache: Path, reporter: Reporter
 ) -> tuple[SearchConfig, Corpus]:
-    """A run's corpus; where its music has moved, at its new place, which the run's folder then names.
+    """Load the corpus of a run; a new location of the music is recorded in the run's folder.
 
     Args:
-        config: the run's own.
-        folder: the run's.
-        data: where the music is now, a folder or a manifest; None where it has not moved.
-        cache: see `run`.
-        reporter: see `run`.
+        config: configuration of the run.
+        folder: folder of the run.
+        data: present location of the music, a folder or a manifest; None if it was not moved.
+        cache: folder of the spectrograms.
+        reporter: displays the progress.
+
+    Returns:
+        The configuration and the corpus, both with the present location.
 
     Raises:
-        InputError: the music there is not what the search began with.
+        InputError: the music at the new location differs from that of the search.
     """
     tracks = load_corpus(RunFolder(folder).corpus)
     if data is None:

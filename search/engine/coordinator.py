@@ -1,4 +1,4 @@
-"""Decides what runs next, what stops, and what happens when a worker or its node fails."""
+"""The decisions of a search: what runs next, what stops, and what happens if a worker or its node fails."""
 
 import textwrap
 from collections import Counter, deque
@@ -27,28 +27,28 @@ from search.engine.recorder import Recorder
 from search.study.study import TIME_BUDGET, Study
 
 REASON_CHARACTERS = 240
-"""The most of an error's text that is kept: Ray explains a dead worker at length, the reason first."""
+"""Maximum length of a recorded error. Ray's errors about dead workers are long and begin with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a search may use."""
+    """Limits of a search."""
 
     workers: int
-    """Trials at a time."""
+    """Number of trials that run at the same time."""
     retries: int
-    """How often a trial may lose its worker, or fail because of its node when no other node is left."""
+    """How often a trial is requeued after losing its worker, or after a failure of its node if no other is left."""
     epoch_limit: float
-    """Seconds after which a worker ends itself because its epoch hangs."""
+    """Seconds after which a worker terminates itself because its epoch hangs."""
     time_budget: float | None = None
-    """Seconds for the whole search."""
+    """Seconds for the whole search; None for no limit."""
 
 
 class Coordinator:
-    """One search, from its first trial to its last. It has no clock, no screen and no file of its own.
+    """The state machine of one search. Clock, output and files are arguments.
 
-    An epoch is written to its table before the study knows it, so that nothing the study knows is ever lost; a
-    resumed search reports to the study what only the table has.
+    An epoch is written to its table before it is reported to the study, so the tables always have every epoch that
+    the study has. A resumed search reports to the study the epochs that only the table has.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Coordinator:
         """Set up.
 
         Args:
-            study: what was tried; trials that it holds as running are assigned first.
-            recorder: keeps the tables.
-            limits: what the search may use.
-            goal: how many trials the search is to have.
-            draw: the recipe of one of the study's trials.
+            study: the trials so far; running ones are assigned first.
+            recorder: keeps the tables up to date.
+            limits: workers, retries and times.
+            goal: returns the number of trials that the search should have.
+            draw: samples the recipe of a trial.
             forget: called with the number of each trial that has ended.
-            say: shows a line to the user.
-            clock: seconds, never set back.
+            say: prints a line for the user.
+            clock: returns seconds, monotonic.
         """
         self._study = study
         self._recorder = recorder
@@ -85,23 +85,23 @@ class Coordinator:
         self._clock = clock
         self._requeued = deque(study.running)
         self._running: dict[str, int] = {}
-        """Worker -> its trial."""
+        """Worker -> number of its trial."""
         self._resting: set[str] = set()
         self._nodes = NodeFailures(workers=limits.workers, retries=limits.retries, clock=clock)
         self._lost: Counter[int] = Counter()
-        self._heard: dict[str, float] = {}
-        self._said: set[str] = set()
-        self._began: float | None = None
+        self._last_report: dict[str, float] = {}
+        self._shown: set[str] = set()
+        self._started: float | None = None
 
     @property
     def resting(self) -> frozenset[str]:
-        """Workers that keep their place without a trial, since their node failed one."""
+        """Workers that keep their slot without a trial after a failure of their node."""
         return frozenset(self._resting)
 
     def next_for(self, worker: str) -> Assignment | Wait | Finished:
-        """The next trial for a worker that has none.
+        """Assign the next trial to an idle worker.
 
-        A search is finished when its last trial has ended, not when it was assigned: a trial may lose its worker.
+        A search is finished once its last trial has ended, not once it is assigned, because it may lose its worker.
         """
         if len(self._running) + len(self._resting) >= self._limits.workers:
             return Wait()
@@ -114,13 +114,13 @@ class Coordinator:
         recipe = self._draw(trial)
         attempt = self._recorder.begin(trial.number, recipe)
         self._running[worker] = trial.number
-        self._heard[worker] = self._clock()
-        self._nodes.began(worker)
+        self._last_report[worker] = self._clock()
+        self._nodes.trial_started(worker)
         return Assignment(trial=trial.number, recipe=recipe, attempt=attempt)
 
     def hear(self, worker: str, report: Report) -> Decision:
-        """Record what a worker reports, and decide what it does next."""
-        self._heard[worker] = self._clock()
+        """Record a worker's report and decide what the worker does next."""
+        self._last_report[worker] = self._clock()
         match report:
             case EpochReport():
                 return self._epoch(worker, report)
@@ -129,7 +129,7 @@ class Coordinator:
             case NodeFailure():
                 return self._node_failure(worker, report)
             case Resting():
-                if not self._nodes.rested(worker):
+                if not self._nodes.end_rest(worker):
                     return Decision.CONTINUE
                 self._resting.discard(worker)
                 return Decision.STOP
@@ -137,10 +137,10 @@ class Coordinator:
                 return Decision.CONTINUE
 
     def lost(self, worker: str, loss: Lost) -> None:
-        """A worker is gone: its trial is requeued, or it fails where that has happened too often."""
-        if worker in self._resting:  # its trial is another worker's by now
+        """Requeue the trial of a worker that was lost, or fail it if that has happened too often."""
+        if worker in self._resting:  # its trial was requeued already
             self._resting.discard(worker)
-            self._nodes.gone(worker)
+            self._nodes.died(worker)
             return
         number = self._running[worker]
         if not loss.preempted:
@@ -149,33 +149,33 @@ class Coordinator:
             self._release(worker)
             self._requeued.append(number)
             return
-        hung = loss.died and self._clock() - self._heard[worker] > self._limits.epoch_limit
+        hung = loss.died and self._clock() - self._last_report[worker] > self._limits.epoch_limit
         too_long = f"an epoch took longer than epoch_limit, {self._limits.epoch_limit:g} s"
         self._fail(worker, number, too_long if hung else loss.reason)
 
     def notice(self, notice: Notice) -> None:
-        """Show a line to the user, once for each key."""
+        """Print a line for the user, once per key."""
         key = notice.key or notice.text
-        if key not in self._said:
-            self._said.add(key)
+        if key not in self._shown:
+            self._shown.add(key)
             self._say(notice.text)
 
     def budget_spent(self) -> bool:
-        """Whether the time is over; it runs from the first call."""
+        """Whether the time budget is used up, counted from the first call."""
         now = self._clock()
-        self._began = now if self._began is None else self._began
+        self._started = now if self._started is None else self._started
         budget = self._limits.time_budget
-        return budget is not None and now - self._began >= budget
+        return budget is not None and now - self._started >= budget
 
     def end(self, *, interrupted: bool) -> int:
-        """The search is over; how many running trials the time budget ended. An interrupt leaves them to a resume."""
+        """End the search; returns how many trials the time budget stopped. After an interrupt, they can be resumed."""
         still_running = 0 if interrupted else len(self._study.running)
         self._recorder.end(None if interrupted else TIME_BUDGET)
         return still_running
 
     def _epoch(self, worker: str, report: EpochReport) -> Decision:
         number = report.row.trial
-        self._nodes.works(worker, report.usage.node)
+        self._nodes.epoch_done(worker, report.usage.node)
         self._recorder.epoch(report)
         pruned = self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
         if report.finished:
@@ -188,7 +188,7 @@ class Coordinator:
         return self._ended(worker, number)
 
     def _node_failure(self, worker: str, failure: NodeFailure) -> Decision:
-        """Requeue the trial and let the worker rest; a trial that fails on every node fails."""
+        """Requeue the trial and let the worker rest; a trial that every node fails is recorded as failed."""
         number = self._running[worker]
         verdict = self._nodes.failed(worker, failure.node, number)
         if verdict is Verdict.FAIL:
@@ -197,7 +197,7 @@ class Coordinator:
         self.notice(Notice(text=text, key=failure.reason))
         del self._running[worker]
         self._requeued.append(number)
-        if verdict is Verdict.AGAIN:
+        if verdict is Verdict.RETRY:
             return Decision.STOP
         self._resting.add(worker)
         return Decision.CONTINUE
@@ -213,6 +213,6 @@ class Coordinator:
         return Decision.STOP
 
     def _release(self, worker: str) -> None:
-        """The worker has no trial any more."""
-        self._nodes.ended(worker)
+        """Mark the worker as idle."""
+        self._nodes.trial_ended(worker)
         del self._running[worker]

@@ -1,4 +1,4 @@
-"""What an epoch costs, by backbone and frozen depth: a running estimate from the epochs so far."""
+"""Estimated time per epoch by backbone and frozen depth, from the epochs so far."""
 
 from collections import defaultdict
 
@@ -6,16 +6,16 @@ from search.run.schemas import RUNNING, TrialRow
 
 
 class Costs:
-    """Learns from the rows of the trials' table as they change."""
+    """Mean training time per epoch, updated whenever a row of the trials' table changes."""
 
     def __init__(self) -> None:
         self._cells: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
-        """Backbone -> frozen blocks -> seconds and epochs of all trials."""
+        """Backbone -> frozen blocks -> total seconds and epochs."""
         self._counted: dict[int, tuple[float, int]] = {}
-        """Of the trials that run: seconds and epochs that are in a cell."""
+        """Running trial -> its seconds and epochs that are already included in a cell."""
 
     def observe(self, row: TrialRow) -> None:
-        """Count what is new in a trial's row."""
+        """Add the new epochs in a trial's row."""
         seconds, epochs = row.training_seconds or 0.0, row.epochs
         old_seconds, old_epochs = self._counted.pop(row.trial, (0.0, 0))
         cell = self._cells[row.backbone]
@@ -25,7 +25,7 @@ class Costs:
             self._counted[row.trial] = (seconds, epochs)
 
     def epoch_seconds(self, backbone: str, frozen_blocks: int) -> float | None:
-        """The mean at this depth, or at the nearest one of this backbone, or over all; None before any epoch."""
+        """The mean at the nearest depth of this backbone, or over all if it has none; None before the first epoch."""
         seen = {depth: s / n for depth, (s, n) in self._cells[backbone].items() if n}
         if seen:
             return seen[min(seen, key=lambda depth: abs(depth - frozen_blocks))]

@@ -1,7 +1,7 @@
-"""The messages between the coordinator and its workers. How they travel is the adapter's business."""
+"""Messages between the coordinator and its workers, independent of how they are sent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Self
 
@@ -13,52 +13,64 @@ from search.run.schemas import EpochRow
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A trial for a worker."""
+    """A trial assigned to a worker."""
 
     trial: int
     recipe: Recipe
     attempt: int = 1
-    """Counts the workers that the trial was assigned to."""
+    """1 for the first worker of the trial, 2 for the second, ..."""
 
     @property
     def may_have_checkpoint(self) -> bool:
-        """Whether the trial has run before."""
+        """Whether the trial was assigned before."""
         return self.attempt > 1
 
 
 @dataclass(frozen=True)
 class Wait:
-    """There is no trial to assign now, but there may be one later."""
+    """No trial can be assigned now, but one may be later."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """There will be no more trials."""
+    """There are no more trials."""
 
 
 class Decision(Enum):
-    """What a worker does after a message."""
+    """What a worker does after its report."""
 
     CONTINUE = "continue"
     STOP = "stop"
-    """The worker is free for another assignment."""
+    """The trial is over, and the worker can take another assignment."""
 
 
 # worker -> coordinator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What a trial has used so far, and on which worker: columns of the trials' table, `total_seconds` as `seconds`."""
+class TrainingFacts:
+    """The part of `Usage` that the fine-tune itself determines."""
 
     trainable_parameters: int
     features: str
-    """`none`, `shared` or `computed`: where the activations of the frozen blocks come from."""
+    """`none`, `shared` or `computed`: the source of the frozen blocks' activations."""
+    features_seconds: float
+    """Time spent on computing or reading these activations."""
+    resident: bool
+    """Whether the segments are in the memory of the training device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Resources that a trial has used so far: columns of the trials' table, where `total_seconds` is `seconds`."""
+
+    trainable_parameters: int
+    features: str
+    """See `TrainingFacts`."""
     features_seconds: float
     resident: bool
-    """Whether the segments are on the device that trains."""
     total_seconds: float
-    """Of work; waiting is not counted."""
+    """Working time; waiting is excluded."""
     memory_before_bytes: int
     peak_memory_bytes: int
     device: str
@@ -68,24 +80,24 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """An epoch that is done."""
+    """A finished epoch."""
 
     row: EpochRow
     usage: Usage
     best_epoch: int
     finished: bool
-    """Whether the fine-tune has reached its own end."""
+    """Whether the fine-tune is complete: all epochs are done, or early stopping ended it."""
     replayed: bool = False
-    """Whether it comes from a checkpoint: the epoch was computed, and perhaps reported, by an earlier worker."""
+    """Whether it is read from a checkpoint: an earlier worker computed the epoch and may have reported it."""
 
     def flat(self) -> dict[str, Any]:
-        """All values by name, as checkpoints and Ray keep them."""
+        """Values by field name, as stored in checkpoints and sent through Ray."""
         own = {name: value for name, value in vars(self).items() if name not in ("row", "usage")}
         return vars(self.row) | vars(self.usage) | own
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any], **more: Any) -> Self:
-        """The report of these values, and of more that they lack."""
+        """Make a report from such values; keyword arguments take precedence."""
         known = {**values, **more}
         return cls(
             row=EpochRow(**_of(EpochRow, known)),
@@ -96,7 +108,7 @@ class EpochReport:
         )
 
     def replay(self, *, attempt: int, node: str, pid: int) -> Self:
-        """The same epoch, reported again by another worker."""
+        """The report of the same epoch by another worker."""
         return replace(
             self,
             row=replace(self.row, attempt=attempt),
@@ -107,14 +119,14 @@ class EpochReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The fine-tune failed on its own account: it diverged, or it needs more memory than there is."""
+    """The fine-tune itself failed: it diverged, or it needs more memory than the device has."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFailure:
-    """The worker's node is at fault, and not the fine-tune: the trial is requeued and the worker rests."""
+    """The worker's node failed, not the fine-tune: the trial is requeued and the worker rests."""
 
     node: str
     reason: str
@@ -122,14 +134,14 @@ class NodeFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """The worker waits for something that it shares with others; this is neither training nor hanging."""
+    """The worker waits for a shared resource; this counts neither as training time nor as hanging."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Resting:
-    """The worker's node failed a trial, and the worker has not been given another one yet."""
+    """The worker rests after a failure of its node."""
 
 
 Report = EpochReport | Failure | NodeFailure | Waiting | Resting
@@ -137,27 +149,28 @@ Report = EpochReport | Failure | NodeFailure | Waiting | Resting
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """The worker of a trial died, or raised an error that is not the fine-tune's."""
+    """The worker of a trial died or raised an unexpected error."""
 
     reason: str
     retryable: bool = True
     """Whether another worker may succeed."""
     preempted: bool = False
-    """Whether the node was taken away on purpose; this does not count against the trial."""
+    """Whether the node was preempted, which does not count as a retry."""
     died: bool = True
-    """Whether the process ended, so that a hanging epoch may be the cause."""
+    """Whether the process died, possibly because its epoch hung."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """A line for the user, shown once for each key."""
+    """A line for the user, printed once per key."""
 
     text: str
-    key: str = field(default="")
+    key: str = ""
+    """The text if empty."""
 
 
 def _of(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a dataclass's fields; lists, which JSON makes of tuples, are tuples again."""
+    """Select the values of a dataclass's fields; lists, to which JSON converts tuples, become tuples again."""
     return {f.name: _frozen(values[f.name]) for f in fields(kind) if f.name in values}
 
 

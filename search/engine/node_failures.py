@@ -1,4 +1,4 @@
-"""What follows when a node, and not a fine-tune, is at fault: who gets the trial, and how long the worker rests."""
+"""Decisions after a failure of a node: which worker gets the trial, and how long the failed one rests."""
 
 import math
 from collections import Counter
@@ -6,32 +6,32 @@ from collections.abc import Callable
 from enum import Enum
 
 REST_SECONDS = 60.0
-"""A worker's rest after its node's first failure; twice as long after each further one without an epoch between."""
-LONGEST_REST_SECONDS = 600.0
+"""Rest of a worker after its node's first failure; doubled after each further failure without an epoch in between."""
+MAX_REST_SECONDS = 600.0
 IDLE_SECONDS = 5.0
-"""After which a worker need not rest on where no trial runs: the search may be over, or it is the only one left."""
+"""Time without any running trial after which a rest ends early: the search may be over, or no other worker is left."""
 
 
 class Verdict(Enum):
-    """What becomes of a trial whose node failed, and of its worker."""
+    """What happens to a trial and its worker after a failure of the node."""
 
     ELSEWHERE = "elsewhere"
-    """Another worker gets the trial, and this one rests."""
-    AGAIN = "again"
-    """There is no other worker that could: this one goes on at once."""
+    """The trial is requeued for another worker, and this one rests."""
+    RETRY = "retry"
+    """The trial is requeued, and this worker takes it at once because there is no other."""
     FAIL = "fail"
-    """The trial has failed so often where nothing else was left to try that it comes to nothing."""
+    """The trial fails: all nodes failed it, and its retries are used up."""
 
 
 class NodeFailures:
-    """Keeps count of nodes' failures, so that they use up no trials.
+    """Counts the failures of nodes, so that a bad node does not fail the trials of a search.
 
-    A worker whose node fails keeps its place without a trial for a while. So the trial goes to another worker, and
-    a bad node does not run through a search's trials within seconds.
+    A worker whose node failed keeps its slot without a trial for a while, so that its trial is assigned to another
+    worker.
     """
 
     def __init__(self, *, workers: int, retries: int, clock: Callable[[], float]) -> None:
-        """Args: workers in all, how often a trial may fail where nothing else is left, and seconds that go on."""
+        """Args: number of workers; retries of a trial once all nodes have failed it; monotonic clock in seconds."""
         self._workers = workers
         self._retries = retries
         self._clock = clock
@@ -44,56 +44,56 @@ class NodeFailures:
         self._resting: dict[str, float] = {}
         self._idle_since = -math.inf
 
-    def began(self, worker: str) -> None:
-        """A worker has a trial; workers are known by the id of what Ray runs on them."""
+    def trial_started(self, worker: str) -> None:
+        """A trial was assigned to a worker."""
         self._running.add(worker)
         self._silent.add(worker)
 
-    def ended(self, worker: str) -> None:
-        """A worker's trial is over."""
+    def trial_ended(self, worker: str) -> None:
+        """The trial of a worker has ended or was requeued."""
         self._running.discard(worker)
         self._silent.discard(worker)
         if not self._running:
             self._idle_since = self._clock()
 
-    def works(self, worker: str, node: str) -> None:
-        """A worker has computed an epoch on its node."""
+    def epoch_done(self, worker: str, node: str) -> None:
+        """A worker has finished an epoch on its node."""
         self._silent.discard(worker)
         self._nodes.add(node)
         del self._in_a_row[node]
 
     def failed(self, worker: str, node: str, number: int) -> Verdict:
-        """A node has failed a trial."""
-        self.ended(worker)
+        """A node has failed a trial; returns what happens next."""
+        self.trial_ended(worker)
         self._nodes.add(node)
         self._in_a_row[node] += 1
         on = self._failed_on.setdefault(number, set())
         on.add(node)
-        only_one = len(self._resting) + 1 >= self._workers
-        nowhere_else = not (self._nodes - on or self._silent)  # who is silent may be on another node
-        if only_one or nowhere_else:
+        last_worker = len(self._resting) + 1 >= self._workers
+        nowhere_else = not (self._nodes - on or self._silent)  # a silent worker may be on another node
+        if last_worker or nowhere_else:
             self._counted[number] += 1
         if self._counted[number] > self._retries:
             return Verdict.FAIL
-        if only_one:
-            return Verdict.AGAIN
-        rest = min(LONGEST_REST_SECONDS, REST_SECONDS * 2 ** (self._in_a_row[node] - 1))
+        if last_worker:
+            return Verdict.RETRY
+        rest = min(MAX_REST_SECONDS, REST_SECONDS * 2 ** (self._in_a_row[node] - 1))
         self._resting[worker] = self._clock() + rest
         return Verdict.ELSEWHERE
 
-    def rests(self, worker: str) -> bool:
-        """Whether a worker rests."""
+    def is_resting(self, worker: str) -> bool:
+        """Whether a worker is resting."""
         return worker in self._resting
 
-    def rested(self, worker: str) -> bool:
-        """Whether a worker that rests has done so for long enough; it then rests no longer."""
+    def end_rest(self, worker: str) -> bool:
+        """End the rest of a resting worker if it has lasted long enough; returns whether it ended."""
         now = self._clock()
         idle = not self._running and now - self._idle_since > IDLE_SECONDS
         if now < self._resting[worker] and not idle:
             return False
-        self.gone(worker)
+        self.died(worker)
         return True
 
-    def gone(self, worker: str) -> None:
-        """A worker that rests has died."""
+    def died(self, worker: str) -> None:
+        """A resting worker has died."""
         del self._resting[worker]

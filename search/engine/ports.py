@@ -1,4 +1,4 @@
-"""What a search needs from outside, as Protocols: Ray implements them in `search.tune`, plain objects in tests."""
+"""Protocols of the services that the engine needs: `search.tune` implements them with Ray, tests with plain objects."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_core.recipe import Recipe
-from search.engine.messages import EpochReport
+from search.engine.messages import EpochReport, TrainingFacts
 from search.run.checkpoints import Unsaved
 from search.run.schemas import EpochRow, TrialRow
 
@@ -17,32 +17,32 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Diverged(Exception):
-    """The loss is not finite, or beyond any return; the message says when."""
+    """The loss is not finite, or too large to recover; the message names the epoch."""
 
 
 class OutOfMemory(Exception):
-    """The device has no memory left for the fine-tune."""
+    """The device has too little memory for the fine-tune."""
 
 
 class RemoteError(Exception):
-    """Another process failed while it served this one; `args[0]` is its error."""
+    """A call to another process failed; `args[0]` is its error."""
 
 
 class Reporter(Protocol):
-    """Shows a search to the user."""
+    """Displays the progress of a search."""
 
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Print a line."""
 
     def trial(self, row: TrialRow) -> None:
-        """Show a trial whose row has changed."""
+        """Display a trial whose row has changed."""
 
 
 class WeightSource(Protocol):
-    """Files of weights on the head."""
+    """Weights files on the head node."""
 
     def read(self, backbone: str) -> NDArray[np.uint8]:
-        """The bytes of a backbone's file.
+        """Read the bytes of a backbone's file.
 
         Raises:
             RemoteError
@@ -53,21 +53,21 @@ class CheckpointStore(Protocol):
     """The latest checkpoint of each running trial."""
 
     def send(self, report: EpochReport, arrays: Callable[[], Arrays]) -> None:
-        """Store a checkpoint after this epoch, perhaps while the next one is computed; never raises.
+        """Store a checkpoint after an epoch, possibly while the next one is computed; never raises.
 
         Args:
-            report: of the epoch.
-            arrays: gives the state; may be called and copied in another thread until `settle` returns.
+            report: the report of the epoch.
+            arrays: returns the state; may be called in another thread until `settle` returns.
         """
 
     def settle(self) -> None:
-        """Return when the arrays of the checkpoint sent last have been copied and may change again."""
+        """Wait until the arrays of the last checkpoint have been copied and may change again."""
 
     def unsaved(self) -> Unsaved | None:
-        """Why a checkpoint was not stored, once; None where there is nothing new."""
+        """Why a checkpoint was not stored; returned once, then None."""
 
-    def last(self, trial: int) -> tuple[Arrays, Mapping[str, Any]] | None:
-        """A trial's latest checkpoint: its arrays, and its epoch's report as `EpochReport.flat`."""
+    def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
+        """Load a trial's latest checkpoint: its arrays and the report of its epoch."""
 
 
 class ModelStore(Protocol):
@@ -84,36 +84,36 @@ class GpuLedger(Protocol):
     """The memory of a GPU that several workers share."""
 
     def request(self, kind: str, *, alone: bool = False) -> bool:
-        """Ask for the memory that a kind of trial needs, or for all of it; whether it is granted at once."""
+        """Request the memory that a kind of trial needs, or all of it; returns whether it is granted at once."""
 
     def granted(self) -> bool:
-        """Whether the request has been granted by now."""
+        """Whether the request has been granted."""
 
     def measured(self, kind: str, peak: int) -> None:
-        """Record the bytes that a kind of trial was measured to take."""
+        """Record the measured peak of a kind of trial in bytes."""
 
     def release(self) -> None:
-        """Give back what was granted, or withdraw the request."""
+        """Return the granted memory, or withdraw the request."""
 
 
 class Training(Protocol):
-    """A fine-tune between two epochs, on a device."""
+    """A fine-tune on a device."""
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are done."""
+        """Number of finished epochs."""
 
     @property
     def finished(self) -> bool:
-        """Whether the fine-tune has reached its own end."""
+        """Whether all epochs are done or early stopping ended the fine-tune."""
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the best validation F1; 0 before the first."""
+        """Epoch with the best validation F1; 0 before the first."""
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """The fields of `Usage` that the fine-tune itself determines."""
+    def facts(self) -> TrainingFacts:
+        """Facts about the fine-tune for the trials' table."""
 
     def epoch(self, *, trial: int, attempt: int) -> EpochRow:
         """Train an epoch and score it.
@@ -130,20 +130,20 @@ class Training(Protocol):
         """
 
     def state(self) -> Arrays:
-        """All that the next epoch depends on, and changes: arrays may be views of the tensors."""
+        """The state that the next epoch depends on and changes; arrays may be views of the tensors."""
 
     def load(self, state: Arrays) -> None:
-        """Continue from a state."""
+        """Restore a state."""
 
     def tensors(self) -> Arrays:
-        """The whole model, which the next epoch changes: arrays may be views of the tensors."""
+        """The whole model, which the next epoch changes; arrays may be views of the tensors."""
 
     def validation(self) -> Mapping[str, Any]:
-        """What model.json says of the validation part after the last epoch."""
+        """The validation scores and predictions after the last epoch, for model.json."""
 
 
 class Trainer(Protocol):
-    """Makes fine-tunes on this worker's device from the data of the search."""
+    """Creates fine-tunes on this worker's device with the data of the search."""
 
     @property
     def device(self) -> str:
@@ -151,14 +151,14 @@ class Trainer(Protocol):
 
     @property
     def can_stream(self) -> bool:
-        """Whether the data can stay on the host while the device trains."""
+        """Whether the data can stay in host memory while the device trains."""
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> Training:
-        """A fine-tune before its first epoch.
+        """Create a fine-tune.
 
         Args:
             recipe: what to train.
-            stream: whether the data stays on the host.
+            stream: whether the data stays in host memory.
 
         Raises:
             OutOfMemory
@@ -166,24 +166,24 @@ class Trainer(Protocol):
         """
 
     def memory(self) -> int:
-        """Bytes: the peak of this fine-tune on a GPU, what the process holds now on a CPU."""
+        """Memory in bytes: on a GPU the peak of this fine-tune, on a CPU what the process uses now."""
 
     def release(self, *, data: bool = False) -> None:
-        """Give the memory of the last fine-tune back, and that of the data on the device if wanted."""
+        """Free the memory of the last fine-tune and, if `data`, that of the data on the device."""
 
     def card(self, recipe: Recipe, *, trial: int, epoch: int) -> dict[str, Any]:
-        """What model.json says of a model, without its scores."""
+        """The content of model.json without scores."""
 
     def trouble(self) -> str | None:
-        """What the user should know of this node, once; None where there is nothing new."""
+        """A problem of this node that the user should know; returned once, then None."""
 
 
 class Watchdog(Protocol):
-    """Ends the process when an epoch hangs."""
+    """Terminates the process if an epoch hangs."""
 
     @property
     def waited_seconds(self) -> float:
-        """How long this process has waited for others so far."""
+        """Total time that this process has waited for shared resources."""
 
     def guard(self) -> AbstractContextManager[None]:
-        """The process ends if the context lasts longer than the limit, waits not counted."""
+        """Terminate the process if the context lasts longer than the limit, excluding waits."""

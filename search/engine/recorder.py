@@ -1,4 +1,4 @@
-"""The rows of a search's tables, kept up to date with every message and every decision."""
+"""The rows of the results tables, updated with every report and every decision."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from search.study.study import Study
 
 
 class Recorder:
-    """Keeps the row of each running trial and writes every change to the tables."""
+    """Holds the row of each running trial and writes every change to the tables."""
 
     def __init__(
         self,
@@ -26,11 +26,11 @@ class Recorder:
         """Set up.
 
         Args:
-            study: the search's.
-            writer: of its tables.
-            name: of the run.
+            study: the study of the search.
+            writer: writes the tables.
+            name: name of the run.
             show: called with each changed row.
-            now: the date and time, UTC.
+            now: returns the time in UTC.
         """
         self._study = study
         self._writer = writer
@@ -49,7 +49,7 @@ class Recorder:
                 self._rows[row.trial] = row
 
     def begin(self, number: int, recipe: Recipe) -> int:
-        """A trial is assigned to a worker, for the first time or again: which attempt it is."""
+        """Record that a trial was assigned to a worker; returns the number of the attempt."""
         if row := self._rows.get(number):
             row.attempt += 1
         else:
@@ -58,7 +58,7 @@ class Recorder:
         return self._rows[number].attempt
 
     def epoch(self, report: EpochReport) -> None:
-        """An epoch is done: its row is on disk when this returns. An epoch on record is only counted."""
+        """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated."""
         number, usage = report.row.trial, report.usage
         row = self._rows[number]
         row.node, row.pid = usage.node, usage.pid
@@ -80,14 +80,14 @@ class Recorder:
         self._writer.add_epoch(report.row, row)
 
     def end(self, reason: str | None) -> None:
-        """The search is over: trials still running are stopped for this reason; None leaves them for a resume."""
+        """End the search: running trials are stopped for this reason, or can be resumed if it is None."""
         for number in self._study.running if reason else ():
             self._study.stop(number, str(reason))
             self.changed(number)
         self._writer.flush()
 
     def changed(self, number: int) -> None:
-        """The study has changed a trial's state: its row follows."""
+        """Update a trial's row after the study changed its state."""
         row = self._rows[number]
         row.state = self._study.state(number)
         row.error, row.stopped = self._study.error(number), self._study.stopped(number)

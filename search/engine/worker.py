@@ -1,7 +1,7 @@
-"""Executes trials one after another: build, train an epoch, checkpoint, restore, release memory."""
+"""Execution of trials by a worker: build, train an epoch, checkpoint, restore, release memory."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -32,30 +32,30 @@ from search.engine.ports import (
 )
 
 CONTEXT_BYTES = 600 * 1024**2
-"""What a process takes of a GPU in addition to its tensors."""
+"""GPU memory that a process uses in addition to its tensors."""
 POLL_SECONDS = 1.0
-"""How often a worker that waits or rests reports so."""
+"""Interval at which a waiting or resting worker reports."""
 
 
 T = TypeVar("T")
 
 
 class Memory(IntEnum):
-    """How a fine-tune shares the device; after it ran out of memory, the next one is tried."""
+    """How a fine-tune uses the device; after running out of memory, the next mode is tried."""
 
     PACKED = 0
-    """With other trials, within what its kind was measured to take."""
+    """Shares the device with other trials, by measured memory use."""
     ALONE = 1
-    """With the device to itself."""
+    """Has the device to itself."""
     STREAMED = 2
-    """With the device to itself, the data on the host."""
+    """Has the device to itself, with the data in host memory."""
 
 
 class WorkerSession:
-    """One worker. `begin` an assignment, then `step` until the coordinator has enough of it.
+    """One worker: `begin` an assignment, then `step` until the coordinator decides to stop.
 
-    Deciding is the coordinator's part. What this class decides is what to do about memory: a fine-tune that runs
-    out of it is repeated with the device to itself, then with the data on the host, and only then fails.
+    The only decisions of this class are about memory: a fine-tune that runs out of it is repeated with the device to
+    itself, then with the data in host memory, and only then fails.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class WorkerSession:
         """Set up.
 
         Args:
-            trainer: makes fine-tunes.
-            node: the name of this worker's node.
-            pid: the number of this process.
-            watchdog: ends the process when an epoch hangs.
-            models: stores the best models; None where none are kept.
-            checkpoints: stores checkpoints; None where none are kept.
-            ledger: of the GPU's memory where several workers share it; None where nobody else uses the device.
-            clock: seconds.
-            sleep: waits for so many seconds.
+            trainer: creates fine-tunes.
+            node: name of this worker's node.
+            pid: id of this process.
+            watchdog: terminates the process if an epoch hangs.
+            models: stores the best models; None to store none.
+            checkpoints: stores checkpoints; None to store none.
+            ledger: shares the GPU's memory between workers; None if the device is not shared.
+            clock: returns seconds.
+            sleep: waits for a number of seconds.
         """
         self._trainer = trainer
         self._node, self._pid = node, pid
@@ -98,23 +98,23 @@ class WorkerSession:
         self._empty = True
 
     def begin(self, assignment: Assignment) -> None:
-        """Take an assignment, after the memory of the one before has been given back."""
+        """Take an assignment, after freeing the memory of the previous one."""
         self.release()
         self._assignment = assignment
         self._resting = False
         self._memory = Memory.PACKED if self._ledger else Memory.ALONE
         self._requested: Memory | None = None
         self._reached = 0
-        self._replay: Mapping[str, Any] | None = None
+        self._replay: EpochReport | None = None
         self._seconds = 0.0
         self._peak_bytes = 0
         self._before_bytes = self._trainer.memory()
 
     def step(self) -> Report:
-        """The next epoch, or the one of the last checkpoint again; or why there is none.
+        """Train the next epoch, or replay the one of the last checkpoint; reports what happened.
 
         Raises:
-            RemoteError: a process that serves this one failed.
+            RemoteError: a call to another process failed.
         """
         if self._resting:
             self._sleep(POLL_SECONDS)
@@ -132,12 +132,12 @@ class WorkerSession:
         return report
 
     def train_unscored(self, epochs: int) -> Arrays:
-        """Train so many epochs of the assignment without scoring any: the model's tensors.
+        """Train the assignment for some epochs without scoring any; returns the tensors of the model.
 
         Raises:
             Diverged, OutOfMemory
             OSError, InputError: this node cannot provide what is needed.
-            RemoteError: a process that serves this one failed.
+            RemoteError: a call to another process failed.
         """
         tensors: Arrays | Waiting = Waiting(reason="the first epoch")
         try:
@@ -149,19 +149,19 @@ class WorkerSession:
         return tensors
 
     def card(self, *, epoch: int) -> dict[str, Any]:
-        """What model.json says of the assignment's model after an epoch, without its scores."""
+        """The content of model.json for the assignment's model after an epoch, without scores."""
         assert self._assignment, "begin comes first"
         return self._trainer.card(self._assignment.recipe, trial=self._assignment.trial, epoch=epoch)
 
     def notices(self) -> Iterator[Notice]:
-        """What the user should know of this worker, each once."""
+        """Problems of this worker that the user should know, each once."""
         if self._checkpoints and (unsaved := self._checkpoints.unsaved()):
             yield Notice(text=f"{unsaved} (reported once)", key=unsaved.cause)
         if trouble := self._trainer.trouble():
             yield Notice(text=f"{self._node}: {trouble}")
 
     def release(self) -> None:
-        """Give all memory back that the last fine-tune took."""
+        """Free all memory that the last fine-tune used."""
         self._settle()
         if self._empty:
             return
@@ -172,23 +172,23 @@ class WorkerSession:
             self._ledger.release()
 
     def _attempt(self, work: Callable[[Training], T]) -> T | Waiting:
-        """What a fine-tune's work comes to once it has memory; where that runs out, with more of the device."""
+        """Do some work of a fine-tune once memory is granted; if it runs out, repeat it in the next mode."""
         assert self._assignment, "begin comes first"
         if not self._granted(self._assignment.recipe):
             return Waiting(reason="GPU memory")
         try:
-            with self._at_work():
+            with self._timed():
                 return work(self._training or self._build(self._assignment))
         except OutOfMemory as error:
             reason = str(error)
-        # here the error's traceback holds no tensors any more
-        if not self._climb():
+        # outside of `except`, because the traceback of the error holds tensors
+        if not self._next_mode():
             raise OutOfMemory(reason)
         return self._attempt(work)
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Count the seconds of the context, and end the process if there are too many; waiting does not count."""
+    def _timed(self) -> Iterator[None]:
+        """Measure the working time in the context, and terminate the process if it is too long; waiting is excluded."""
         self._since = self._clock(), self._watchdog.waited_seconds
         try:
             with self._watchdog.guard():
@@ -198,7 +198,7 @@ class WorkerSession:
             self._seconds += self._worked()
 
     def _worked(self) -> float:
-        """Seconds of work in this step so far."""
+        """Working time in this step so far, in seconds."""
         began, waited = self._since
         return self._clock() - began - (self._watchdog.waited_seconds - waited)
 
@@ -207,30 +207,28 @@ class WorkerSession:
             self._checkpoints.settle()
 
     def _build(self, assignment: Assignment) -> Training:
-        """The fine-tune as of the trial's last checkpoint, or before its first epoch."""
+        """Create the fine-tune, restored from the trial's latest checkpoint if there is one."""
         self._empty = False
         training = self._trainer.prepare(assignment.recipe, stream=self._memory is Memory.STREAMED)
         if self._checkpoints and (assignment.may_have_checkpoint or self._reached):
             kept = self._checkpoints.last(assignment.trial)
             if kept is not None:
-                arrays, values = kept
+                arrays, report = kept
                 training.load(arrays)
                 if self._reached < training.epochs_done:
-                    self._reached, self._replay = training.epochs_done, values
+                    self._reached, self._replay = training.epochs_done, report
         self._training = training
         return training
 
     def _epoch(self, training: Training) -> EpochReport:
-        """The epoch of the checkpoint again where it is to be reported, else the next one."""
+        """Replay the epoch of the checkpoint if there is one, else train the next epoch."""
         assert self._assignment
         trial, attempt = self._assignment.trial, self._assignment.attempt
         if self._replay is not None:
-            report = EpochReport.from_flat(
-                self._replay, trial=trial, attempt=attempt, replayed=True, **self._place
-            )
+            report = self._replay.replay(attempt=attempt, node=self._node, pid=self._pid)
             self._seconds, self._replay = report.usage.total_seconds, None
             return report
-        while training.epochs_done < self._reached:  # done before the memory ran out
+        while training.epochs_done < self._reached:  # done before memory ran out
             training.epoch(trial=trial, attempt=attempt)
         row = training.epoch(trial=trial, attempt=attempt)
         self._reached = training.epochs_done
@@ -246,14 +244,14 @@ class WorkerSession:
         return report
 
     def _unscored_epoch(self, training: Training, *, last: int) -> Arrays:
-        """The next epoch without a score; after the last one, the model's tensors."""
+        """Train the next epoch without scoring it; after the last one, return the tensors of the model."""
         while training.epochs_done <= self._reached:
             training.train()
         self._reached = training.epochs_done
         return training.tensors() if self._reached == last else {}
 
     def _granted(self, recipe: Recipe) -> bool:
-        """Whether the memory for this fine-tune is granted; a worker that waits for it holds none."""
+        """Whether memory for this fine-tune is granted; a worker holds none while it waits."""
         if self._ledger is None or self._training:
             return True
         if self._requested is not self._memory:
@@ -268,8 +266,8 @@ class WorkerSession:
         self._sleep(POLL_SECONDS)
         return self._ledger.granted()
 
-    def _climb(self) -> bool:
-        """Take more of the device after a fine-tune ran out of memory; False where there is no more to take."""
+    def _next_mode(self) -> bool:
+        """Switch to the next memory mode after running out of memory; False if there is none."""
         if self._memory is Memory.STREAMED or (self._memory is Memory.ALONE and not self._trainer.can_stream):
             return False
         self.release()
@@ -278,17 +276,14 @@ class WorkerSession:
             self._trainer.release(data=True)
         return True
 
-    @property
-    def _place(self) -> dict[str, Any]:
-        return {"node": self._node, "pid": self._pid}
-
     def _usage(self, recipe: Recipe, training: Training) -> Usage:
         self._peak_bytes = max(self._peak_bytes, self._trainer.memory())
         if self._ledger:
             self._ledger.measured(kind_of(recipe), self._peak_bytes + CONTEXT_BYTES)
         return Usage(
-            **training.facts,
-            **self._place,
+            **vars(training.facts),
+            node=self._node,
+            pid=self._pid,
             total_seconds=self._seconds + self._worked(),
             memory_before_bytes=self._before_bytes,
             peak_memory_bytes=self._peak_bytes,
@@ -296,7 +291,7 @@ class WorkerSession:
         )
 
     def _offer_model(self, assignment: Assignment, training: Training, f1: float) -> None:
-        """Offer the model where this epoch is the trial's best and the trial among the search's best."""
+        """Offer the model if this epoch is the trial's best and the trial is among the best of the search."""
         done = training.epochs_done
         if not self._models or training.best_epoch != done or not self._models.wants(assignment.trial, f1):
             return
@@ -305,5 +300,5 @@ class WorkerSession:
 
 
 def kind_of(recipe: Recipe) -> str:
-    """What a trial's need of memory depends on, in addition to the data."""
+    """A key for the settings that the memory use of a trial depends on."""
     return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"

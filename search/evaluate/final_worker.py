@@ -1,4 +1,4 @@
-"""The work of a finish on a worker: a fine-tune on train and validation, or a model's predictions."""
+"""The tasks of `finish` on a worker: a fine-tune on train and validation, and the predictions of a model."""
 
 import time
 from collections.abc import Mapping
@@ -22,22 +22,22 @@ from search.tune.torch_trainer import WorkingSet
 from search.tune.trainable import Actors, session
 
 TRAINED_ON = ("train", "validation")
-"""Parts of the split that a final model is trained on."""
+"""Parts of the split that final models are trained on."""
 
 Card = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalModel:
-    """A configuration that the search found, to be trained once more with a seed of its own."""
+    """A configuration found by the search, to be trained again with a new seed."""
 
     trial: int
     epochs: int
-    """To train: up to the trial's best one, at the learning rates that the trial had."""
+    """Number of epochs to train: up to the trial's best epoch, with the learning rates of the trial."""
     recipe: Recipe
 
     def is_of(self, card: Card) -> bool:
-        """Whether a kept model is this one."""
+        """Whether a card belongs to this model."""
         return (self.trial, self.epochs, asdict(self.recipe)) == (
             card["trial"],
             card["epoch"],
@@ -47,7 +47,7 @@ class FinalModel:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What all final models are trained with."""
+    """Shared inputs of all training tasks."""
 
     working_set: WorkingSet
     actors: Actors
@@ -55,7 +55,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionJob:
-    """What all final models predict, and how."""
+    """Shared inputs of all prediction tasks."""
 
     test: SegmentArrays
     device: str
@@ -64,23 +64,23 @@ class PredictionJob:
 
 
 def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
-    """The model's tensors, and its card.
+    """Train a final model; returns its tensors and its card.
 
     Raises:
-        Diverged, OutOfMemory: there is no model to keep.
+        Diverged, OutOfMemory: the model could not be trained.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     worker = session(job.working_set, job.actors)
     worker.begin(Assignment(trial=model.trial, recipe=model.recipe))
     tensors = worker.train_unscored(model.epochs)
     if not all(np.isfinite(array).all() for array in tensors.values()):
-        raise Diverged(f"Diverged: diverged in epoch {model.epochs}, its last")
+        raise Diverged(f"Diverged: diverged in epoch {model.epochs}, the last one")
     card = worker.card(epoch=model.epochs)
-    return tensors, card | {"trained_on": TRAINED_ON, "seconds": time.perf_counter() - began}
+    return tensors, card | {"trained_on": TRAINED_ON, "seconds": time.perf_counter() - started}
 
 
 def predict(tensors: Arrays, recipe: Recipe, job: PredictionJob) -> NDArray[np.float32]:
-    """A kept model's mean logits of each track of the test part, [tracks, genres]."""
+    """Predict the test tracks with a final model; returns mean logits, [tracks, genres]."""
     torch.set_num_threads(job.threads)
     allow_tf32(recipe.precision != "float32")
     device = torch.device(job.device)

@@ -1,10 +1,10 @@
-"""Finishes a search: its best configurations trained on train and validation, and then the test part read, once."""
+"""The end of a search: train the best configurations on train and validation, then use the test set once."""
 
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,9 @@ from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.data import prepare
-from search.data.music import its_music
+from search.data.music import locate_music
 from search.data.reporter import Reporter
+from search.errors import SearchErrorCode
 from search.evaluate import final_worker
 from search.evaluate.final_worker import TRAINED_ON, FinalModel, PredictionJob, TrainingJob
 from search.run.commands import command
@@ -34,11 +35,11 @@ from search.run.schemas import FINISH, FinalRow, TestTrackRow
 from search.run.tables import (
     as_indices,
     read_finish,
-    read_test_look,
     read_test_tracks,
+    read_test_use,
     read_trials,
     require_run,
-    when_test_was_read,
+    test_used_at,
     write_finish,
     write_test_tracks,
 )
@@ -51,14 +52,16 @@ from search.tune.trainable import Actors
 from search.tune.workers import weights_files
 
 TOP, SEEDS = 3, 3
-"""Configurations, and seeds for each, where nothing else is asked for."""
+"""Default number of configurations, and of seeds for each."""
+
+T = TypeVar("T")
 
 Logits = NDArray[np.float32]
-"""Of one model, [test tracks, genres]."""
+"""Logits of one model, [test tracks, genres]."""
 
 
 class FinishFailed(Exception):
-    """A final model cannot be had; the text says which, and why."""
+    """A final model could not be trained or tested; the message names it and the reason."""
 
 
 def finish(
@@ -71,50 +74,50 @@ def finish(
     seeds: int | None = None,
     data: Path | None = None,
 ) -> None:
-    """Train the final models that are not there yet; when all are, read the test part. On return all is on disk.
+    """Train the final models that are missing, then use the test set. On return, everything is on disk.
 
-    A search is finished once: where its test part has been read, it is not read again.
+    The test set of a search is used only once.
 
     Args:
-        config: the run's own, perhaps with another place to run.
-        folder: the run's.
-        cache: where its spectrograms are.
-        reporter: where to tell what is done.
-        top: the best so many configurations by validation F1; TOP where it is None.
-        seeds: so many seeds for each, from the search's last + 1 on; SEEDS where it is None.
-        data: where the music is now, a folder or a manifest; None where it has not moved.
+        config: configuration of the run, possibly with other resources.
+        folder: folder of the run.
+        cache: folder of the spectrograms.
+        reporter: displays the progress.
+        top: number of configurations, the best by validation F1; TOP if None.
+        seeds: number of seeds for each, starting after the last one of the search; SEEDS if None.
+        data: present location of the music, a folder or a manifest; None if it was not moved.
 
     Raises:
-        InputError: there is nothing to finish, or it was finished otherwise than is asked for now.
-        FinishFailed: a final model came to nothing.
+        InputError: there is nothing to finish, or the search was finished with other options.
+        FinishFailed: a final model could not be trained or tested.
     """
     require_run(folder)
     if read_finish(folder).empty:
         with driving(folder):
-            config, tracks = its_music(config, folder, data, cache=cache, reporter=reporter)
+            config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
             models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, reporter)
             with copied(config, folder, reporter, resumed=True):
-                if when_test_was_read(folder) is None:
-                    _read_test_part(config, models, tracks, folder, cache, reporter)
+                if test_used_at(folder) is None:
+                    _use_test_set(config, models, tracks, folder, cache, reporter)
                 if read_finish(folder).empty:
                     write_finish(folder, _scored(folder, tracks.genres))
     _require_as_recorded(folder, top, seeds)
 
 
 def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, reporter: Reporter) -> list[FinalModel]:
-    """What is to be trained, the winner first: chosen by validation alone, before the test part is read."""
+    """The models to train, the winner first, chosen by validation F1 only."""
     if not tracks.part("test"):
         raise InputError(
-            f"RUN must have a test part, but no track of {RunFolder(folder).corpus} is in it; begin a new search"
+            f"RUN must have a test set, but no track in {RunFolder(folder).corpus} belongs to it; start a new search",
+            code=SearchErrorCode.NO_TEST_SET,
         )
     if not (best := _best(folder)):
         raise InputError(
-            f"RUN must have a trial with a score, but {folder} has none; see {command('results', folder)}"
+            f"RUN must have a trial with a score, but {folder} has none; see {command('results', folder)}",
+            code=SearchErrorCode.NO_SCORED_TRIAL,
         )
     if len(best) < top:
-        reporter.say(
-            f"--top {top} is more than there are; configurations with a score, all taken: {len(best)}"
-        )
+        reporter.say(f"--top {top}: only {len(best)} configurations have a score; all are used")
     return [
         replace(model, recipe=replace(model.recipe, seed=model.recipe.seed + 1 + n))
         for model in best[:top]
@@ -123,9 +126,9 @@ def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, reporter: 
 
 
 def _best(folder: Path) -> list[FinalModel]:
-    """The search's configurations that have a score, as the leaderboard ranks them; one tried twice is one.
+    """The configurations with a score in the order of the leaderboard, without repetitions.
 
-    Their seed is the last that the search tried any with.
+    Their seed is the last one that any trial of the search used.
     """
     trials = select(read_trials(folder))
     best: dict[Recipe, FinalModel] = {}
@@ -136,7 +139,7 @@ def _best(folder: Path) -> list[FinalModel]:
     return list(best.values())
 
 
-def _read_test_part(
+def _use_test_set(
     config: SearchConfig,
     models: Sequence[FinalModel],
     tracks: Corpus,
@@ -144,7 +147,7 @@ def _read_test_part(
     cache: Path,
     reporter: Reporter,
 ) -> None:
-    """Train what is missing; when all models are on disk, have them predict the test part, and write that down."""
+    """Train the missing models, then predict the test tracks with all models and record the predictions."""
     require_room(config)
     store = prepare.reopen_store(config, tracks, cache=cache, reporter=reporter)
 
@@ -173,15 +176,15 @@ def _train(
     place: Place,
     reporter: Reporter,
 ) -> None:
-    """Train each model; it is on disk before the next one is waited for."""
+    """Train each model; it is on disk before the next one is awaited."""
     job = TrainingJob(working_set=working_set, actors=Actors(weights=weights_files(config, place)))
     trained = each(
         final_worker.train, missing, lambda model: (model,), shared=job, config=config, place=place
     )
     with reporter.progress("Training on train and validation") as report:
         for done, (model, (tensors, card)) in enumerate(_explained(trained), start=1):
-            shutil.rmtree(_home(folder, model), ignore_errors=True)  # of a trial that was resumed since
-            write_model(_home(folder, model), tensors, card)
+            shutil.rmtree(_folder_of(folder, model), ignore_errors=True)  # of a trial that has changed since
+            write_model(_folder_of(folder, model), tensors, card)
             reporter.say(
                 f"trial {model.trial:<4} seed {model.recipe.seed:<4} {model.recipe.backbone:<12} "
                 f"{model.epochs} epochs  {card['seconds']:.1f} s"
@@ -197,26 +200,26 @@ def _predictions(
     place: Place,
     reporter: Reporter,
 ) -> dict[FinalModel, Logits]:
-    """What every model predicts for the test part."""
+    """Predict the test tracks with every model."""
     job = PredictionJob(test=test, device=place.device, threads=max(1, int(config.cpus_per_trial)))
     predicted = each(
         final_worker.predict,
         models,
-        lambda model: (load_file(_home(folder, model) / WEIGHTS), model.recipe),
+        lambda model: (load_file(_folder_of(folder, model) / WEIGHTS), model.recipe),
         shared=job,
         config=config,
         place=place,
     )
     logits = {}
-    with reporter.progress("Reading the test part") as report:
+    with reporter.progress("Predicting the test set") as report:
         for model, of_tracks in _explained(predicted):
             logits[model] = of_tracks
             report(len(logits), len(models))
     return logits
 
 
-def _explained(results: Iterator[tuple[FinalModel, Any]]) -> Iterator[tuple[FinalModel, Any]]:
-    """The same results; a task that failed is named."""
+def _explained(results: Iterator[tuple[FinalModel, T]]) -> Iterator[tuple[FinalModel, T]]:
+    """Pass the results on; the error of a failed task names the model."""
     try:
         yield from results
     except TaskFailed as error:
@@ -224,20 +227,20 @@ def _explained(results: Iterator[tuple[FinalModel, Any]]) -> Iterator[tuple[Fina
         raise FinishFailed(f"trial {model.trial} with seed {model.recipe.seed} failed: {error}") from error
 
 
-def _home(folder: Path, model: FinalModel) -> Path:
+def _folder_of(folder: Path, model: FinalModel) -> Path:
     return RunFolder(folder).final_model(model.trial, model.recipe.seed)
 
 
 def _is_kept(folder: Path, model: FinalModel) -> bool:
-    """Whether the model is on disk already."""
-    home = _home(folder, model)
-    return is_complete(home) and model.is_of(read_card(home))
+    """Whether the model is already on disk."""
+    path = _folder_of(folder, model)
+    return is_complete(path) and model.is_of(read_card(path))
 
 
 def _track_rows(
     models: Sequence[FinalModel], tracks: Corpus, logits: dict[FinalModel, Logits]
 ) -> list[TestTrackRow]:
-    """Rows of the test tracks' table, in the models' order and in the split's."""
+    """Rows of the test tracks' table, in the order of the models and of the corpus."""
     return [
         TestTrackRow(
             trial=model.trial,
@@ -255,15 +258,15 @@ def _track_rows(
 
 
 def _scored(folder: Path, genres: Sequence[str]) -> list[FinalRow]:
-    """Rows of the final models' table, from what was written of the test part: it need not be read again."""
-    said, look = read_test_tracks(folder), read_test_look(folder)
-    assert look, "the test part has been read"
-    # as they were then: a trial that was resumed since may differ
-    then = {found["trial"]: dict(found) for found in look.configurations}
+    """Rows of the final models' table, from the recorded predictions."""
+    predictions, use = read_test_tracks(folder), read_test_use(folder)
+    assert use, "the test set has been used"
+    # as recorded at that time, because a trial that was resumed since may differ
+    then = {found["trial"]: dict(found) for found in use.configurations}
     trials = read_trials(folder).set_index("trial", drop=False)
-    ranks = {trial: rank for rank, trial in enumerate(said["trial"].unique(), start=1)}
+    ranks = {trial: rank for rank, trial in enumerate(predictions["trial"].unique(), start=1)}
     rows = []
-    for _, own in said.groupby(["trial", "seed"], sort=False):
+    for _, own in predictions.groupby(["trial", "seed"], sort=False):
         trial, seed = own.iloc[0][["trial", "seed"]]
         card = read_card(RunFolder(folder).final_model(trial, seed))
         found = then.get(trial) or {k: v for k, v in trials.loc[trial].items() if k in FINISH.names}
@@ -272,11 +275,11 @@ def _scored(folder: Path, genres: Sequence[str]) -> list[FinalRow]:
     return rows
 
 
-def _scores(said: pd.DataFrame, genres: Sequence[str]) -> dict[str, Any]:
-    """A model's scores on the test tracks, each with its interval."""
-    truth, predicted = as_indices(said, genres)
+def _scores(predictions: pd.DataFrame, genres: Sequence[str]) -> dict[str, Any]:
+    """The scores of a model on the test tracks, with confidence intervals."""
+    truth, predicted = as_indices(predictions, genres)
     result = scores(confusion_matrix(truth, predicted[0], len(genres)))
-    of_truth = np.stack(said["probabilities"].to_list())[np.arange(len(truth)), truth]
+    of_truth = np.stack(predictions["probabilities"].to_list())[np.arange(len(truth)), truth]
     row: dict[str, Any] = {
         "test_loss": float(-np.log(np.maximum(of_truth, np.finfo(np.float64).tiny)).mean()),
         "f1_per_genre": result.f1_per_genre,
@@ -288,15 +291,16 @@ def _scores(said: pd.DataFrame, genres: Sequence[str]) -> dict[str, Any]:
 
 
 def _require_as_recorded(folder: Path, top: int | None, seeds: int | None) -> None:
-    """Raise InputError where other models are asked for than the test part was read with."""
+    """Raise InputError if the options differ from those with which the search was finished."""
     recorded = read_finish(folder)
     scored = len(_best(folder))
-    for option, asked, there in (
+    for option, asked, recorded_value in (
         ("--top", min(top, scored) if top else None, recorded["trial"].nunique()),
         ("--seeds", seeds, recorded["seed"].nunique()),
     ):
-        if asked not in (None, there):
+        if asked not in (None, recorded_value):
             raise InputError(
-                f"{option} must be {there}, as when the test part of {folder} was read, but got {asked}; it is read "
-                "once, and another look needs another search"
+                f"{option} must be {recorded_value}, as when {folder} was finished, but got {asked}; the test set "
+                "is used only once, so leave the option out, or start a new search",
+                code=SearchErrorCode.FINISHED_DIFFERENTLY,
             )

@@ -20,10 +20,10 @@ from search.run.identity import EXTENDED, read_provenance
 from search.run.tables import (
     as_indices,
     read_finish,
-    read_test_look,
     read_test_tracks,
+    read_test_use,
     read_trials,
-    when_test_was_read,
+    test_used_at,
 )
 
 _TITLES = {"f1": "F1", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
@@ -63,7 +63,7 @@ def configurations(finish: pd.DataFrame, predictions: pd.DataFrame, genres: Sequ
 def verdict(run: Path) -> list[Any]:
     """The terminal output about a finished run."""
     finish, corpus = read_finish(run), load_corpus(RunFolder(run).corpus)
-    look = read_test_look(run)
+    look = read_test_use(run)
     assert look, "a finished run has used its test set"
     found = configurations(finish, read_test_tracks(run), corpus.genres)
     winner = found.iloc[0]
@@ -85,7 +85,7 @@ def verdict(run: Path) -> list[Any]:
 
 def extension_note(run: Path) -> str | None:
     """A warning about a search that was extended after its test set had been used; None for any other search."""
-    look = read_test_look(run)
+    look = read_test_use(run)
     if look is None or not read_provenance(run).get(EXTENDED):
         return None
     added = len(read_trials(run)) - look.trials
@@ -97,7 +97,7 @@ def extension_note(run: Path) -> str | None:
 
 
 def _headline(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
-    moment, seeds = when_test_was_read(run), sorted(finish["seed"].unique())
+    moment, seeds = test_used_at(run), sorted(finish["seed"].unique())
     models = "1 model" if len(finish) == 1 else f"{len(finish)} models"
     return Text(
         f"The test set of {run} was used once, at {moment:%Y-%m-%d %H:%M} UTC: {len(corpus.part('test'))} tracks, "

@@ -11,7 +11,7 @@ from genre_core.training.metrics import SCORES
 from search.config.schema import load
 from search.evaluate.verdict import extension_note
 from search.run.folder import RunFolder
-from search.run.tables import read_finish, read_test_look, read_trials, when_test_was_read
+from search.run.tables import read_finish, read_test_use, read_trials, test_used_at
 
 _FRONT_MATTER = {
     "library_name": "genre-search",
@@ -174,7 +174,7 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
 def _scores(run: Path, card: Mapping[str, Any]) -> str:
     finals = read_finish(run)
     own = finals[(finals["trial"] == card["trial"]) & (finals["seed"] == card["recipe"]["seed"])]
-    final, look = "trained_on" in card and len(own) > 0, read_test_look(run)
+    final, look = "trained_on" in card and len(own) > 0, read_test_use(run)
     values = _with_intervals(own.iloc[0].to_dict()) if final else _plain(card["validation"])
     words = {
         "titles": " | ".join(["", *SCORES]).strip(),
@@ -194,7 +194,7 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
         seed=row["seed"],
         val_f1=row["val_f1"],
         rank="the best" if row["rank"] == 1 else f"number {row['rank']}",
-        read=f"{when_test_was_read(run):%d %B %Y}",
+        read=f"{test_used_at(run):%d %B %Y}",
         seeds=len(of_all_seeds),
         low=of_all_seeds.min(),
         high=of_all_seeds.max(),

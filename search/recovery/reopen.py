@@ -11,7 +11,7 @@ from search.errors import SearchErrorCode
 from search.recovery.rebuild import rebuild
 from search.run.folder import RunFolder
 from search.run.identity import EXTENDED, identify
-from search.run.tables import when_test_was_read
+from search.run.tables import test_used_at
 from search.study.journal import own_study, repair_journal, unshare_journal
 
 
@@ -35,7 +35,7 @@ def record_extension(config: SearchConfig, folder: Path, *, trials: int, allowed
     Raises:
         InputError: the test set has been used, and the user does not allow an extension.
     """
-    if (at := when_test_was_read(folder)) is None:
+    if (at := test_used_at(folder)) is None:
         return config
     if not allowed:
         raise InputError(

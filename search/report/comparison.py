@@ -1,7 +1,7 @@
 """Comparison of several runs: their results, and whether their scores are comparable."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from genre_core.corpus.tracks import load_corpus
 from search.config.schema import load
 from search.report.formatting import STATE_WORD, duration, plain_table, score
 from search.run import ranking
-from search.run.conditions import conditions, differences
+from search.run.conditions import Conditions, conditions, differences
 from search.run.folder import RunFolder
 from search.run.tables import read_trials
 
@@ -57,18 +57,18 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
     return [shown, *lines]
 
 
-def _cells(trials: pd.DataFrame, own: Mapping[str, Any]) -> list[str]:
+def _cells(trials: pd.DataFrame, own: Conditions) -> list[str]:
     counts = trials["state"].value_counts()
-    places = sorted((content, part, own["genres"][content]) for content, part in own["split"].items())
+    places = sorted((content, part, own.genres[content]) for content, part in own.split.items())
     best = ranking.select(trials).head(1)
     scored = best[best["val_f1"].notna()]
     return [
         score(scored["val_f1"].iloc[0] if len(scored) else None),
         *(str(counts.get(state, 0)) for state in STATE_WORD),
         duration(trials["seconds"].sum()),
-        own["corpus"][:_HASH_DIGITS],
+        own.corpus[:_HASH_DIGITS],
         hashlib.sha256(repr(places).encode()).hexdigest()[:_HASH_DIGITS],
-        own["front_end"] if own["level"] == "track" else f"{own['front_end']} {own['level']}",
+        own.front_end if own.level == "track" else f"{own.front_end} {own.level}",
         "-" if scored.empty else _winner(scored.iloc[0]),
     ]
 

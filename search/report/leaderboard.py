@@ -17,7 +17,7 @@ from search.run import ranking
 from search.run.commands import command
 from search.run.lock import is_driven
 from search.run.schemas import RUNNING
-from search.run.tables import read_epochs, read_finish, read_test_look, read_trials
+from search.run.tables import read_epochs, read_finish, read_test_use, read_trials
 
 _TITLES = (
     "trial",
@@ -124,7 +124,7 @@ def _test_scores(run: Path, best: int) -> list[Text]:
     finals = read_finish(run)
     if finals.empty:
         return []
-    final, look = finals[finals["rank"] == 1], read_test_look(run)
+    final, look = finals[finals["rank"] == 1], read_test_use(run)
     assert look, "a finished run has used its test set"
     trial = int(final["trial"].iloc[0])
     lines = [

@@ -35,11 +35,11 @@ from search.run.folder import RunFolder
 from search.run.lock import is_driven
 from search.run.model_store import kept_card
 from search.run.tables import (
-    TestLook,
+    TestUse,
     read_epochs,
     read_finish,
-    read_test_look,
     read_test_tracks,
+    read_test_use,
     read_trials,
     require_run,
 )
@@ -74,7 +74,7 @@ class Report:
     """None before the first epoch has ended."""
     misclassified: Sequence[MisclassifiedTrack] | None
     """None if the model of trial `examined` is not kept."""
-    test_look: TestLook | None
+    test_look: TestUse | None
     """When the test set was used; None before `finish`."""
     extension_note: str | None
     """What a reader must know about a search that was extended after `finish`."""
@@ -165,7 +165,7 @@ def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
         misclassified=worst_tracks(card, corpus, spectrograms=store) if card else None,
-        test_look=read_test_look(run),
+        test_look=read_test_use(run),
         extension_note=extension_note(run),
     )
 

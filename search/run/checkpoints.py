@@ -1,4 +1,4 @@
-"""Where trials that run can go on from: each one's last checkpoint, in a folder, until the trial ends."""
+"""The latest checkpoint of each running trial."""
 
 import errno
 import json
@@ -20,62 +20,63 @@ Arrays = Mapping[str, NDArray[Any]]
 MIB = 1024**2
 
 _ROW = "row"
-"""Key of the file's metadata under which the epoch's result is stored."""
+"""Metadata key of a checkpoint: the report of its epoch, as JSON."""
 _WAY_OUT = {
-    "budget": "; a search with more room: --set checkpoint_budget=GIB",
+    "budget": "; start a search with a larger budget: --set checkpoint_budget=GIB",
     "disk": "; free some space",
 }
 _ENDED = ".ended"
-"""The file of trials that are over, a number a line, for the process that replaces one that died."""
+"""File with the numbers of ended trials, one per line, for the process that replaces one that died."""
 
 
 class Unsaved(NamedTuple):
-    """A checkpoint that is not kept, which costs nothing unless the trial's worker dies."""
+    """Why a checkpoint was not stored, which matters only if the trial's worker dies."""
 
     trial: int
     cause: str
-    """`budget`, `disk`, or the type of the error that kept it from being sent."""
+    """`budget`, `disk`, or the type of the error that prevented sending it."""
     why: str
-    """The cause in words, with its numbers."""
+    """The cause in words, with its values."""
     earlier: int | None = None
-    """The epoch of the checkpoint that stays, as far as is known."""
+    """Epoch of the previous checkpoint, which is kept; None if there is none or it is unknown."""
 
     def __str__(self) -> str:
-        """One line for the user."""
-        cost = f"go back to epoch {self.earlier}" if self.earlier else "start over"
+        """The message for the user, one line."""
+        cost = f"restart from epoch {self.earlier}" if self.earlier else "start over"
         return (
-            f"a checkpoint of trial {self.trial} is not kept: {self.why}; "
+            f"a checkpoint of trial {self.trial} was not stored: {self.why}; "
             f"if its worker dies, the trial may {cost}{_WAY_OUT.get(self.cause, '')}"
         )
 
 
 class CheckpointStore:
-    """Keeps the last checkpoint of each running trial, within a budget.
+    """Stores the latest checkpoint of each running trial, within a budget.
 
-    Lives in one process beside the run's folder; workers send to it and ask it, wherever they run, so that no disk
-    has to be shared. A checkpoint is what a fine-tune trains, after an epoch, with that epoch's result: where the
-    worker or the driver died before the result was on record, it is told again and not computed again.
+    It runs in one process on the machine with the run's folder. Workers on any machine send checkpoints to it and
+    fetch them from it, so no shared disk is needed. A checkpoint is the state of a fine-tune after an epoch and the
+    report of that epoch: if the worker or the driver died before the report was recorded, it is replayed instead of
+    being computed again.
 
-    The folder holds all that it knows: when its process dies, another one continues from there, and every call may
-    be repeated.
+    The whole state is in the folder: if the process dies, another one continues from there, and every call may be
+    repeated.
     """
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
-        """Args: a folder prepared by `clear_checkpoints`, and the bytes that its files may take together."""
+        """Args: a folder prepared by `clear_checkpoints`, and the bytes that all its files may take."""
         self._folder = folder
         self._budget_bytes = budget_bytes
-        self._over = _read_ended(folder)
-        for left in folder.glob(".*"):  # what was being written
+        self._ended = _read_ended(folder)
+        for left in folder.glob(".*"):  # incomplete files
             if left.name != _ENDED:
                 left.unlink()
 
     def put(self, trial: int, epoch: int, arrays: Arrays, row: Mapping[str, Any]) -> Unsaved | None:
-        """Keep this checkpoint in place of the trial's earlier one; where there is no room for it, the earlier stays.
+        """Replace the trial's checkpoint by this one; if there is no space for it, the previous one is kept.
 
         Returns:
-            Why it is not kept, None where it is. Of a trial that is over, none is kept, and none is missed.
+            Why it was not stored; None if it was, or if the trial has ended.
         """
-        if trial in self._over:
+        if trial in self._ended:
             return None
         earlier = self._of(trial)
         others = sum(path.stat().st_size for path in self._folder.glob("trial-*") if path not in earlier)
@@ -91,33 +92,33 @@ class CheckpointStore:
         except (OSError, SafetensorError) as error:
             if not is_full(error):
                 raise
-            return self._refused(trial, "disk", f"no space left on the disk of {self._folder}")
+            return self._refused(trial, "disk", f"no space left on device for {self._folder}")
         for path in earlier:
             if path != place:
                 path.unlink()
         return None
 
     def last(self, trial: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """The trial's last checkpoint: arrays by name, and the result of the epoch after which it was taken."""
+        """Load the trial's latest checkpoint: arrays by name, and the report of its epoch."""
         for path in reversed(self._of(trial)):
             try:
                 with safe_open(path, framework="numpy") as file:
                     names = list(file.keys())
                     return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()[_ROW])
-            except SafetensorError:  # cut short when the power failed
+            except SafetensorError:  # truncated by a power failure
                 path.unlink()
         return None
 
     def drop(self, trial: int) -> None:
-        """The trial is over: nothing of it is kept, and nothing that still comes from its worker is taken."""
-        self._over.add(trial)
+        """Delete the checkpoint of a trial that has ended, and ignore those that its worker still sends."""
+        self._ended.add(trial)
         for path in self._of(trial):
             path.unlink()
         with (self._folder / _ENDED).open("a") as file:
             file.write(f"{trial}\n")
 
     def end(self) -> None:
-        """The search is over: the folder goes, and what still comes from a worker finds no place."""
+        """Delete the folder at the end of the search; checkpoints that arrive later are not stored."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _refused(self, trial: int, cause: str, why: str) -> Unsaved:
@@ -130,9 +131,9 @@ class CheckpointStore:
 
 
 def clear_checkpoints(folder: Path, *, keep: Collection[int]) -> None:
-    """Prepare the folder for a search that begins or resumes: only its running trials have checkpoints.
+    """Prepare the folder for a search that starts or resumes: delete the checkpoints of trials that are not running.
 
-    Of others one is left where the driver died between a trial's end and the checkpoint's.
+    A checkpoint of an ended trial remains if the driver died before it could be deleted.
     """
     make_folder(folder)
     (folder / _ENDED).unlink(missing_ok=True)
@@ -143,23 +144,23 @@ def clear_checkpoints(folder: Path, *, keep: Collection[int]) -> None:
 
 
 class RunFolderFull(OSError):
-    """The disk of the run's folder is full, which ends a search; a full disk of a worker does not."""
+    """The disk of the run's folder is full. This ends a search; a full disk of a worker does not."""
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this is the system's word for a disk that is full."""
-    if isinstance(error, SafetensorError):  # which carries the system's error as text only
+    """Whether the error is that of a full disk."""
+    if isinstance(error, SafetensorError):  # has the error of the system only as text
         return "No space left" in str(error) or "quota" in str(error).lower()
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _read_ended(folder: Path) -> set[int]:
-    """The trials of which it is on record that they are over; a line that was cut off is none, and goes."""
+    """Read the numbers of the ended trials; an incomplete last line is removed."""
     file = folder / _ENDED
     if not file.exists():
         return set()
     text = file.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(file, len(whole))
-    return {int(line) for line in whole.split()}
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        os.truncate(file, len(complete))
+    return {int(line) for line in complete.split()}

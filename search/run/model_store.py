@@ -1,4 +1,4 @@
-"""The best models of a search: each a folder with model.safetensors and model.json."""
+"""The best models of a search, each in a folder with model.safetensors and model.json."""
 
 import errno
 import json
@@ -20,16 +20,15 @@ from search.run.folder import RunFolder, model_name
 
 
 class ModelStore:
-    """Keeps the best so many trials' models in a folder, each as of the trial's best epoch.
+    """Stores the models of the N best trials, each from the trial's best epoch.
 
-    Lives in one process beside the run's folder; workers offer their models to it, wherever they run. Of equal
-    trials the earlier one is better, as in the leaderboard, so that what is kept does not depend on the order of
-    the offers. What an interrupted search, or a process that died, left in the folder counts as kept, and every call
-    may be repeated.
+    It runs in one process on the machine with the run's folder; workers on any machine offer models to it. If scores
+    are equal, the earlier trial ranks first, as in the leaderboard, so the result does not depend on the order of
+    offers. Models of an interrupted search, or of a process that died, count as kept, and every call may be repeated.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
-        """Args: the run's `models` folder, and how many trials to keep."""
+        """Args: the `models` folder of the run, and the number of trials whose models are kept."""
         self._folder = folder
         self._keep = keep
         self._kept: dict[int, tuple[float, Path]] = {}
@@ -43,7 +42,7 @@ class ModelStore:
                 self._put(card["trial"], card["validation"]["f1"], place)
 
     def wants(self, trial: int, f1: float) -> bool:
-        """Whether this trial's model would be among the best with this validation F1."""
+        """Whether a model of this trial with this validation F1 would be among the best."""
         if self._closed:
             return False
         better = sum(
@@ -52,19 +51,19 @@ class ModelStore:
         return better < self._keep
 
     def close(self) -> None:
-        """Take no more: the search has ended, and the driver would not hear of a later epoch's scores."""
+        """Reject all further models: after the end of a search, the scores of later epochs are not recorded."""
         self._closed = True
 
     def offer(
         self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
     ) -> None:
-        """Keep this model in place of the trial's earlier one, and drop the worst if there are too many.
+        """Replace the trial's model by this one, and delete the worst model if there are too many.
 
         Raises:
-            RunFolderFull: there is no room for it.
+            RunFolderFull: the disk is full.
         """
         place = self._folder / model_name(trial, card["epoch"])
-        if place.exists() or not self.wants(trial, f1):  # an epoch that is repeated makes the same model
+        if place.exists() or not self.wants(trial, f1):  # a repeated epoch yields the same model
             return
         try:
             write_model(place, tensors, card)
@@ -85,25 +84,25 @@ class ModelStore:
 
 
 def _delete(place: Path) -> None:
-    """Delete a model's folder; if that is interrupted, what is left of it is known as such."""
-    half = place.with_name(f".{place.name}{PARTIAL}")
-    place.rename(half)
-    shutil.rmtree(half)
+    """Delete a model's folder, which is first renamed: if interrupted, it cannot be taken for a model."""
+    partial = place.with_name(f".{place.name}{PARTIAL}")
+    place.rename(partial)
+    shutil.rmtree(partial)
 
 
 def kept_models(run: Path, trial: int | None = None) -> list[Path]:
-    """The folders of the models that a search has kept, of all trials or of one."""
+    """List the folders of the models that a search has kept, of all trials or of one."""
     return sorted(folder for folder in RunFolder(run).kept_models(trial) if is_complete(folder))
 
 
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
-    """The card of the model that a search has kept of a trial; None where none is kept."""
+    """Read the card of the kept model of a trial; None if none is kept."""
     kept = kept_models(run, trial)
     return read_card(kept[0]) if kept else None
 
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
-    """A model's folder; it appears whole or not at all."""
+    """Write a model's folder atomically."""
     with atomic_folder(place) as partial:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
         (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which versions made a result: what a run's configuration, a model's card and the command line say."""
+"""Versions of the packages that produced a result, for config.yaml, model cards and `--version`."""
 
 from importlib.metadata import version
 

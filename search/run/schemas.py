@@ -13,7 +13,7 @@ from genre_core.recipe import Recipe
 
 SCHEMA_VERSION = "4"
 RUNNING = "RUNNING"
-"""The state of a trial that has not ended; the others are Optuna's COMPLETE, PRUNED and FAIL."""
+"""The state of a trial that has not ended; the other states are Optuna's COMPLETE, PRUNED and FAIL."""
 
 Seconds = Annotated[float, "s"]
 Nats = Annotated[float, "nats"]
@@ -21,14 +21,14 @@ Blocks = Annotated[int, "blocks"]
 Epochs = Annotated[int, "epochs"]
 Bytes = Annotated[int, "bytes"]
 Confusion = Annotated[tuple[tuple[int, ...], ...], "tracks"]
-"""Tracks by true and predicted genre."""
+"""Number of tracks by true and predicted genre."""
 
 
 @dataclass(kw_only=True)
 class TrialRow:
-    """A trial, whatever became of it; `val_*` are of its best epoch.
+    """A trial in any state; `val_*` are the scores of its best epoch.
 
-    `error` says why a trial failed, `stopped` what ended a PRUNED one that its pruner did not.
+    `error` is why a trial failed; `stopped` is what ended a PRUNED trial other than its pruner.
     """
 
     study: str
@@ -84,9 +84,9 @@ class TrialRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
-    """One epoch of a trial; `f1_per_genre` and `confusion` [true][predicted] in the order of the genres.
+    """One epoch of a trial; `f1_per_genre` and `confusion` [true][predicted] are in the order of the genres.
 
-    Of an epoch whose file was damaged, only the F1 is left, which the study knows too.
+    An epoch whose file was damaged has only its F1, which is restored from the study.
     """
 
     trial: int
@@ -108,7 +108,7 @@ class EpochRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRow:
-    """A configuration and seed, trained on train and validation; `val_f1` is what the search found for it.
+    """A final model: a configuration and seed, trained on train and validation; `val_f1` is the trial's in the search.
 
     `_low` and `_high` are the ends of a score's 95 % bootstrap interval over the test tracks.
     """
@@ -143,7 +143,7 @@ class FinalRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TestTrackRow:
-    """What one final model predicts for one track of the test part; `probabilities` in the order of the genres."""
+    """The prediction of one final model for one test track; `probabilities` are in the order of the genres."""
 
     __test__ = False  # not a test class of pytest
 
@@ -156,7 +156,7 @@ class TestTrackRow:
 
 
 def new_trial(study: str, number: int, recipe: Recipe, *, started: datetime) -> TrialRow:
-    """The row of a trial that begins."""
+    """Make the row of a trial that starts."""
     columns = {field.name for field in fields(TrialRow)} - {"epochs"}
     settings = {name: value for name, value in asdict(recipe).items() if name in columns}
     return TrialRow(
@@ -171,13 +171,13 @@ def new_trial(study: str, number: int, recipe: Recipe, *, started: datetime) -> 
 
 
 def trial_of(values: Mapping[str, Any]) -> TrialRow:
-    """A trial's row read from disk; columns that an earlier version lacked are None, unknown ones are dropped."""
+    """Make a trial's row from stored values; columns of other versions are None if missing, and dropped if unknown."""
     known: dict[str, Any] = {field.name: values.get(field.name) for field in fields(TrialRow)}
     return TrialRow(**known)
 
 
 def schema_of(row: type[Any]) -> pa.Schema:
-    """The Parquet schema of a row's class; what is annotated on a field's type is its unit."""
+    """Derive the Parquet schema from the class of the rows; the annotation of a field's type is its unit."""
     hints = get_type_hints(row, include_extras=True)
     columns = [_column(field.name, hints[field.name]) for field in fields(row)]
     return pa.schema(columns, metadata={"schema_version": SCHEMA_VERSION})
@@ -189,7 +189,7 @@ def _column(name: str, hint: Any) -> pa.Field:
 
 
 def _parts(hint: Any) -> tuple[str | None, Any]:
-    """A field's unit and its type without None."""
+    """Split a type hint into the unit and the type without None."""
     unit = None
     while True:
         if get_origin(hint) is Annotated:

@@ -1,4 +1,4 @@
-"""The Parquet tables of a search: written while it runs, readable at any time by pandas."""
+"""The Parquet tables of a search: written while it runs, and readable with pandas at any time."""
 
 import json
 import time
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file, make_folder
+from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import RunFolder
 from search.run.schemas import (
@@ -34,47 +35,46 @@ from search.run.schemas import (
 )
 
 WRITE_SHARE = 0.02
-"""Most of the wall time that rewriting the trials' table may take; its cost grows with the search."""
-
+"""Largest share of the wall time spent on rewriting the trials' table, whose cost grows with the search."""
 
 _READ = b"test_part_read"
-"""Key of the test tracks' metadata: when the test part was read, in ISO 8601."""
+"""Metadata key of the test tracks' table: when the test set was used, in ISO 8601."""
 _KNOWN = b"search_then"
-"""Key of the test tracks' metadata: what was known of the search then, as JSON."""
-_COPY = "put a copy of it back"
-"""The way out where a table is damaged that nothing else could tell again."""
+"""Metadata key of the test tracks' table: the state of the search at that time, as JSON."""
+_RESTORE = "restore it from a copy"
+"""What to do about a damaged table that cannot be rebuilt."""
 _TRIAL = b"trial"
-"""Key of a file of epochs' metadata under which its trial's row stands, as JSON."""
+"""Metadata key of a trial's table of epochs: the row of the trial, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestLook:
-    """The one look at a run's test part, and what was known of the search at that moment."""
+class TestUse:
+    """The single use of a run's test set, and the state of the search at that time."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test class of pytest
 
     at: datetime
     trials: int
-    """That the search had, whatever became of them."""
+    """Number of trials in any state."""
     scored: int
-    """Those of them with a validation score: the winner was the best of so many."""
+    """Number of trials with a validation score, of which the winner was the best."""
     configurations: tuple[Mapping[str, Any], ...]
-    """The trials whose models read the test part, the winner first, by the columns that FINISH shares with TRIALS.
+    """The trials whose models were tested, the winner first: the columns that FINISH shares with TRIALS.
 
-    Empty in a run that a version finished which did not keep this.
+    Empty for a run finished by an earlier version, which did not record them.
     """
 
 
 class ResultsWriter:
-    """Writes both tables of one run. Every file is replaced whole, so a reader never sees half of one.
+    """Writes the tables of trials and epochs. Files are replaced atomically, so readers never see an incomplete one.
 
-    A trial's file of epochs also holds its row as it stands: from these files and the study the trials' table can
-    be made again, so that it need not follow every change, and has to survive a power cut only at the search's end.
-    The epochs always do, since the study's journal, which comes after them, does too.
+    A trial's file of epochs also has the current row of the trial. The trials' table can be rebuilt from these files
+    and the study, so it is not rewritten at every change and is flushed to the disk only at the end of the search.
+    Epochs are flushed at once, because the study's journal, which is written after them, is too.
 
-    The epochs' table is a file a trial with a row group an epoch: a longer version begins with the bytes of
-    the shorter one. So even a reader that opens a file twice, as pyarrow's datasets do, once for the footer
-    and once for the rows, reads right when the file is replaced in between.
+    The epochs' table has one file per trial and one row group per epoch, so a longer version begins with the bytes of
+    the shorter one. Even readers that open a file twice, for the footer and for the rows, as pyarrow's datasets do,
+    read consistent data if the file is replaced in between.
     """
 
     def __init__(self, run: Path) -> None:
@@ -86,7 +86,7 @@ class ResultsWriter:
         self._next_write = 0.0
 
     def put_trial(self, row: TrialRow) -> None:
-        """Set a trial's row; the file follows at once, or a little later in a search of thousands."""
+        """Set a trial's row; the file is rewritten at once, or a little later in a search with thousands of trials."""
         self._trials[row.trial] = row
         if row.state != RUNNING:
             self._epochs.pop(row.trial, None)
@@ -94,18 +94,18 @@ class ResultsWriter:
             self._write_trials(durable=False)
 
     def add_epoch(self, row: EpochRow, trial: TrialRow) -> None:
-        """Add an epoch's row, with its trial's as it stands; both are on disk when this returns."""
+        """Add the row of an epoch and the current row of its trial; both are on disk when this returns."""
         groups = self._epochs.setdefault(row.trial, [])
         groups.append(pa.Table.from_pylist([vars(row)], schema=EPOCHS))
         _write(groups, self._run.epochs_of(row.trial), _as_metadata(trial))
 
     def take_up(self, epochs: pa.Table, trial: TrialRow) -> None:
-        """Continue from these epochs of a running trial, a row each, in order."""
+        """Continue a running trial after these epochs: one row each, in order."""
         self._epochs[trial.trial] = [epochs.slice(i, 1) for i in range(len(epochs))]
         _write(self._epochs[trial.trial], self._run.epochs_of(trial.trial), _as_metadata(trial))
 
     def flush(self) -> None:
-        """Write the trials' table now; from then on it survives a power cut."""
+        """Write the trials' table now and flush it to the disk, so that it survives a power failure."""
         self._write_trials(durable=True)
 
     def _write_trials(self, *, durable: bool) -> None:
@@ -117,27 +117,29 @@ class ResultsWriter:
 
 
 def read_trials(run: Path) -> pd.DataFrame:
-    """The trials of a run, a row each; empty before the first has begun.
+    """Read the trials of a run, one row each; empty if none has started.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder contains no run, or the table is damaged.
     """
     require_run(run)
     file = RunFolder(run).trials
     if not file.exists():
         return pd.DataFrame(columns=TRIALS.names)
-    # Opened once: by its path pyarrow opens a file twice, and it may be replaced in between.
+    # pyarrow opens a path twice, and the file may be replaced in between
     with _damage_explained(run), file.open("rb") as opened:
-        trials = pd.read_parquet(opened, dtype_backend="numpy_nullable")  # whole numbers stay whole
+        trials = pd.read_parquet(
+            opened, dtype_backend="numpy_nullable"
+        )  # integers with missing values stay integers
     missing = [name for name in TRIALS.names if name not in trials.columns]  # of an earlier version
     return trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
 
 
 def read_epochs(run: Path) -> pd.DataFrame:
-    """The epochs of a run in order, unique by (trial, epoch): the latest attempt's where one was repeated.
+    """Read the epochs of a run in order, unique by (trial, epoch); of a repeated epoch, the latest attempt's.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder contains no run, or the table is damaged.
     """
     require_run(run)
     folder = RunFolder(run).epochs
@@ -150,57 +152,59 @@ def read_epochs(run: Path) -> pd.DataFrame:
 
 
 def read_finish(run: Path) -> pd.DataFrame:
-    """The final models of a finished run, a row each, the winner's first; empty before it is finished.
+    """Read the final models of a finished run, one row each, the winner's first; empty if it is not finished.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder contains no run, or the table is damaged.
     """
     return _read_whole(run, RunFolder(run).finish, FINISH)
 
 
 def read_test_tracks(run: Path) -> pd.DataFrame:
-    """What each final model said of each track of the test part; empty before the run is finished.
+    """Read each final model's prediction for each test track; empty if the run is not finished.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder contains no run, or the table is damaged.
     """
     return _read_whole(run, RunFolder(run).test_tracks, TEST_TRACKS)
 
 
-def as_indices(said: pd.DataFrame, genres: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the test tracks' table as genre indices: the truth, [tracks], and what was said, [models, tracks]."""
+def as_indices(
+    predictions: pd.DataFrame, genres: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Convert the test tracks' table to genre indices: true, [tracks], and predicted, [models, tracks]."""
     index = {genre: place for place, genre in enumerate(genres)}
-    models = [own for _, own in said.groupby(["trial", "seed"], sort=False)]
-    truth, *said_by = (
+    models = [own for _, own in predictions.groupby(["trial", "seed"], sort=False)]
+    truth, *predicted = (
         np.array([index[genre] for genre in names], np.int64)
         for names in (models[0]["genre"], *(own["predicted"] for own in models))
     )
-    return truth, np.stack(said_by)
+    return truth, np.stack(predicted)
 
 
-def when_test_was_read(run: Path) -> datetime | None:
-    """When the test part of a run was read; None where it was not."""
+def test_used_at(run: Path) -> datetime | None:
+    """When the test set of a run was used; None if it was not."""
     metadata = _test_metadata(run)
     return datetime.fromisoformat(metadata[_READ].decode()) if metadata else None
 
 
-def read_test_look(run: Path) -> TestLook | None:
-    """The look at a run's test part; None where it was not read.
+def read_test_use(run: Path) -> TestUse | None:
+    """Read how the test set of a run was used; None if it was not.
 
-    For a run that an earlier version finished, the trials are those that had begun by then.
+    For a run finished by an earlier version, the trials that had started by then are counted.
 
     Raises:
-        InputError: the folder holds no run.
+        InputError: the folder contains no run, or the table is damaged.
     """
     if not (metadata := _test_metadata(run)):
         return None
     at = datetime.fromisoformat(metadata[_READ].decode())
     if _KNOWN in metadata:
         known = json.loads(metadata[_KNOWN])
-        return TestLook(at=at, **known | {"configurations": tuple(known["configurations"])})
+        return TestUse(at=at, **known | {"configurations": tuple(known["configurations"])})
     trials = read_trials(run)
     then = trials[trials["started"] <= at]
-    return TestLook(at=at, trials=len(then), scored=int(then["val_f1"].notna().sum()), configurations=())
+    return TestUse(at=at, trials=len(then), scored=int(then["val_f1"].notna().sum()), configurations=())
 
 
 def write_finish(run: Path, rows: Sequence[FinalRow]) -> None:
@@ -209,7 +213,7 @@ def write_finish(run: Path, rows: Sequence[FinalRow]) -> None:
 
 
 def write_test_tracks(run: Path, rows: Sequence[TestTrackRow]) -> None:
-    """Write what was read of the test part, and what is known of the search now: the test part has been read."""
+    """Write the predictions for the test tracks and the state of the search: the test set now counts as used."""
     table = pa.Table.from_pylist([vars(row) for row in rows], schema=TEST_TRACKS)
     trials = read_trials(run)
     numbers = list(dict.fromkeys(row.trial for row in rows))
@@ -228,37 +232,39 @@ def write_test_tracks(run: Path, rows: Sequence[TestTrackRow]) -> None:
 
 
 def _test_metadata(run: Path) -> dict[bytes, bytes] | None:
-    """Of the table that is written when the test part is read."""
+    """Read the metadata of the test tracks' table; None if there is no table."""
     file = RunFolder(run).test_tracks
     if not file.exists():
         return None
-    with _damage_explained(run, _COPY):
+    with _damage_explained(run, _RESTORE):
         return dict(pq.read_metadata(file).metadata)
 
 
 def _read_whole(run: Path, file: Path, schema: pa.Schema) -> pd.DataFrame:
-    """A table that is written once."""
+    """Read a table that is written once."""
     require_run(run)
     if not file.exists():
         return pd.DataFrame(columns=schema.names)
-    with _damage_explained(run, _COPY):
+    with _damage_explained(run, _RESTORE):
         return pd.read_parquet(file)
 
 
 @contextmanager
-def _damage_explained(run: Path, way_out: str = "mend them with: genre-search resume RUN") -> Iterator[None]:
+def _damage_explained(run: Path, way_out: str = "") -> Iterator[None]:
+    """Turn the error of a damaged table into an InputError; without a way out, `resume` rebuilds the table."""
     try:
         yield
     except pa.ArrowInvalid as error:
-        what = str(error).splitlines()[0]
-        way_out = way_out.replace("genre-search resume RUN", command("resume", run))
+        cause = str(error).splitlines()[0]
         raise InputError(
-            f"the tables of {run} must be whole, but one is damaged: {what}; {way_out}"
+            f"the tables of {run} must be intact, but one is damaged: {cause}; "
+            + (way_out or f"rebuild it with: {command('resume', run)}"),
+            code=SearchErrorCode.TABLE_DAMAGED,
         ) from error
 
 
 def read_epochs_file(path: Path) -> tuple[pa.Table, TrialRow]:
-    """One trial's epochs, and its row as of the last of them.
+    """Read the epochs of a trial, and its row as of the last one.
 
     Raises:
         ArrowException, OSError: the file does not exist, or is damaged.
@@ -270,34 +276,40 @@ def read_epochs_file(path: Path) -> tuple[pa.Table, TrialRow]:
 
 
 def require_new(run: Path) -> None:
-    """Raise InputError where the folder holds a run already: two searches are never mixed."""
+    """Raise InputError if the folder already contains a run, because two searches are never mixed."""
     if RunFolder(run).config.exists():
         raise InputError(
-            f"--name must be a new one, but {run} holds a search already; "
-            f"choose another, or go on with that one: {command('resume', run)}"
+            f"--name must be new, but {run} already contains a search; choose another name, or resume that search: "
+            f"{command('resume', run)}",
+            code=SearchErrorCode.RUN_EXISTS,
         )
     if left := [path.name for path in (RunFolder(run).journal, RunFolder(run).results) if path.exists()]:
         raise InputError(
-            f"--name must be a new one, but {run} holds {' and '.join(left)} of a search whose config.yaml is lost; "
-            "put it back, or choose another name"
+            f"--name must be new, but {run} contains {' and '.join(left)} of a search whose config.yaml is missing; "
+            "restore it from a copy, or choose another name",
+            code=SearchErrorCode.RUN_WITHOUT_CONFIG,
         )
 
 
 def require_run(run: Path) -> None:
-    """Raise InputError where the folder holds no run."""
+    """Raise InputError if the folder contains no run."""
     if not RunFolder(run).config.exists():
-        raise InputError(f"RUN must be the folder of a search, with its config.yaml, but got {run}")
+        raise InputError(
+            f"RUN must be the folder of a search, with its config.yaml, but got {run}; "
+            "by default, searches are in runs/",
+            code=SearchErrorCode.RUN_NOT_FOUND,
+        )
 
 
 def _as_metadata(trial: TrialRow) -> dict[bytes, str]:
-    """A trial's row in the file of its epochs."""
+    """The metadata of a trial's table of epochs."""
     return {_TRIAL: json.dumps(vars(trial), default=datetime.isoformat)}
 
 
 def _write(
     groups: Sequence[pa.Table], path: Path, metadata: Mapping[bytes, str], *, durable: bool = True
 ) -> None:
-    """Replace a Parquet file by one with these row groups; plain, since the rows are few."""
+    """Replace a Parquet file by one with these row groups, uncompressed because the rows are few."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with (
         atomic_file(path, durable=durable) as partial,

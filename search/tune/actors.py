@@ -109,10 +109,10 @@ class RemoteCheckpoints:
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def last(self, trial: int) -> tuple[Arrays, Mapping[str, Any]] | None:
+    def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
         """A trial's latest checkpoint, and the report of its epoch."""
-        kept: tuple[Arrays, Mapping[str, Any]] | None = ask(self._actor.last.remote, trial)
-        return kept
+        kept = ask(self._actor.last.remote, trial)
+        return kept and (kept[0], EpochReport.from_flat(kept[1], trial=trial))
 
     def _collect(self, *, timeout: float | None) -> None:
         """Learn what became of the checkpoint on its way, within so many seconds."""

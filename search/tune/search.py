@@ -14,7 +14,7 @@ from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
-from search.data.music import its_music
+from search.data.music import locate_music
 from search.data.prepare import Prepared
 from search.data.reporter import Reporter as PreparationReporter
 from search.engine import ports
@@ -139,7 +139,7 @@ def resume(
         callbacks = mlflow.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
-        config, tracks = its_music(config, folder, data, cache=cache, reporter=reporter)
+        config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
         with reporter.searching(), placed(config, _bytes(prepared)) as place:

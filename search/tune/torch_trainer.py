@@ -24,6 +24,7 @@ from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
 from search.run.schemas import EpochRow
@@ -192,14 +193,14 @@ class TorchTraining:
         return self._fine_tune.best_epoch
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What `Usage` has of the fine-tune itself."""
-        return {
-            "trainable_parameters": self._fine_tune.network.trainable_parameters,
-            "features": self._fine_tune.features,
-            "features_seconds": self._fine_tune.features_seconds,
-            "resident": self._fine_tune.resident,
-        }
+    def facts(self) -> TrainingFacts:
+        """Facts about the fine-tune for the trials' table."""
+        return TrainingFacts(
+            trainable_parameters=self._fine_tune.network.trainable_parameters,
+            features=self._fine_tune.features,
+            features_seconds=self._fine_tune.features_seconds,
+            resident=self._fine_tune.resident,
+        )
 
     def epoch(self, *, trial: int, attempt: int) -> EpochRow:
         """Train an epoch and score it."""

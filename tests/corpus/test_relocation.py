@@ -13,7 +13,7 @@ from genre_core.corpus.relocation import relocate_corpus, relocate_corpus_by_nam
 from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
 from genre_core.errors import ErrorCode
 from search.config.schema import load
-from search.data.music import its_music
+from search.data.music import locate_music
 from search.data.prepare import reopen_store
 from search.errors import SearchErrorCode
 
@@ -76,7 +76,7 @@ def test_a_folder_that_lacks_tracks_is_refused(corpus: Corpus, here: Path, tmp_p
         relocate_corpus(corpus, here, cache=tmp_path / "cache")
 
 
-def test_a_run_stores_the_new_path_once_its_music_is_verified(
+def test_a_run_stores_the_new_path_once_locate_music_is_verified(
     corpus: Corpus, here: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "r")
@@ -88,10 +88,10 @@ def test_a_run_stores_the_new_path_once_its_music_is_verified(
     content = changed.read_bytes()
     changed.write_bytes(content[:-3000])
     with refused(SearchErrorCode.AUDIO_CHANGED, f"1 of 12 files in {there}"):
-        its_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
+        locate_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
     assert load_corpus(run / "corpus.parquet") == corpus
     changed.write_bytes(content)
-    config, tracks = its_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
+    config, tracks = locate_music(config, run, there, cache=tmp_path / "cache", reporter=reporter)
     assert config.data == str(there) == load(run / "config.yaml", {}).data
     assert _paths(tracks) == _paths(load_corpus(run / "corpus.parquet")) == set(there.rglob("*.wav"))
 

@@ -1,4 +1,4 @@
-"""What a search does when a fine-tune, a worker or a node fails: who gets the trial, and what it costs."""
+"""Decisions of the coordinator after failures of fine-tunes, workers and nodes."""
 
 from pathlib import Path
 
@@ -30,19 +30,19 @@ def test_a_failed_nodes_trial_is_requeued_while_its_worker_rests(tmp_path: Path)
     assert search.coordinator.hear("a", FULL) is Decision.CONTINUE
     assert search.coordinator.hear("a", Resting()) is Decision.CONTINUE
     assert search.state(0) == ("RUNNING", None)
-    assert isinstance(search.coordinator.next_for("c"), Wait), "a worker that rests keeps its place"
+    assert isinstance(search.coordinator.next_for("c"), Wait), "a resting worker keeps its slot"
     assert search.coordinator.hear("b", Failure(reason="Diverged")) is Decision.STOP
     requeued = search.assign("c")
     assert (requeued.trial, requeued.attempt, requeued.may_have_checkpoint) == (0, 2, True)
     search.clock.now += REST_SECONDS
     assert search.coordinator.hear("a", Resting()) is Decision.STOP
-    assert search.assign("d").trial == 2, "the place of the rested worker is free"
+    assert search.assign("d").trial == 2, "the slot of the rested worker is free"
     (line,) = search.said
     assert "two: trial 0" in line
     assert FULL.reason in line
 
 
-def test_a_trial_fails_with_its_nodes_reason_where_nothing_is_left_to_try(tmp_path: Path) -> None:
+def test_a_trial_fails_with_the_reason_of_its_node_once_retries_are_used_up(tmp_path: Path) -> None:
     search = Coordinated(tmp_path, workers=1, retries=1)
     for state in ("RUNNING", None), ("FAIL", FULL.reason):
         assert search.assign("a").trial == 0
@@ -52,17 +52,17 @@ def test_a_trial_fails_with_its_nodes_reason_where_nothing_is_left_to_try(tmp_pa
     assert search.assign("a").trial == 1
 
 
-def test_a_resting_worker_that_dies_frees_its_place_and_leaves_its_former_trial_alone(tmp_path: Path) -> None:
+def test_a_resting_worker_that_dies_frees_its_slot_without_affecting_its_former_trial(tmp_path: Path) -> None:
     search = Coordinated(tmp_path)
     search.assign("a"), search.assign("b")
     search.coordinator.hear("a", FULL)
     search.coordinator.lost("a", Lost(reason="died"))
     assert search.state(0) == ("RUNNING", None)
     assert search.assign("c").trial == 0
-    assert isinstance(search.coordinator.next_for("d"), Wait), "it is requeued once"
+    assert isinstance(search.coordinator.next_for("d"), Wait), "the trial was requeued only once"
 
 
-def test_a_notice_is_shown_once_for_each_key(tmp_path: Path) -> None:
+def test_a_notice_is_shown_once_per_key(tmp_path: Path) -> None:
     search = Coordinated(tmp_path)
     for text, key in [
         ("trial 4", "budget"),
@@ -110,7 +110,7 @@ def test_a_worker_that_dies_after_a_long_silence_was_hanging(
     search = Coordinated(tmp_path, epoch_limit=60.0)
     search.assign("a")
     search.clock.now += 500.0
-    search.coordinator.hear("a", Waiting(reason="GPU memory"))  # which is no hanging
+    search.coordinator.hear("a", Waiting(reason="GPU memory"))  # does not count as hanging
     search.clock.now += silent_seconds
     search.coordinator.lost("a", Lost(reason="the process ended", died=died))
     state, error = search.state(0)
@@ -137,7 +137,7 @@ def test_a_fine_tune_that_fails_is_recorded_with_a_short_reason_and_the_search_c
     assert read_epochs(tmp_path)["val_f1"].tolist() == [0.3]
 
 
-def test_the_last_trial_is_still_to_come_while_its_worker_may_be_lost(tmp_path: Path) -> None:
+def test_a_search_is_not_finished_while_the_worker_of_its_last_trial_may_be_lost(tmp_path: Path) -> None:
     search = Coordinated(tmp_path, CONFIG.model_copy(update={"trials": 1}), retries=1)
     search.assign("a")
     assert isinstance(search.coordinator.next_for("b"), Wait)
@@ -148,7 +148,7 @@ def test_the_last_trial_is_still_to_come_while_its_worker_may_be_lost(tmp_path: 
 
 
 @pytest.mark.parametrize(("replayed", "repeated"), [(True, 0), (False, 1)])
-def test_an_epoch_on_record_is_counted_when_computed_again_and_written_once(
+def test_an_epoch_computed_again_is_counted_and_not_written_twice(
     replayed: bool, repeated: int, tmp_path: Path
 ) -> None:
     search = Coordinated(tmp_path, retries=1)

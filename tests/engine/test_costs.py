@@ -1,4 +1,4 @@
-"""What an epoch is expected to cost follows from the epochs so far."""
+"""The expected time of an epoch follows from the epochs so far."""
 
 import pytest
 from made_runs import trial_row
@@ -42,13 +42,13 @@ def costs() -> Costs:
         ("densenet121", 2, pytest.approx((2.0 + 0.5 + 3.0) / 3)),
     ],
 )
-def test_an_epoch_costs_what_it_did_at_the_nearest_depth(
+def test_the_expected_time_is_the_mean_at_the_nearest_depth(
     backbone: str, frozen: int, seconds: float, costs: Costs
 ) -> None:
     assert costs.epoch_seconds(backbone, frozen) == seconds
 
 
-def test_before_any_epoch_nothing_is_known() -> None:
+def test_before_the_first_epoch_nothing_is_expected() -> None:
     costs = Costs()
     costs.observe(_row(0, "resnet18", 1, None, 0))
     assert costs.epoch_seconds("resnet18", 1) is None

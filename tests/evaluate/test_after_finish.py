@@ -1,4 +1,4 @@
-"""A search that is extended after its test part was read: only on demand, and every number keeps its trial."""
+"""Extending a search after its test set was used: only on request, and all reports mention it."""
 
 import re
 import shutil
@@ -18,6 +18,7 @@ from genre_core.errors import InputError
 from genre_core.models.artifact import read_card
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.errors import SearchErrorCode
 from search.evaluate.verdict import verdict
 from search.export.model_card import readme
 from search.report.leaderboard import best_trial
@@ -27,7 +28,7 @@ from search.run.identity import EXTENDED, read_provenance
 from search.run.model_store import kept_models
 from search.run.tables import (
     read_finish,
-    read_test_look,
+    read_test_use,
     read_trials,
     write_test_tracks,
 )
@@ -73,23 +74,25 @@ def _more(config: SearchConfig, folder: Path, cache: Path) -> None:
     search.resume(config, folder=folder, cache=cache, reporter=Quiet())
 
 
-def test_a_search_whose_test_part_was_read_is_not_extended_unasked(finished: Path, cache: Path) -> None:
-    with pytest.raises(InputError, match=r"--after-finish"):
+def test_a_finished_search_is_extended_only_on_request(finished: Path, cache: Path) -> None:
+    with pytest.raises(InputError) as refused:
         _more(load(finished / "config.yaml", {"trials": TRIALS + 1}), finished, cache)
+    assert refused.value.code is SearchErrorCode.TEST_SET_USED
     assert load(finished / "config.yaml", {}).trials == TRIALS
     assert EXTENDED not in read_provenance(finished)
     assert len(read_trials(finished)) == TRIALS
 
 
-def test_neither_is_one_that_was_cut_off_when_it_was_finished(tmp_path: Path) -> None:
+def test_a_search_whose_finish_was_interrupted_is_extended_only_on_request(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", ((0.2, 0.5, 0.4), (0.3, 0.1)), running=True)
     write_test_tracks(run, [])
-    with pytest.raises(InputError, match=r"--after-finish"):
+    with pytest.raises(InputError) as refused:
         _more(load(run / "config.yaml", {}), run, tmp_path / "cache")
+    assert refused.value.code is SearchErrorCode.TEST_SET_USED
     assert read_trials(run)["state"].tolist() == ["COMPLETE", "RUNNING"]
 
 
-def test_the_command_refuses_in_a_line_with_the_way_out(finished: Path, genre_search: Command) -> None:
+def test_the_command_refuses_with_one_line_and_both_ways_out(finished: Path, genre_search: Command) -> None:
     refused = genre_search("resume", finished, "--trials", TRIALS + 1)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
@@ -98,19 +101,19 @@ def test_the_command_refuses_in_a_line_with_the_way_out(finished: Path, genre_se
     assert genre_search("resume", finished).returncode == 0, "with nothing to add there is nothing to refuse"
 
 
-def test_what_was_known_when_the_test_part_was_read_stays_known(extended: Path) -> None:
-    look = read_test_look(extended)
-    assert look is not None
-    assert (look.trials, look.scored) == (TRIALS, TRIALS)
+def test_the_state_of_the_search_when_its_test_set_was_used_is_kept(extended: Path) -> None:
+    use = read_test_use(extended)
+    assert use is not None
+    assert (use.trials, use.scored) == (TRIALS, TRIALS)
     then = ranking.select(read_trials(extended).head(TRIALS)).head(2)
-    assert [found["trial"] for found in look.configurations] == then["trial"].tolist()
-    assert [found["val_f1"] for found in look.configurations] == then["val_f1"].tolist()
+    assert [found["trial"] for found in use.configurations] == then["trial"].tolist()
+    assert [found["val_f1"] for found in use.configurations] == then["val_f1"].tolist()
     [extension] = read_provenance(extended)[EXTENDED]
     assert extension["trials"] == TRIALS
     assert len(read_trials(extended)) == TRIALS + 1
 
 
-def test_of_a_run_of_an_earlier_version_the_trials_begun_by_then_are_known(
+def test_for_a_run_of_an_earlier_version_the_trials_started_by_then_are_counted(
     extended: Path, tmp_path: Path
 ) -> None:
     old = Path(shutil.copytree(extended, tmp_path / "tiny"))
@@ -119,9 +122,9 @@ def test_of_a_run_of_an_earlier_version_the_trials_begun_by_then_are_known(
     at = sorted(read_trials(old)["started"])[TRIALS - 1]
     metadata = {b"test_part_read": at.isoformat().encode()}
     pq.write_table(table.replace_schema_metadata(metadata), file)
-    look = read_test_look(old)
-    assert look is not None
-    assert (look.trials, look.scored, look.configurations) == (TRIALS, TRIALS, ())
+    use = read_test_use(old)
+    assert use is not None
+    assert (use.trials, use.scored, use.configurations) == (TRIALS, TRIALS, ())
 
 
 @pytest.mark.parametrize(

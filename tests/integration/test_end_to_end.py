@@ -175,5 +175,5 @@ def test_the_command_that_best_gives_repeats_the_winner_to_the_digit(
 def test_a_name_that_is_taken_is_refused(run: Path, music: Path, genre_search: Command) -> None:
     refused = genre_search("run", "--data", music, "--runs", run.parent, "--name", "tiny", *sets())
     assert refused.returncode == 2
-    assert "holds a search already; choose another" in refused.stderr
+    assert "genre-search resume" in refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Checkpoints in their folder: the last one of each running trial; why one is not kept."""
+"""The checkpoint store: the latest checkpoint of each running trial, within a budget."""
 
 import errno
 import os
@@ -30,16 +30,16 @@ def test_only_the_last_checkpoint_of_a_running_trial_is_kept(tmp_path: Path) -> 
     assert all(np.array_equal(kept[0][name], array) for name, array in ARRAYS.items())
     store.drop(7)
     assert store.put(7, 3, ARRAYS, {}) is None
-    assert not _names(tmp_path), "what comes late from its worker is not taken"
+    assert not _names(tmp_path), "checkpoints that arrive late are ignored"
 
 
-def test_checkpoints_keep_to_their_budget_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+def test_checkpoints_stay_within_the_budget_and_a_damaged_one_is_ignored(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 200)
     assert store.put(1, 1, ARRAYS, {}) is None
     refused = store.put(2, 1, ARRAYS, {})
     assert refused is not None
     assert (refused.trial, refused.cause, refused.earlier) == (2, "budget", None)
-    assert store.put(1, 2, ARRAYS, {}) is None, "it takes the place of the trial's own"
+    assert store.put(1, 2, ARRAYS, {}) is None, "it replaces the trial's own"
     refused = store.put(1, 3, {"larger": np.zeros(100)}, {})
     assert refused is not None
     assert (refused.trial, refused.cause, refused.earlier) == (1, "budget", 2)
@@ -48,7 +48,9 @@ def test_checkpoints_keep_to_their_budget_and_a_damaged_one_is_none(tmp_path: Pa
     assert store.last(9) is None
 
 
-def test_on_a_full_disk_the_earlier_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_previous_checkpoint_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = CheckpointStore(tmp_path, 10_000)
     store.put(1, 1, ARRAYS, {})
 
@@ -63,10 +65,10 @@ def test_on_a_full_disk_the_earlier_checkpoint_stays(tmp_path: Path, monkeypatch
     assert not list(tmp_path.glob(f"*{PARTIAL}"))
 
 
-def test_the_process_that_replaces_a_dead_one_knows_which_trials_are_over(tmp_path: Path) -> None:
+def test_a_replacement_process_knows_the_ended_trials(tmp_path: Path) -> None:
     CheckpointStore(tmp_path, 10_000).drop(7)
     with (tmp_path / ".ended").open("a") as file:
-        file.write("1")  # cut off: it was to be 12, or 17
+        file.write("1")  # incomplete: meant to be 12 or 17
     CheckpointStore(tmp_path, 10_000).drop(2)
     store = CheckpointStore(tmp_path, 10_000)
     for trial in (1, 2, 7, 12):
@@ -74,7 +76,7 @@ def test_the_process_that_replaces_a_dead_one_knows_which_trials_are_over(tmp_pa
     assert _names(tmp_path) == ["trial-00001-epoch-003.safetensors", "trial-00012-epoch-003.safetensors"]
 
 
-def test_calls_that_are_repeated_change_nothing(tmp_path: Path) -> None:
+def test_repeated_calls_change_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         CheckpointStore(tmp_path, 10_000).put(1, 1, ARRAYS, {"epoch": 1})
         CheckpointStore(tmp_path, 10_000).drop(2)
@@ -87,7 +89,7 @@ def test_calls_that_are_repeated_change_nothing(tmp_path: Path) -> None:
         assert not tmp_path.exists()
 
 
-def test_a_search_that_resumes_has_checkpoints_of_running_trials_only(tmp_path: Path) -> None:
+def test_a_resumed_search_keeps_the_checkpoints_of_running_trials_only(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     clear_checkpoints(folder, keep=[])
     store = CheckpointStore(folder, 10_000)
@@ -97,7 +99,7 @@ def test_a_search_that_resumes_has_checkpoints_of_running_trials_only(tmp_path: 
     clear_checkpoints(folder, keep=[2, 3, 100_001])
     assert _names(folder) == ["trial-00002-epoch-001.safetensors", "trial-100001-epoch-001.safetensors"]
     CheckpointStore(folder, 10_000).put(3, 1, ARRAYS, {})
-    assert len(_names(folder)) == 3, "of a copy that is older, a trial may run again"
+    assert len(_names(folder)) == 3, "a trial may run again after an older copy is restored"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_search_that_resumes_has_checkpoints_of_running_trials_only(tmp_path: 
         ("MemoryError", None, ["trial 4", "43 MiB", "start over"]),
     ],
 )
-def test_a_checkpoint_that_is_not_kept_is_one_line_with_its_cost_and_the_way_out(
+def test_a_checkpoint_that_is_not_stored_is_reported_in_one_line_with_its_cost_and_the_way_out(
     cause: str, earlier: int | None, named: list[str]
 ) -> None:
     line = str(Unsaved(trial=4, cause=cause, why="it takes 43 MiB", earlier=earlier))

@@ -1,4 +1,4 @@
-"""The store keeps the best models, whole, one a trial."""
+"""The model store: the best models, complete, one per trial."""
 
 import errno
 import json
@@ -27,14 +27,14 @@ def _kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_best_stay_and_the_worst_goes(tmp_path: Path) -> None:
+def test_the_best_models_are_kept_and_the_worst_is_deleted(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, keep=2)
     for trial, f1 in enumerate([0.5, 0.3, 0.4, 0.2]):
         store.offer(trial, f1, TENSORS, _card(1))
     assert _kept(tmp_path) == ["trial-00000-epoch-001", "trial-00002-epoch-001"]
 
 
-def test_a_later_epoch_takes_the_place_of_the_trials_earlier_one(tmp_path: Path) -> None:
+def test_a_later_epoch_replaces_the_earlier_one_of_its_trial(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, keep=2)
     store.offer(3, 0.5, TENSORS, _card(1))
     store.offer(3, 0.6, TENSORS, _card(4))
@@ -53,7 +53,7 @@ def test_a_worse_model_is_not_wanted(keep: int, tmp_path: Path) -> None:
     assert len(_kept(tmp_path)) == keep
 
 
-def test_when_the_search_is_over_no_later_model_takes_the_place_of_one_whose_scores_are_known(
+def test_after_the_end_of_the_search_no_model_is_accepted(
     tmp_path: Path,
 ) -> None:
     store = ModelStore(tmp_path, keep=2)
@@ -66,7 +66,7 @@ def test_when_the_search_is_over_no_later_model_takes_the_place_of_one_whose_sco
 
 
 @given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=12), keep=st.integers(0, 4))
-def test_what_is_kept_are_the_best_scores(
+def test_the_models_with_the_best_scores_are_kept(
     scores: list[float], keep: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("models")
@@ -78,7 +78,7 @@ def test_what_is_kept_are_the_best_scores(
 
 
 @given(scores=st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=8), data=st.data())
-def test_of_equal_trials_the_earlier_stay_whatever_the_order_and_the_interruptions(
+def test_of_equal_trials_the_earlier_are_kept_whatever_the_order_and_the_interruptions(
     scores: list[float], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("models")
@@ -94,7 +94,7 @@ def test_of_equal_trials_the_earlier_stay_whatever_the_order_and_the_interruptio
 
 
 @pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
-def test_a_model_that_was_copied_in_part_is_none(missing: str, tmp_path: Path) -> None:
+def test_an_incompletely_copied_model_is_ignored(missing: str, tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models", keep=2)
     for trial in range(2):
         store.offer(trial, 0.5, TENSORS, _card(1, trial, 0.5))
@@ -103,11 +103,13 @@ def test_a_model_that_was_copied_in_part_is_none(missing: str, tmp_path: Path) -
     assert kept_models(tmp_path) == [whole]
     assert kept_models(tmp_path, 0) == []
     store = ModelStore(tmp_path / "models", keep=2)
-    assert store.wants(2, 0.1), "it counts as none"
-    assert len(list((tmp_path / "models").iterdir())) == 2, "a driver moves it aside; nothing here deletes it"
+    assert store.wants(2, 0.1), "the incomplete model does not count"
+    assert len(list((tmp_path / "models").iterdir())) == 2, (
+        "a driver moves it aside; the store does not delete it"
+    )
 
 
-def test_a_deletion_that_is_interrupted_leaves_nothing_to_explain(
+def test_an_interrupted_deletion_leaves_no_incomplete_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "models"
@@ -126,7 +128,7 @@ def test_a_deletion_that_is_interrupted_leaves_nothing_to_explain(
     better = folder / "trial-00001-epoch-001"
     assert kept_models(tmp_path) == [better]
     assert [path for path in folder.glob("trial-*") if path != better] == [], (
-        "half a model has no model's name"
+        "the rest of a model does not have the name of a model"
     )
     ModelStore(folder, keep=1).offer(1, 0.6, TENSORS, _card(1, 1, 0.6))
     assert list(folder.iterdir()) == [better]
@@ -139,7 +141,7 @@ def test_a_deletion_that_is_interrupted_leaves_nothing_to_explain(
         SafetensorError("I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_model_that_has_no_room_says_that_the_run_folder_is_full(
+def test_a_model_on_a_full_disk_raises_run_folder_full(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

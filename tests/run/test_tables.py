@@ -1,4 +1,4 @@
-"""The Parquet tables: whole at any moment, unique on reading, with units and schema."""
+"""The Parquet tables: complete at any time, unique on reading, with units and a schema version."""
 
 import threading
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import pytest
 from made_runs import trial_row
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 from search.run.schemas import EPOCHS, SCHEMA_VERSION, TRIALS, EpochRow
-from search.run.tables import ResultsWriter, read_epochs, read_trials, require_new
+from search.run.tables import ResultsWriter, read_epochs, read_finish, read_test_use, read_trials, require_new
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_trials_row_is_replaced_and_an_epochs_row_added(run: Path) -> None:
     assert read_epochs(run)["val_f1"].tolist() == [0.25, 0.5]
 
 
-def test_rows_are_unique_by_trial_and_epoch_the_latest_attempt_winning(run: Path) -> None:
+def test_of_a_repeated_epoch_the_latest_attempt_is_read(run: Path) -> None:
     writer = ResultsWriter(run)
     for epoch, attempt in [(1, 1), (2, 1), (2, 2), (3, 2)]:
         writer.add_epoch(_epoch(7, epoch, attempt=attempt, val_f1=attempt / 10), trial_row(7))
@@ -64,7 +65,7 @@ READERS: dict[str, tuple[str, Callable[[Path], pd.DataFrame]]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
+def test_a_reader_never_sees_an_incomplete_file(reader: str, run: Path) -> None:
     table, read = READERS[reader]
     writer = ResultsWriter(run)
     writer.put_trial(trial_row(0))
@@ -90,7 +91,7 @@ def test_a_reader_never_sees_half_a_file(reader: str, run: Path) -> None:
     assert len(counts) > 10
 
 
-def test_units_stand_in_the_columns_and_the_schema_in_the_file(run: Path) -> None:
+def test_columns_have_units_and_files_a_schema_version(run: Path) -> None:
     writer = ResultsWriter(run)
     writer.put_trial(trial_row(0))
     schema = pq.read_schema(run / "results" / "trials.parquet")
@@ -107,10 +108,49 @@ def test_plain_pandas_reads_both_tables(run: Path) -> None:
     assert pd.read_parquet(run / "results" / "epochs")["confusion"][0][1].tolist() == [2, 3]
 
 
-def test_a_folder_without_a_run_is_refused_and_a_taken_one_too(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="RUN must be the folder of a search"):
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
         read_trials(tmp_path)
+    assert refused.value.code is SearchErrorCode.RUN_NOT_FOUND
+    assert str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "way_out"),
+    [
+        (["config.yaml"], SearchErrorCode.RUN_EXISTS, "genre-search resume"),
+        (["study.journal"], SearchErrorCode.RUN_WITHOUT_CONFIG, "config.yaml"),
+        (["results", "study.journal"], SearchErrorCode.RUN_WITHOUT_CONFIG, "config.yaml"),
+    ],
+)
+def test_a_search_is_not_started_in_the_folder_of_another(
+    content: list[str], code: SearchErrorCode, way_out: str, tmp_path: Path
+) -> None:
     require_new(tmp_path)
-    (tmp_path / "config.yaml").touch()
-    with pytest.raises(InputError, match="holds a search already"):
+    for name in content:
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as refused:
         require_new(tmp_path)
+    assert refused.value.code is code
+    assert all(part in str(refused.value) for part in ("--name", str(tmp_path), way_out))
+
+
+@pytest.mark.parametrize(
+    ("file", "read", "way_out"),
+    [
+        ("results/trials.parquet", read_trials, "genre-search resume"),
+        ("results/epochs/trial-00000.parquet", read_epochs, "genre-search resume"),
+        ("results/finish.parquet", read_finish, "copy"),
+        ("results/test_tracks.parquet", read_test_use, "copy"),
+    ],
+)
+def test_a_damaged_table_is_an_error_with_a_way_out(
+    file: str, read: Callable[[Path], object], way_out: str, run: Path
+) -> None:
+    (run / file).parent.mkdir(parents=True, exist_ok=True)
+    (run / file).write_bytes(b"PAR1 no table")
+    with pytest.raises(InputError) as refused:
+        read(run)
+    assert refused.value.code is SearchErrorCode.TABLE_DAMAGED
+    assert str(run) in str(refused.value)
+    assert way_out in str(refused.value)

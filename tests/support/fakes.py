@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from genre_core.recipe import Recipe
-from search.engine.messages import EpochReport
+from search.engine.messages import EpochReport, TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory
 from search.run.checkpoints import CheckpointStore, Unsaved
 from search.run.schemas import EpochRow
@@ -63,12 +63,9 @@ class AnalyticTraining:
         self.epochs_done = 0
         self.best_epoch = 0
         self._best = -1.0
-        self.facts: Mapping[str, Any] = {
-            "trainable_parameters": 10,
-            "features": "none",
-            "features_seconds": 0.0,
-            "resident": True,
-        }
+        self.facts = TrainingFacts(
+            trainable_parameters=10, features="none", features_seconds=0.0, resident=True
+        )
 
     @property
     def finished(self) -> bool:
@@ -199,9 +196,10 @@ class LocalCheckpoints:
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
-    def last(self, trial: int) -> tuple[Arrays, Mapping[str, Any]] | None:
+    def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
         """A trial's latest checkpoint."""
-        return self._store.last(trial)
+        kept = self._store.last(trial)
+        return kept and (kept[0], EpochReport.from_flat(kept[1]))
 
 
 class Ledger:
