@@ -106,7 +106,7 @@ class Network(nn.Module):
         padding = CHUNK[chunk.device.type] - len(chunk)
         padded = torch.cat([chunk, chunk[:1].expand(padding, *chunk.shape[1:])])
         activations = self.from_contiguous(padded) if start else self._images(padded)
-        for passed, block in enumerate(self.frozen[start:], start=start + 1):
+        for passed, block in enumerate(list(self.frozen)[start:], start=start + 1):
             with self._autocast():
                 activations = block(activations)
             yield passed, self._to_contiguous(activations)[: len(chunk)]

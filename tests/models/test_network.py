@@ -73,6 +73,8 @@ def test_training_changes_trainable_blocks_and_no_bit_of_frozen_ones(
     before = {key: value.clone() for key, value in network.flat_state().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     network.train()
+    assert not any(module.training for module in network.frozen.modules())
+    assert not any(parameter.requires_grad for parameter in network.frozen.parameters())
     for _ in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(_mels()), torch.tensor([0, 2])).backward()  # type: ignore[no-untyped-call]  # torch's
