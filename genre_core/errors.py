@@ -1,6 +1,9 @@
 """InputError, the exception for every mistake in what the user gave, and the error codes of genre_core."""
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
+from typing import Self
 
 
 class ErrorCode(StrEnum):
@@ -93,6 +96,10 @@ class InputError(Exception):
         """Args: message: turned into one line. code: the kind of mistake."""
         super().__init__(one_line(message))
         self.code = code
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[object, ...]]:
+        """Pickling keeps the code; by default, an exception is restored from its positional arguments alone."""
+        return partial(type(self), code=self.code), self.args
 
 
 def one_line(text: str) -> str:

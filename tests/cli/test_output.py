@@ -16,7 +16,7 @@ from conftest import Command
 from rich.console import Console
 from rich.text import Text
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from search.cli import output
 from search.cli import search as search_commands
 from search.cli.progress import Display
@@ -100,7 +100,9 @@ def test_in_the_c_locale_names_are_printed_as_they_are_on_the_disk(monkeypatch: 
 
 
 def test_a_name_keeps_its_spaces_in_a_mistake_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    output.complain(InputError("two  spaces\n  and a break"), output.USER_MISTAKE)
+    output.complain(
+        InputError("two  spaces\n  and a break", code=ErrorCode.UNKNOWN_LEVEL), output.USER_MISTAKE
+    )
     assert capsys.readouterr().err == "error: two  spaces and a break\n"
 
 
