@@ -1,4 +1,4 @@
-"""A whole search through the command line, and what it leaves behind, held against each other."""
+"""The study, tables, models and output of a whole search through the command line agree with each other."""
 
 import json
 import shlex
@@ -28,12 +28,14 @@ from search.run.tables import read_epochs, read_trials
 
 @pytest.fixture(scope="module")
 def study(run: Path) -> optuna.Study:
-    """The search's study, opened by Optuna alone."""
+    """The study of the search, opened by Optuna alone."""
     storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
     return optuna.load_study(study_name="tiny", storage=storage)
 
 
-def test_states_and_values_agree_trial_by_trial(run: Path, study: optuna.Study) -> None:
+def test_the_study_and_the_trials_table_agree_on_states_parameters_and_values(
+    run: Path, study: optuna.Study
+) -> None:
     trials = read_trials(run).set_index("trial")
     assert list(trials.index) == [trial.number for trial in study.trials] == list(range(TRIALS))
     assert trials["state"].tolist() == [trial.state.name for trial in study.trials]
@@ -48,7 +50,9 @@ def test_states_and_values_agree_trial_by_trial(run: Path, study: optuna.Study) 
             assert trial.user_attrs["best_epoch"] == row.best_epoch
 
 
-def test_epochs_agree_value_by_value_with_the_pruned_one_present(run: Path, study: optuna.Study) -> None:
+def test_the_study_and_the_epochs_table_agree_including_the_epoch_that_was_pruned(
+    run: Path, study: optuna.Study
+) -> None:
     epochs = read_epochs(run)
     for trial in study.trials:
         own = epochs[epochs["trial"] == trial.number].set_index("epoch")["val_f1"]
@@ -59,7 +63,7 @@ def test_epochs_agree_value_by_value_with_the_pruned_one_present(run: Path, stud
             assert trial.value == own[last]
 
 
-def test_rows_are_consistent_in_themselves(run: Path) -> None:
+def test_scores_follow_from_confusions_and_trials_from_their_epochs(run: Path) -> None:
     trials, epochs = read_trials(run), read_epochs(run)
     assert not epochs.duplicated(["trial", "epoch"]).any()
     for _, epoch in epochs.iterrows():
@@ -74,14 +78,14 @@ def test_rows_are_consistent_in_themselves(run: Path) -> None:
     assert trials["error"].isna().all()
 
 
-def test_columns_carry_their_units_and_files_their_schema(run: Path) -> None:
+def test_files_carry_their_schema_version_and_columns_their_units(run: Path) -> None:
     for file in [run / "results" / "trials.parquet", *(run / "results" / "epochs").iterdir()]:
         schema = pq.read_schema(file)
         assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
         assert schema.field("val_loss").metadata == {b"unit": b"nats"}
 
 
-def test_the_run_holds_its_configuration_its_corpus_and_nothing_half_done(run: Path, music: Path) -> None:
+def test_a_run_holds_its_configuration_and_corpus_and_no_incomplete_file(run: Path, music: Path) -> None:
     config = load(run / "config.yaml", {})
     assert config.data == str(music)
     assert config.provenance is not None
@@ -99,7 +103,7 @@ def test_the_run_holds_its_configuration_its_corpus_and_nothing_half_done(run: P
     assert not [path for path in run.rglob("*") if "partial" in path.name]
 
 
-def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
+def test_a_kept_model_reproduces_the_scores_of_its_trial(run: Path, cache: Path) -> None:
     trials = read_trials(run).sort_values(["val_f1", "trial"], ascending=[False, True])
     kept = sorted((run / "models").iterdir())
     assert {int(path.name.split("-")[1]) for path in kept} == set(trials["trial"].head(2))
@@ -124,7 +128,7 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
         segment_frames=card["segment_frames"],
         segments_per_track=card["segments_per_track"],
     ).to(torch.device("cpu"))
-    assert len(segments) == segments.n_tracks, "3.2 s hold one segment"
+    assert len(segments) == segments.n_tracks, "one segment in 3.2 s"
     with torch.no_grad():
         probabilities = network(segments.mels).softmax(dim=1)
     np.testing.assert_allclose(card["validation_probabilities"], probabilities, rtol=1e-4)
@@ -137,7 +141,7 @@ def test_a_kept_model_scores_as_its_trial_did(run: Path, cache: Path) -> None:
     }
 
 
-def test_the_leaderboard_filters_and_exports(run: Path, genre_search: Command) -> None:
+def test_the_leaderboard_is_filtered_and_written_as_csv(run: Path, genre_search: Command) -> None:
     shown = genre_search("results", run)
     assert f"{TRIALS} trials: " in shown.stdout
     assert "pruned" in shown.stdout
@@ -148,7 +152,7 @@ def test_the_leaderboard_filters_and_exports(run: Path, genre_search: Command) -
     assert all(",PRUNED," in line for line in lines[1:])
 
 
-def test_what_an_epoch_took_is_shown_by_backbone_and_depth(run: Path, genre_search: Command) -> None:
+def test_epoch_costs_are_shown_by_backbone_and_frozen_depth(run: Path, genre_search: Command) -> None:
     trials = read_trials(run)
     lines = genre_search("results", run, "--costs").stdout.splitlines()
     assert len(lines) - 1 == trials[["backbone", "frozen_blocks"]].drop_duplicates().shape[0]
@@ -156,12 +160,11 @@ def test_what_an_epoch_took_is_shown_by_backbone_and_depth(run: Path, genre_sear
     seconds = first["training_seconds"].sum() / first["epochs"].sum()
     assert f"{seconds:.3g}" in lines[1].split()
     assert (trials["epoch_seconds_expected"] > 0).all()
-    assert "activations at the cut: " in genre_search("results", run).stdout
+    shown = genre_search("results", run).stdout
+    assert all(f"{count} {kind}" in shown for kind, count in trials["features"].value_counts().items())
 
 
-def test_the_command_that_best_gives_repeats_the_winner_to_the_digit(
-    run: Path, genre_search: Command
-) -> None:
+def test_the_command_printed_by_best_reproduces_the_winner_exactly(run: Path, genre_search: Command) -> None:
     shown = genre_search("best", run)
     command = shown.stdout.strip().splitlines()[-1].replace("genre-search ", "")
     repeated = genre_search(*shlex.split(command), "--name", "again", "--runs", run.parent)
@@ -172,8 +175,10 @@ def test_the_command_that_best_gives_repeats_the_winner_to_the_digit(
     assert read_epochs(run.parent / "again")["val_loss"].tolist()[: len(curve)] == curve
 
 
-def test_a_name_that_is_taken_is_refused(run: Path, music: Path, genre_search: Command) -> None:
+def test_a_name_that_exists_is_refused(run: Path, music: Path, genre_search: Command) -> None:
     refused = genre_search("run", "--data", music, "--runs", run.parent, "--name", "tiny", *sets())
     assert refused.returncode == 2
+    assert str(run) in refused.stderr
+    assert "--name" in refused.stderr
     assert "genre-search resume" in refused.stderr
     assert refused.stderr.count("\n") == 1

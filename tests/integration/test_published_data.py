@@ -1,4 +1,4 @@
-"""The way of a published data set from its archive on a web server to a model's predictions, command by command."""
+"""A published data set, from its archive on a web server to a model's predictions, through the commands."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from genre_core.models.artifact import read_card
 from search.run.tables import read_test_tracks, read_trials
 
 SHAPES: dict[str, tuple[Callable[[Path, Path], list[Path]], str, int]] = {
-    # the data set: its archives of generated music, its faults as `run` tells them, tracks of each part that are sound
+    # data set: archives of generated music, what `run` shows of its faults, usable tracks in each part of the split
     "gtzan": (
         lambda music, folder: [gtzan_archive(music, folder)],
         f"'genres/jazz/{CORRUPT}.wav': unreadable",
@@ -28,7 +28,7 @@ SHAPES: dict[str, tuple[Callable[[Path, Path], list[Path]], str, int]] = {
 
 
 @pytest.mark.parametrize("name", ["gtzan", pytest.param("fma_small", marks=pytest.mark.long)])
-def test_from_the_archive_to_predictions(
+def test_an_archive_leads_to_predictions(
     name: str, music: Path, small_ray: None, genre_search: Command, tmp_path: Path
 ) -> None:
     make, fault, tracks = SHAPES[name]
