@@ -13,6 +13,7 @@ import pytest
 from conftest import TRIALS, Command
 from made_runs import Quiet, make_finish, make_run
 from rich.console import Console
+from without_ray import by_torch, searches_in_process
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import read_card
@@ -48,13 +49,14 @@ def finished(run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def extended(run: Path, cache: Path, small_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extended(run: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished search with one more trial, which is the best of all; tests leave it as it is."""
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("extended") / "tiny"))
     _finish(folder)
     config = load(folder / "config.yaml", {"trials": TRIALS + 1})
     screen = Display(Console(file=StringIO()))
-    assert search.resume(config, folder=folder, cache=cache, reporter=screen, after_finish=True)
+    with searches_in_process(by_torch):
+        assert search.resume(config, folder=folder, cache=cache, reporter=screen, after_finish=True)
     file = folder / "results" / "trials.parquet"
     table = pq.read_table(file)
     rows = table.to_pylist()

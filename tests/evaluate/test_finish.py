@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
 )
+from without_ray import finishes_in_process
 from workers import dying_train, hanging_train
 
 from genre_core.audio.mel import front_end
@@ -45,8 +47,6 @@ from search.run.commands import command
 from search.run.lock import driving
 from search.run.schemas import FINISH, SCHEMA_VERSION, TEST_TRACKS
 from search.run.tables import read_finish, read_test_tracks, read_trials
-
-pytestmark = pytest.mark.usefixtures("small_ray")
 
 
 class CutOff(Display):
@@ -219,6 +219,14 @@ def test_a_finished_search_is_not_finished_again(finished: Path, cache: Path) ->
     assert _moments(finished) == before
 
 
+@pytest.fixture
+def without_ray() -> Iterator[None]:
+    """Models are trained in this process."""
+    with finishes_in_process():
+        yield
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_an_interrupted_finish_continues_with_the_missing_models(copy: Path, cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _finish(copy, cache, reporter=CutOff, top=2, seeds=1)
@@ -237,6 +245,7 @@ def test_an_interrupted_finish_continues_with_the_missing_models(copy: Path, cac
     assert said.stat().st_mtime_ns == read
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_a_model_of_a_trial_that_has_changed_since_is_trained_again(copy: Path, cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _finish(copy, cache, reporter=CutOff, top=1, seeds=2)
@@ -245,6 +254,7 @@ def test_a_model_of_a_trial_that_has_changed_since_is_trained_again(copy: Path, 
     assert _finish(copy, cache, top=1, seeds=2).count(" epochs ") == 2
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_all_configurations_are_used_if_top_exceeds_their_number(copy: Path, cache: Path) -> None:
     trials = pq.read_table(copy / "results" / "trials.parquet").slice(0, 1)
     pq.write_table(trials, copy / "results" / "trials.parquet")
@@ -283,6 +293,7 @@ def test_a_running_search_cannot_be_finished(copy: Path, cache: Path) -> None:
     assert not (copy / "finish").exists()
 
 
+@pytest.mark.usefixtures("small_ray")
 def test_a_dead_worker_is_replaced(
     copy: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +302,7 @@ def test_a_dead_worker_is_replaced(
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.usefixtures("small_ray")
 def test_a_model_whose_worker_keeps_dying_is_told_of_and_the_test_part_stays_unread(
     copy: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

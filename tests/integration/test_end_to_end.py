@@ -14,6 +14,7 @@ from conftest import TRIALS, Command, sets
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file
+from without_ray import by_torch, searches_in_process
 
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
@@ -164,15 +165,18 @@ def test_epoch_costs_are_shown_by_backbone_and_frozen_depth(run: Path, genre_sea
     assert all(f"{count} {kind}" in shown for kind, count in trials["features"].value_counts().items())
 
 
-def test_the_command_printed_by_best_reproduces_the_winner_exactly(run: Path, genre_search: Command) -> None:
+def test_the_command_printed_by_best_reproduces_the_winner(
+    run: Path, genre_search: Command, tmp_path: Path
+) -> None:
     shown = genre_search("best", run)
     command = shown.stdout.strip().splitlines()[-1].replace("genre-search ", "")
-    repeated = genre_search(*shlex.split(command), "--name", "again", "--runs", run.parent)
+    with searches_in_process(by_torch):
+        repeated = genre_search(*shlex.split(command), "--name", "again", "--runs", tmp_path)
     assert repeated.returncode == 0, repeated.stderr
     winner = read_trials(run).sort_values(["val_f1", "trial"], ascending=[False, True]).iloc[0]
     epochs = read_epochs(run)
     curve = epochs[epochs["trial"] == winner.trial]["val_loss"].tolist()
-    assert read_epochs(run.parent / "again")["val_loss"].tolist()[: len(curve)] == curve
+    assert read_epochs(tmp_path / "again")["val_loss"].tolist()[: len(curve)] == curve
 
 
 def test_a_name_that_exists_is_refused(run: Path, music: Path, genre_search: Command) -> None:

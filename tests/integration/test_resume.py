@@ -1,11 +1,10 @@
-"""A search that was cut off goes on where it was, whatever its folder went through in between."""
+"""A search that has ended or was interrupted is resumed from its folder, whatever happened to that in between."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,52 +13,37 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from conftest import Command
+from conftest import Command, sets
+from refusals import refused
 from rich.console import Console
-from tiny import TINY
-from workers import HangingTrial
+from small_disks import small_disk
+from without_ray import searches_in_process
 
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.errors import SearchErrorCode
 from search.run.folder import RunFolder
 from search.run.lock import driving, is_driven
 from search.run.tables import read_epochs, read_trials
+from search.study.journal import own_trials
 from search.tune import search
 
-Search = Callable[..., pd.DataFrame]
-Drive = Callable[..., str]
+Resume = Callable[..., str]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "r"
-
-
-@pytest.fixture
-def begin(tiny: Callable[..., SearchConfig], cache: Path, run: Path, small_ray: None) -> Drive:
-    """Runs a tiny search with these changes, and gives what it said."""
-
-    def call(**changes: Any) -> str:
-        screen = StringIO()
-        config = tiny(**{"trials": 2, "training__epochs": 2} | changes)
-        search.run(
-            config, folder=run, cache=cache, reporter=Display(Console(file=screen), trials=config.trials)
-        )
-        return screen.getvalue()
-
-    return call
+@pytest.fixture(scope="module", autouse=True)
+def without_ray() -> Iterator[None]:
+    """Searches of this process train nothing and need no Ray."""
+    with searches_in_process():
+        yield
 
 
 @pytest.fixture(scope="module")
 def ended(
-    tiny: Callable[..., SearchConfig],
-    music: Path,
-    cache: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    small_ray: None,
+    tiny: Callable[..., SearchConfig], music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a search of two trials that is over: tests take copies. Beside it are its music and weights."""
+    """The folder of a finished search of two trials, next to its music and weights; tests take copies."""
     folder = tmp_path_factory.mktemp("ended")
     shutil.copytree(music, folder / "music")
     jazz = folder / "music" / "jazz"
@@ -77,31 +61,36 @@ def _write_weights(path: Path, *, seed: int) -> None:
 
 
 @pytest.fixture
-def over(ended: Path, run: Path) -> Path:
+def folder(ended: Path, tmp_path: Path) -> Path:
     """A copy of that search's folder."""
-    shutil.copytree(ended, run)
-    return run
+    return Path(shutil.copytree(ended, tmp_path / "r"))
 
 
 @pytest.fixture
-def go_on(cache: Path, run: Path) -> Drive:
-    """Resumes it with these changes, and gives what it said."""
+def resume(cache: Path, folder: Path) -> Resume:
+    """Resume the search in `folder` with these changes; return what was shown."""
 
     def call(**changes: Any) -> str:
-        screen = StringIO()
-        config = load(run / "config.yaml", changes)
-        search.resume(config, folder=run, cache=cache, reporter=Display(Console(file=screen, width=200)))
-        return screen.getvalue()
+        return _resume(folder, cache, **changes)
 
     return call
 
 
-def test_a_search_that_is_over_is_extended(over: Path, go_on: Drive) -> None:
-    before = read_trials(over)
-    assert "is at its end" in go_on()
-    assert "2 trials have ended" in go_on(trials=4)
-    after = read_trials(over)
-    assert after["state"].isin(["COMPLETE", "PRUNED"]).tolist() == [True] * 4
+def _resume(folder: Path, cache: Path, *, data: Path | None = None, **changes: Any) -> str:
+    screen = StringIO()
+    display = Display(Console(file=screen, width=200))
+    search.resume(
+        load(folder / "config.yaml", changes), folder=folder, cache=cache, reporter=display, data=data
+    )
+    return screen.getvalue()
+
+
+def test_a_finished_search_is_extended(folder: Path, resume: Resume) -> None:
+    before = read_trials(folder)
+    assert "--trials more than 2" in resume()
+    resume(trials=4)
+    after = read_trials(folder)
+    assert after["state"].tolist() == ["COMPLETE"] * 4
     assert after["learning_rate"].nunique() == 4
     columns = ["trial", "state", "val_f1", "finished", "started", "seconds", "attempt"]
     assert after[columns].head(2).to_dict("records") == [
@@ -110,78 +99,68 @@ def test_a_search_that_is_over_is_extended(over: Path, go_on: Drive) -> None:
     ]
 
 
-def test_a_search_that_is_over_is_copied_to_a_storage(over: Path, go_on: Drive, tmp_path: Path) -> None:
-    assert "is at its end" in go_on(storage=(tmp_path / "copies").as_uri())
+def test_a_finished_search_is_copied_to_a_storage(folder: Path, resume: Resume, tmp_path: Path) -> None:
+    resume(storage=(tmp_path / "copies").as_uri())
     copy = tmp_path / "copies" / "r"
-    files = {p.relative_to(over) for p in over.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    files = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert {p.relative_to(copy) for p in copy.rglob("*") if p.is_file()} == files
 
 
-@pytest.mark.usefixtures("over")
-def test_damaged_tables_are_made_again_from_the_study(run: Path, go_on: Drive) -> None:
-    epochs, trials = read_epochs(run), read_trials(run)
-    (run / "results" / "trials.parquet").write_bytes(b"PAR1 half of it")
-    os.truncate(RunFolder(run).epochs_of(0), 700)
-    (run / "results" / "epochs" / ".trial-00001.parquet.17.partial").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="genre-search resume"):
-        read_trials(run)
-    with pytest.raises(InputError, match="genre-search resume"):
-        read_epochs(run)
-    go_on()
+def test_damaged_tables_are_rebuilt_from_the_study(folder: Path, resume: Resume) -> None:
+    epochs, trials = read_epochs(folder), read_trials(folder)
+    (folder / "results" / "trials.parquet").write_bytes(b"PAR1 half of it")
+    os.truncate(RunFolder(folder).epochs_of(0), 700)
+    (folder / "results" / "epochs" / ".trial-00001.parquet.17.partial").write_bytes(b"PAR1")
+    for read in (read_trials, read_epochs):
+        with pytest.raises(InputError) as damaged:
+            read(folder)
+        assert "genre-search resume" in str(damaged.value)
+    resume()
     columns = ["trial", "epoch", "val_f1"]
-    assert read_epochs(run)[columns].to_dict("records") == epochs[columns].to_dict("records")
-    assert read_trials(run)["val_f1"].tolist() == trials["val_f1"].tolist()
-    assert not list((run / "results").rglob("*.partial"))
+    assert read_epochs(folder)[columns].to_dict("records") == epochs[columns].to_dict("records")
+    assert read_trials(folder)["val_f1"].tolist() == trials["val_f1"].tolist()
+    assert not list((folder / "results").rglob("*.partial"))
 
 
-def test_a_second_driver_is_refused(over: Path, go_on: Drive) -> None:
-    assert not is_driven(over)
-    with driving(over):
-        assert is_driven(over)
-        with pytest.raises(InputError, match=f"one driver, but process {os.getpid()} on .* drives"):
-            go_on(trials=4)
+def test_a_second_driver_is_refused(folder: Path, resume: Resume) -> None:
+    assert not is_driven(folder)
+    with driving(folder):
+        assert is_driven(folder)
+        with refused(SearchErrorCode.RUN_IS_DRIVEN, os.getpid(), folder):
+            resume(trials=4)
 
 
-def test_weights_that_have_changed_are_refused(ended: Path, over: Path, go_on: Drive) -> None:
+def test_changed_weights_are_refused(ended: Path, resume: Resume) -> None:
     weights = ended.parent / "w.pth"
     _write_weights(weights, seed=1)
-    with pytest.raises(InputError, match="changed for resnet18"):
-        go_on(trials=3)
+    with refused(SearchErrorCode.WEIGHTS_CHANGED, "resnet18"):
+        resume(trials=3)
     _write_weights(weights, seed=0)
 
 
-def test_audio_that_has_changed_is_refused_and_not_needed_where_its_mels_are(
-    ended: Path, over: Path, go_on: Drive, tmp_path: Path
+def test_missing_music_is_refused_unless_its_spectrograms_are_cached_or_its_new_place_is_given(
+    ended: Path, folder: Path, resume: Resume, tmp_path: Path
 ) -> None:
     away = (ended.parent / "music").rename(ended.parent / "away")
-    go_on(trials=3)
-    changes: Any = {"folder": over, "cache": tmp_path / "new", "reporter": Display(Console(file=StringIO()))}
-    with pytest.raises(InputError, match=rf"files in {ended.parent / 'music'} .*--data"):
-        search.resume(load(over / "config.yaml", {"trials": 4}), **changes)
     try:
-        assert search.resume(load(over / "config.yaml", {"trials": 4}), data=away, **changes)
-        assert load(over / "config.yaml", {}).data == str(away)
-        assert len(read_trials(over)) == 4
+        resume(trials=3)
+        with refused(SearchErrorCode.AUDIO_CHANGED, ended.parent / "music", "--data"):
+            _resume(folder, tmp_path / "new cache", trials=4)
+        _resume(folder, tmp_path / "new cache", trials=4, data=away)
+        assert load(folder / "config.yaml", {}).data == str(away)
+        assert len(read_trials(folder)) == 4
     finally:
         away.rename(ended.parent / "music")
 
 
-def test_a_trial_that_hangs_is_ended_and_fails_with_the_reason(
-    begin: Drive, run: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lost_run_is_restored_from_its_storage_and_resumed(
+    tiny: Callable[..., SearchConfig], cache: Path, genre_search: Command, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(search, "GenreTrial", HangingTrial)
-    with pytest.raises(search.SearchFailed, match=r"an epoch took longer than epoch_limit, 0\.2 s"):
-        begin(epoch_limit="0.2s", retries=1, trials=1)
-    assert read_trials(run)[["state", "attempt"]].to_dict("records") == [{"state": "FAIL", "attempt": 2}]
-
-
-def test_a_run_is_brought_back_from_its_copy(
-    begin: Drive, genre_search: Command, run: Path, tmp_path: Path
-) -> None:
-    copies = (tmp_path / "copies").as_uri()
-    said = begin(storage=copies, training__epochs=3, checkpoint_budget=1e-6)
-    refused = [line for line in said.splitlines() if "checkpoint_budget=" in line]
-    assert len(refused) == 1, "it is said once that there is no room for checkpoints"
+    run, copies = tmp_path / "r", (tmp_path / "copies").as_uri()
+    screen = StringIO()
+    config = tiny(storage=copies, trials=2, checkpoint_budget=1e-9)
+    search.run(config, folder=run, cache=cache, reporter=Display(Console(file=screen, width=300)))
+    assert screen.getvalue().count("checkpoint_budget=") == 1, "a lack of space is reported once"
     before = read_trials(run)
     shutil.rmtree(run)
     back = genre_search("resume", run, "--trials", 3, "--storage", copies)
@@ -190,17 +169,42 @@ def test_a_run_is_brought_back_from_its_copy(
     assert len(read_trials(run)) == len(read_trials(tmp_path / "copies" / "r")) == 3
 
 
-def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
-    music: Path, cache: Path, go_on: Drive, tmp_path: Path
+SETTINGS = sets(keep_models=0, checkpoint_budget=0, pruner="none", sampler="random")
+
+
+def test_a_full_disk_ends_a_search_in_one_line_and_it_resumes_once_there_is_space(
+    music: Path, cache: Path, genre_search: Command, tmp_path: Path
 ) -> None:
-    """The disk is a small one of its own, which a process may have that sees its own mounts."""
+    with small_disk(tmp_path / "small", 250_000) as small:
+        full = genre_search(
+            "run", "--data", music, "--runs", small, "--name", "r", *SETTINGS, "--trials", 4000
+        )
+        shutil.copytree(small / "r", tmp_path / "r")
+    assert full.returncode == 2, full.stderr
+    _require_resumable(full.stderr, small, tmp_path / "r", cache)
+
+
+def _require_resumable(errors: str, disk: Path, run: Path, cache: Path) -> None:
+    """A search that ended on a full disk said so in one line, and its folder, now on another disk, is resumed."""
+    assert str(disk) in errors
+    assert "genre-search resume" in errors
+    assert errors.count("\n") == 1
+    ended = read_epochs(run)
+    assert len(ended)
+    _resume(run, cache, trials=len(own_trials(run)) + 3)
+    assert set(read_trials(run)["state"]) == {"COMPLETE"}
+    columns = ["trial", "epoch", "val_f1"]
+    assert read_epochs(run).merge(ended[columns], on=columns).shape[0] == len(ended), "nothing is lost"
+
+
+@pytest.mark.long
+def test_a_full_disk_ends_a_search_on_ray(music: Path, cache: Path, tmp_path: Path) -> None:
+    """The disk is mounted in a namespace of its own, which needs fewer rights."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small disk")
-    small, saved = tmp_path / "small", tmp_path / "saved"
+    small, saved = tmp_path / "small", tmp_path / "r"
     small.mkdir()
-    command = [str(Path(sys.executable).parent / "genre-search"), "run", "--data", str(music)]
-    command += [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
-    command += ["--set=keep_models=0", "--set=checkpoint_budget=0", "--set=pruner=none"]
+    command = [str(Path(sys.executable).parent / "genre-search"), "run", "--data", str(music), *SETTINGS]
     command += ["--trials", "4000", "--name", "r", "--runs", str(small)]
     script = 'mount -t tmpfs -o size=250k none "$1" && shift && "$@"; code=$?; cp -a "$SMALL/r" "$SAVED"; exit $code'
     full = subprocess.run(
@@ -212,15 +216,4 @@ def test_a_full_disk_ends_the_search_in_a_line_and_with_room_it_goes_on(
         env=os.environ | {"SMALL": str(small), "SAVED": str(saved), "GENRE_SEARCH_CACHE": str(cache)},
     )
     assert full.returncode == 2, full.stderr
-    assert str(small) in full.stderr
-    assert "genre-search resume" in full.stderr
-    assert full.stderr.count("\n") == 1
-    ended = read_epochs(saved)
-    assert len(ended)
-    (saved).rename(tmp_path / "r")
-    known = read_trials(tmp_path / "r")["state"].ne("RUNNING").sum()
-    go_on(trials=int(known) + 3)
-    assert set(read_trials(tmp_path / "r")["state"]) == {"COMPLETE"}
-    again = read_epochs(tmp_path / "r")
-    columns = ["trial", "epoch", "val_f1"]
-    assert again.merge(ended[columns], on=columns).shape[0] == len(ended), "nothing that was there is lost"
+    _require_resumable(full.stderr, small, saved, cache)

@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from refusals import refused
 from rich.console import Console
 from tiny import TINY
+from without_ray import searches_in_process
 
 from genre_core.corpus.tracks import Corpus, write_corpus
 from genre_core.errors import InputError
@@ -311,14 +312,14 @@ def test_a_run_that_rejects_an_earlier_search_leaves_no_folder(
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.usefixtures("small_ray")
-def test_a_real_search_starts_warm_and_ends_when_its_space_is_exhausted(
+def test_a_whole_search_starts_warm_and_ends_when_its_space_is_exhausted(
     earlier_music: Path, tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
 ) -> None:
     folder, said = tmp_path / "r", StringIO()
     own = {key.replace(".", "__"): value for key, value in ONE_EPOCH.items()}
     config = tiny(**own, warm_start=[str(earlier_music)])
-    assert search.run(config, folder=folder, cache=cache, reporter=_display(said)), "it was not interrupted"
+    with searches_in_process():
+        assert search.run(config, folder=folder, cache=cache, reporter=_display(said)), "not interrupted"
     assert said.getvalue().count(f"1 of 1 trials of {earlier_music}") == 1
     assert said.getvalue().count("--repeat-seeds 2") == 1
     check(folder, trials=2, keep_models=3)

@@ -1,0 +1,177 @@
+"""Searches and finishes in this process without Ray: the same coordinator, sessions and stores, called in turn."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from fakes import AnalyticTrainer, LocalCheckpoints, PatientWatchdog
+from ray.tune import Callback
+
+from genre_core.system.disk_cache import NodeCache
+from search.config.schema import SearchConfig
+from search.data.prepare import Prepared
+from search.engine.coordinator import Coordinator
+from search.engine.messages import Assignment, Decision, Finished
+from search.engine.ports import Trainer
+from search.engine.worker import WorkerSession
+from search.evaluate import finish
+from search.tune import search
+from search.tune.time_budget import BudgetStopper
+from search.tune.torch_trainer import TorchTrainer, WorkingSet
+from search.tune.trainable import Actors
+from search.tune.workers import working_set
+
+MakeTrainer = Callable[[WorkingSet], Trainer]
+
+
+def analytic(_: WorkingSet) -> AnalyticTrainer:
+    """A trainer that trains nothing: scores are known beforehand."""
+    return AnalyticTrainer()
+
+
+def by_torch(working_set: WorkingSet) -> TorchTrainer:
+    """The trainer of real searches, for random weights."""
+    cache = NodeCache(working_set.cache / "shared", budget_bytes=working_set.cache_bytes)
+    return TorchTrainer(working_set, node_cache=cache, weights=None)
+
+
+@contextmanager
+def searches_in_process(trainer: MakeTrainer = analytic) -> Iterator[None]:
+    """Run the searches of the context in this process.
+
+    Args:
+        trainer: makes the trainer of each worker.
+    """
+
+    def trainable(
+        config: SearchConfig, prepared: Prepared, place: Any, *, cache: Path, actors: Actors
+    ) -> Callable[[str], WorkerSession]:
+        given = working_set(
+            config,
+            prepared.corpus,
+            place,
+            cache=cache,
+            train=prepared.train,
+            validation=prepared.validation,
+            weights=prepared.weights,
+        )
+        return lambda worker: _session(worker, trainer(given), actors)
+
+    with (
+        _threads_restored(),
+        patch.object(search, "placed", _placed),
+        patch.object(search, "require_room", _nothing),
+        patch.object(search, "_trainable", trainable),
+        patch.object(search, "_tune", _drive),
+        patch.object(search, "ask", lambda call, *arguments: call(*arguments)),
+    ):
+        yield
+
+
+@contextmanager
+def finishes_in_process() -> Iterator[None]:
+    """Run the finishes of the context in this process, with real training."""
+
+    def each(
+        task: Callable[..., Any],
+        items: Sequence[Any],
+        arguments: Callable[[Any], Any],
+        *,
+        shared: Any,
+        **_: Any,
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            yield item, task(*arguments(item), shared)
+
+    with (
+        _threads_restored(),
+        patch.object(finish, "placed", _placed),
+        patch.object(finish, "require_room", _nothing),
+        patch.object(finish, "each", each),
+    ):
+        yield
+
+
+def _drive(
+    config: SearchConfig,
+    make_session: Callable[[str], WorkerSession],
+    place: "_Place",
+    coordinator: Coordinator,
+    stopper: BudgetStopper,
+    callbacks: list[Callback],
+    say: Callable[[str], None],
+) -> None:
+    """Let the workers take turns, each with a step, until the search is over."""
+    sessions = {f"worker {number}": make_session(f"worker {number}") for number in range(place.workers)}
+    busy: set[str] = set()
+    while not stopper.stop_all():
+        for worker, session in sessions.items():
+            if worker not in busy:
+                match coordinator.next_for(worker):
+                    case Assignment() as assignment:
+                        session.begin(assignment)
+                        busy.add(worker)
+                    case Finished():
+                        return
+                continue
+            decision = coordinator.hear(worker, session.step())
+            for notice in session.notices():
+                coordinator.notice(notice)
+            if decision is Decision.STOP:
+                busy.discard(worker)
+
+
+def _session(worker: str, trainer: Trainer, actors: Any) -> WorkerSession:
+    return WorkerSession(
+        trainer,
+        node=worker,
+        pid=os.getpid(),
+        watchdog=PatientWatchdog(),
+        models=actors.models.target,
+        checkpoints=LocalCheckpoints(actors.checkpoints.target),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Stands for `search.tune.place.Place`: its helpers are objects of this process."""
+
+    workers: int
+    gpus: float = 0.0
+    device: str = "cpu"
+
+    def process(self, kind: type[Any], *arguments: Any) -> "_Local":
+        return _Local(kind(*arguments))
+
+
+class _Local:
+    """Stands for an actor's handle."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self.target, name))
+
+
+@contextmanager
+def _placed(config: SearchConfig, data_bytes: int) -> Iterator[_Place]:
+    yield _Place(workers=config.workers or 1)
+
+
+def _nothing(*_: object) -> None:
+    """There is nothing to check."""
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """Undo what a trainer sets for its whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
