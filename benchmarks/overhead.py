@@ -25,11 +25,10 @@ from search.study import pruners, samplers
 from search.study.study import Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal
-from search.tune import connect, search
-from search.tune.place import Place
+from search.tune import search
+from search.tune.adapter import BudgetStopper, assignment_of, result_of
+from search.tune.cluster import Resources, connected
 from search.tune.scratch import scratch
-from search.tune.time_budget import BudgetStopper
-from search.tune.wire import assignment_of, result_of
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100
@@ -128,17 +127,18 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder,
         scratch() as temporary,
-        connect.connected(None, data_bytes=0, folder=temporary),
+        connected(None, data_bytes=0, folder=temporary),
     ):
-        place = Place(workers=2, gpus=0.0, scratch=temporary)
+        resources = Resources(workers=2, gpus=0.0, scratch=temporary)
         print(
             json.dumps(
-                vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), place)}, indent=1
+                vars(arguments) | {"ms": _measure(config, arguments.epochs, Path(folder), resources)},
+                indent=1,
             )
         )
 
 
-def _measure(config: SearchConfig, epochs: int, folder: Path, place: Place) -> list[dict[str, float]]:
+def _measure(config: SearchConfig, epochs: int, folder: Path, resources: Resources) -> list[dict[str, float]]:
     """Milliseconds a trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
@@ -169,7 +169,7 @@ def _measure(config: SearchConfig, epochs: int, folder: Path, place: Place) -> l
         setattr(coordinator, method, clock.watch("ours", getattr(coordinator, method)))
     trainable = tune.with_parameters(Nothing, epochs=epochs)
     stopper = BudgetStopper(coordinator, spent=lambda: None)
-    search._tune(config, trainable, place, coordinator, stopper, [], print)
+    search._tune(config, trainable, resources, coordinator, stopper, [], print)
     rows = []
     for mark in MARKS:
         if mark > len(ended):

@@ -65,3 +65,11 @@ class SearchErrorCode(StrEnum):
     WARM_START_NOT_STARTED = "warm-start-not-started"
     WARM_START_NOT_COMPARABLE = "warm-start-not-comparable"
     # tune
+    CLUSTER_UNREACHABLE = "cluster-unreachable"
+    CPUS_PER_TRIAL_TOO_MANY = "cpus-per-trial-too-many"
+    MLFLOW_FAILED = "mlflow-failed"
+    MLFLOW_NOT_INSTALLED = "mlflow-not-installed"
+    MLFLOW_UNREACHABLE = "mlflow-unreachable"
+    TMPDIR_PATH_TOO_LONG = "tmpdir-path-too-long"
+    TMPDIR_UNUSABLE = "tmpdir-unusable"
+    TRIALS_PER_GPU_INVALID = "trials-per-gpu-invalid"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from genre_core.errors import one_line
-from search.tune.interruption import termination_as_interrupt
+from genre_core.system.interruption import termination_as_interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

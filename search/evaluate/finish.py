@@ -43,13 +43,12 @@ from search.run.tables import (
     write_finish,
     write_test_tracks,
 )
-from search.tune import workers
-from search.tune.place import Place, placed, require_room
-from search.tune.search import copied
+from search.tune import trainable
+from search.tune.cluster import Resources, acquire, needs, require_capacity
+from search.tune.search import mirrored
 from search.tune.tasks import TaskFailed, each
 from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors
-from search.tune.workers import weights_files
+from search.tune.trainable import Actors, weights_files
 
 TOP, SEEDS = 3, 3
 """Default number of configurations, and of seeds for each."""
@@ -96,7 +95,7 @@ def finish(
         with driving(folder):
             config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
             models = _final_models(folder, tracks, top or TOP, seeds or SEEDS, reporter)
-            with copied(config, folder, reporter, resumed=True):
+            with mirrored(config, folder, reporter, resumed=True):
                 if test_used_at(folder) is None:
                     _use_test_set(config, models, tracks, folder, cache, reporter)
                 if read_finish(folder).empty:
@@ -148,7 +147,7 @@ def _use_test_set(
     reporter: Reporter,
 ) -> None:
     """Train the missing models, then predict the test tracks with all models and record the predictions."""
-    require_room(config)
+    require_capacity(config.address, needs(config))
     store = prepare.reopen_store(config, tracks, cache=cache, reporter=reporter)
 
     def segments(*parts: str) -> SegmentArrays:
@@ -158,13 +157,13 @@ def _use_test_set(
     missing = [model for model in models if not _is_kept(folder, model)]
     weights = prepare.verify_weights(config, reporter) if missing else {}
     train = segments(*TRAINED_ON) if missing else None
-    with placed(config, train.mels.nbytes if train else 0) as place:
+    with acquire(config, data_bytes=train.mels.nbytes if train else 0) as resources:
         if train:
-            working_set = workers.working_set(
-                config, tracks, place, cache=cache, train=train, validation=None, weights=weights
+            working_set = trainable.working_set(
+                config, tracks, resources, cache=cache, train=train, validation=None, weights=weights
             )
-            _train(config, missing, working_set, folder, place, reporter)
-        logits = _predictions(config, models, segments("test"), folder, place, reporter)
+            _train(config, missing, working_set, folder, resources, reporter)
+        logits = _predictions(config, models, segments("test"), folder, resources, reporter)
     write_test_tracks(folder, _track_rows(models, tracks, logits))
 
 
@@ -173,13 +172,13 @@ def _train(
     missing: Sequence[FinalModel],
     working_set: WorkingSet,
     folder: Path,
-    place: Place,
+    resources: Resources,
     reporter: Reporter,
 ) -> None:
     """Train each model; it is on disk before the next one is awaited."""
-    job = TrainingJob(working_set=working_set, actors=Actors(weights=weights_files(config, place)))
+    job = TrainingJob(working_set=working_set, actors=Actors(weights=weights_files(config, resources)))
     trained = each(
-        final_worker.train, missing, lambda model: (model,), shared=job, config=config, place=place
+        final_worker.train, missing, lambda model: (model,), shared=job, config=config, resources=resources
     )
     with reporter.progress("Training on train and validation") as report:
         for done, (model, (tensors, card)) in enumerate(_explained(trained), start=1):
@@ -197,18 +196,18 @@ def _predictions(
     models: Sequence[FinalModel],
     test: SegmentArrays,
     folder: Path,
-    place: Place,
+    resources: Resources,
     reporter: Reporter,
 ) -> dict[FinalModel, Logits]:
     """Predict the test tracks with every model."""
-    job = PredictionJob(test=test, device=place.device, threads=max(1, int(config.cpus_per_trial)))
+    job = PredictionJob(test=test, device=resources.device, threads=max(1, int(config.cpus_per_trial)))
     predicted = each(
         final_worker.predict,
         models,
         lambda model: (load_file(_folder_of(folder, model) / WEIGHTS), model.recipe),
         shared=job,
         config=config,
-        place=place,
+        resources=resources,
     )
     logits = {}
     with reporter.progress("Predicting the test set") as report:

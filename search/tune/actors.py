@@ -1,5 +1,6 @@
-"""Ports of a worker that are served by processes on the head: actors, called through Ray."""
+"""Actors on the head, as the ports of a worker, and the barrier at which workers wait for each other."""
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -14,13 +15,18 @@ from ray.exceptions import RayError, RayTaskError
 from search.engine.messages import EpochReport
 from search.engine.ports import Arrays, RemoteError
 from search.run.checkpoints import Unsaved
+from search.tune import ray_internals
+
+LONGEST_WAIT_SECONDS = 30.0
+"""How long the first trials wait for workers that have not started: a cluster may be slow to start them."""
+_POLL_SECONDS = 0.05
 
 
 def ask(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer to an actor's method, called with these arguments.
+    """Call a remote method of an actor and wait for its result.
 
     Raises:
-        RemoteError: the actor, or the way to it, failed.
+        RemoteError: the method raised, or the actor could not be reached.
     """
     try:
         return ray.get(call(*arguments))
@@ -31,7 +37,7 @@ def ask(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class RemoteModels:
-    """The model store of the search."""
+    """The model store of the search, in an actor."""
 
     def __init__(self, actor: ActorHandle[Any]) -> None:
         """Args: a `ModelStore` actor."""
@@ -47,41 +53,42 @@ class RemoteModels:
 
 
 class RemoteWeights:
-    """The files of weights on the head."""
+    """The weights files on the head, read by an actor."""
 
     def __init__(
         self, actor: ActorHandle[Any], *, waiting: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        """Args: a `WeightsFiles` actor, and a context that is entered while it answers."""
+        """Args: a `WeightsFiles` actor, and a context manager to enter while waiting for it."""
         self._actor = actor
         self._waiting = waiting
 
     def read(self, backbone: str) -> NDArray[np.uint8]:
-        """The bytes of a backbone's file."""
+        """The bytes of a backbone's weights file."""
         with self._waiting():
             content: NDArray[np.uint8] = ask(self._actor.read.remote, backbone)
         return content
 
 
 class RemoteCheckpoints:
-    """The checkpoint store of the search. One checkpoint at a time is sent while the worker trains on.
+    """The checkpoint store of the search, in an actor. Checkpoints are sent one at a time, in the background.
 
-    A checkpoint that cannot be sent costs the trial a place to resume from and nothing else: `unsaved` reports it.
+    A checkpoint that cannot be sent is not an error of the trial, which then resumes from an earlier one: `unsaved`
+    reports it.
     """
 
     def __init__(self, actor: ActorHandle[Any], *, sends: bool = True) -> None:
-        """Args: a `CheckpointStore` actor, and whether it has any room for checkpoints."""
+        """Args: a `CheckpointStore` actor, and whether to send checkpoints at all."""
         self._actor = actor
         self._sends = sends
         self._thread = ThreadPoolExecutor(1)
         self._trial = -1
         self._copied: Future[None] | None = None
         self._sent: Any | None = None
-        """The answer to come of the checkpoint on its way."""
+        """The pending result of the checkpoint that is being sent."""
         self._unsaved: Unsaved | None = None
 
     def send(self, report: EpochReport, arrays: Callable[[], Arrays]) -> None:
-        """Send a checkpoint; the one before has arrived, or failed to, when this returns."""
+        """Send a checkpoint, after the previous one has been stored or has failed."""
         if not self._sends:
             return
         self._collect(timeout=None)
@@ -94,7 +101,7 @@ class RemoteCheckpoints:
         self._copied = self._thread.submit(copy_and_send)
 
     def settle(self) -> None:
-        """Return when the arrays of the last checkpoint have been copied and may change again."""
+        """Wait until the arrays of the last checkpoint have been copied, so that they may change."""
         copied, self._copied = self._copied, None
         try:
             if copied:
@@ -103,19 +110,19 @@ class RemoteCheckpoints:
             self._failed(error)
 
     def unsaved(self) -> Unsaved | None:
-        """Why a checkpoint was not stored, once; None where there is nothing new."""
+        """Why a checkpoint was not stored, reported once; None if there is nothing new."""
         if self._copied is None:
             self._collect(timeout=0)
         unsaved, self._unsaved = self._unsaved, None
         return unsaved
 
     def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
-        """A trial's latest checkpoint, and the report of its epoch."""
+        """The latest checkpoint of a trial and the report of its epoch; None if there is none."""
         kept = ask(self._actor.last.remote, trial)
         return kept and (kept[0], EpochReport.from_flat(kept[1], trial=trial))
 
     def _collect(self, *, timeout: float | None) -> None:
-        """Learn what became of the checkpoint on its way, within so many seconds."""
+        """Collect the result of the checkpoint that is being sent, waiting at most `timeout` seconds."""
         self.settle()
         if self._sent is None or not ray.wait([self._sent], timeout=timeout)[0]:
             return
@@ -131,3 +138,39 @@ class RemoteCheckpoints:
         self._unsaved = Unsaved(
             trial=self._trial, cause=kind, why=": ".join([f"it cannot be sent, {kind}", *message])
         )
+
+
+class StartupBarrier:
+    """Startup barrier: without it, Tune may run every trial on the first worker. Runs in an actor.
+
+    Tune gives a pending trial to any worker that becomes free, and ends the worker that was starting for that trial.
+    If trials are shorter than the start of a worker, this repeats, and a second worker is never used.
+    """
+
+    def __init__(self, expected: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args: the number of workers to wait for, and a clock in seconds."""
+        # a restarted actor does not know which workers had arrived, so none waits
+        self._expected = 0 if ray_internals.was_restarted() else expected
+        self._clock = clock
+        self._arrived: set[str] = set()
+        self._until: float | None = None
+
+    def arrive(self, worker: str) -> None:
+        """Record that a worker has started; workers are identified by their id."""
+        self._arrived.add(worker)
+
+    def complete(self) -> bool:
+        """Whether trials may begin: all workers have started, or the first call was too long ago."""
+        if self._until is None:
+            self._until = self._clock() + LONGEST_WAIT_SECONDS
+        return len(self._arrived) >= self._expected or self._clock() >= self._until
+
+
+def wait_for_all(barrier: Any) -> None:
+    """Wait until all workers have started, or `LONGEST_WAIT_SECONDS` after the first call.
+
+    Args:
+        barrier: a `StartupBarrier` actor.
+    """
+    while not ray.get(barrier.complete.remote()):
+        time.sleep(_POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Trials that share a GPU take turns for its memory: each waits until what it is known to need is free."""
+"""A ledger of GPU memory, by which trials that share a GPU wait until the memory they need is free."""
 
 import json
 from collections.abc import Iterator
@@ -13,21 +13,20 @@ from genre_core.system.atomic import atomic_file
 
 
 class GpuMemoryLedger:
-    """One worker's share of one GPU's memory, in a ledger that all workers on it keep in a file.
+    """One worker's view of the ledger of a GPU, a file shared by all workers on that GPU.
 
-    A kind of trial that was measured before asks for what it took then, another for the whole GPU until it
-    has been measured. Requests are granted in their order, so that none waits for ever. What a dead process
-    held is free.
+    A trial requests the peak memory measured for trials of its kind, or the whole GPU if none has been measured.
+    Requests are granted in order, so that none starves. Requests of dead processes are dropped.
     """
 
     def __init__(self, ledger: Path, *, capacity: int, pid: int) -> None:
-        """Args: the ledger's file on this node, the bytes that trials may take together, this process."""
+        """Args: the file on this node, the bytes that all trials may use together, the id of this process."""
         self._ledger = ledger
         self._capacity = capacity
         self._me = [pid, psutil.Process(pid).create_time()]
 
     def request(self, kind: str, *, alone: bool = False) -> bool:
-        """Ask for room for a trial of this kind, or for the whole GPU; whether it is granted at once."""
+        """Request memory for a trial of this kind, or the whole GPU; whether it was granted immediately."""
         with self._open() as book:
             size = self._capacity if alone else book["peaks"].get(kind, self._capacity)
             book["asked"] = [entry for entry in book["asked"] if entry["by"] != self._me]
@@ -35,12 +34,12 @@ class GpuMemoryLedger:
             return self._granted(book)
 
     def granted(self) -> bool:
-        """Whether the request has been granted by now."""
+        """Whether the request has been granted."""
         with self._open() as book:
             return self._granted(book)
 
     def measured(self, kind: str, peak: int) -> None:
-        """A trial of this kind took so many bytes: hold no more than that from now on, and remember it."""
+        """Record the peak memory of a trial of this kind, in bytes, and reduce the request to it."""
         with self._open() as book:
             book["peaks"][kind] = max(peak, book["peaks"].get(kind, 0))
             for entry in book["asked"]:
@@ -48,34 +47,34 @@ class GpuMemoryLedger:
                     entry["bytes"] = min(book["peaks"][kind], self._capacity)
 
     def release(self) -> None:
-        """The trial is over."""
+        """Drop the request: the trial has ended."""
         with self._open() as book:
             book["asked"] = [entry for entry in book["asked"] if entry["by"] != self._me]
 
     def _granted(self, book: dict[str, Any]) -> bool:
-        """Whether this process's request fits beside all that were made before it."""
+        """Whether this process's request fits in addition to all earlier ones."""
         before = 0
         for entry in book["asked"]:
             if entry["by"] == self._me:
                 return before == 0 or before + int(entry["bytes"]) <= self._capacity
             before += entry["bytes"]
-        raise AssertionError("nothing was asked for")
+        raise AssertionError("no request was made")
 
     @contextmanager
     def _open(self) -> Iterator[dict[str, Any]]:
-        """The ledger, for this process alone, without the requests of the dead."""
+        """The ledger, locked for this process, without the requests of dead processes."""
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._ledger}.lock"):
             text = self._ledger.read_text() if self._ledger.exists() else '{"peaks": {}, "asked": []}'
             book = json.loads(text)
-            book["asked"] = [entry for entry in book["asked"] if _lives(*entry["by"])]
+            book["asked"] = [entry for entry in book["asked"] if _is_alive(*entry["by"])]
             yield book
             with atomic_file(self._ledger, durable=False) as partial:
                 partial.write_text(json.dumps(book))
 
 
-def _lives(pid: int, created: float) -> bool:
-    """Whether this very process runs, and not another that was given its number."""
+def _is_alive(pid: int, created: float) -> bool:
+    """Whether the process is running; another process that reuses its id was created at another time."""
     try:
         return abs(psutil.Process(pid).create_time() - created) < 1.0
     except psutil.NoSuchProcess:

@@ -1,24 +1,25 @@
-"""Every trial in MLflow too, where that is wanted: by Ray's own callback."""
+"""Optional logging of trials to MLflow, by Ray's callback."""
 
 import os
 
 from ray import tune
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-"""MLflow's variable. By itself it asks a server that does not answer for minutes: right within a search, not before."""
+"""An environment variable of MLflow, which by default retries for minutes: right during a search, not before."""
 
 
 def callbacks(uri: str | None, experiment: str) -> list[tune.Callback]:
-    """What tells MLflow at this address of an experiment's trials; nothing where there is no address.
+    """Callbacks that log the trials to an MLflow experiment; none if `uri` is None.
 
-    Ray's callback logs what is a number: scores and times by epoch, the recipe as parameters, but no confusion
-    matrix and no F1 per genre. It calls a run FINISHED whose trial was pruned or has failed: which it was stands
-    in the tables and the study.
+    Ray's callback logs numbers only: the scores and times of every epoch, and the recipe as parameters, but neither
+    the confusion matrix nor F1 by genre. It marks pruned and failed trials as FINISHED as well; the tables and the
+    study have the true state.
 
     Raises:
-        InputError: MLflow is not installed, or does not answer there.
+        InputError: MLflow is not installed, or cannot be reached at `uri`.
     """
     if uri is None:
         return []
@@ -27,7 +28,8 @@ def callbacks(uri: str | None, experiment: str) -> list[tune.Callback]:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
     except ImportError as error:
         raise InputError(
-            f"mlflow needs a package that is not installed, but got mlflow={uri}; pip install genre-search[mlflow]"
+            f"mlflow must be unset unless MLflow is installed, but got mlflow={uri}; pip install genre-search[mlflow]",
+            code=SearchErrorCode.MLFLOW_NOT_INSTALLED,
         ) from error
     callback = MLflowLoggerCallback(tracking_uri=uri, experiment_name=experiment)
     given = os.environ.get(_RETRIES)
@@ -36,7 +38,8 @@ def callbacks(uri: str | None, experiment: str) -> list[tune.Callback]:
         callback.setup()  # type: ignore[no-untyped-call]
     except (MlflowException, ImportError, OSError, ValueError) as error:
         raise InputError(
-            f"mlflow must be where MLflow answers, but got mlflow={uri}: {_first_sentence(error)}"
+            f"mlflow must be the address of an MLflow server or store, but got mlflow={uri}: {_first_sentence(error)}",
+            code=SearchErrorCode.MLFLOW_UNREACHABLE,
         ) from error
     finally:
         if given is None:
@@ -44,13 +47,14 @@ def callbacks(uri: str | None, experiment: str) -> list[tune.Callback]:
     return [callback]
 
 
-def explained(error: BaseException | None) -> InputError | None:
-    """What to tell the user of MLflow's error within a search; None of anything else."""
+def as_input_error(error: BaseException | None) -> InputError | None:
+    """The InputError for an error that MLflow raised during a search; None for other errors."""
     if not type(error).__module__.startswith("mlflow."):
         return None
     return InputError(
-        f"mlflow must answer while the search runs, but it said: {_first_sentence(error)}; "
-        "mend it, then go on with: genre-search resume RUN"
+        f"MLflow must be available during the search, but it failed: {_first_sentence(error)}; "
+        "fix it, then continue with `genre-search resume RUN`",
+        code=SearchErrorCode.MLFLOW_FAILED,
     )
 
 

@@ -1,4 +1,4 @@
-"""Temporary folders of a running search: deleted at its end, or by a later search where it was killed."""
+"""Temporary folders of a running search, deleted at its end, or by a later search if it was killed."""
 
 import os
 import shutil
@@ -12,39 +12,40 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
+from search.tune.ray_internals import LONGEST_SOCKET
 
 _LOCK = ".genre-search.lock"
-"""In each folder: held by its process until that ends. A number of a process would say nothing here, since
-containers that share a temporary folder each count processes for themselves."""
+"""The lock file in each folder, held until its process ends. A process id would not identify the process, because
+containers that share a temporary folder have their own process ids."""
 _SCRATCH, _SOCKETS = "genre-search-", "gs-"
 _ATTEMPTS, _PAUSE_SECONDS = 20, 0.25
-"""Ray's processes write their logs until they have ended, which takes a moment."""
+"""Ray's processes take a moment to end and write logs until then."""
 _SHORT = ("/tmp", "/var/tmp", "$XDG_RUNTIME_DIR", "/dev/shm")
-"""Where sockets may be, after TMPDIR."""
-_LONGEST_SOCKET = "session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store.10"
-"""As Ray names one below its own folder; the system limits the length of a socket's whole path."""
+"""Folders to try for sockets if the path of TMPDIR is too long: the system limits the length of a socket's path."""
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder in TMPDIR for as long as the context lasts; InputError where none can be made."""
+    """A temporary folder in TMPDIR that is deleted on exit; InputError if it cannot be created."""
     with _folder(_tmpdir(), _SCRATCH) as folder:
         yield folder
 
 
 @contextmanager
 def socket_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets for as long as the context lasts: in TMPDIR, or where paths are shorter.
+    """A temporary folder for Ray's sockets, in TMPDIR or in a folder with a shorter path.
 
     Raises:
-        InputError: there is no such place.
+        InputError: no folder can hold the sockets.
     """
     bases = dict.fromkeys((_tmpdir(), *map(os.path.expandvars, _SHORT)))
     base = next((base for base in bases if _holds_sockets(base)), None)
     if base is None:
         raise InputError(
-            "TMPDIR must be a folder with a short path, for Ray's sockets are in it, but none of "
-            f"{', '.join(bases)} can hold them; set TMPDIR to a short path that can be written"
+            "TMPDIR must be a folder with a short path, because it holds Ray's sockets, but none of "
+            f"{', '.join(bases)} can hold them; set TMPDIR to a writable folder with a short path",
+            code=SearchErrorCode.TMPDIR_PATH_TOO_LONG,
         )
     with _folder(base, _SOCKETS) as folder:
         yield folder
@@ -54,17 +55,20 @@ def _tmpdir() -> str:
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise InputError(f"TMPDIR must be a folder that can be written, but {error.strerror}") from error
+        raise InputError(
+            f"TMPDIR must be a writable folder, but {error.strerror}; set TMPDIR to one",
+            code=SearchErrorCode.TMPDIR_UNUSABLE,
+        ) from error
 
 
 def _holds_sockets(base: str) -> bool:
-    """Whether a socket with a name as long as Ray's longest can be made in a folder there."""
+    """Whether a socket with the longest path that Ray uses can be created in a subfolder of this folder."""
     try:
         with (
             tempfile.TemporaryDirectory(prefix=_SOCKETS, dir=base) as folder,
             socket.socket(socket.AF_UNIX) as probe,
         ):
-            path = Path(folder, _LONGEST_SOCKET)
+            path = Path(folder, LONGEST_SOCKET)
             path.parent.mkdir(parents=True)
             probe.bind(str(path))
     except OSError:
@@ -74,14 +78,15 @@ def _holds_sockets(base: str) -> bool:
 
 @contextmanager
 def _folder(base: str, prefix: str) -> Iterator[Path]:
-    """A new folder there, after those that killed searches left have been deleted."""
+    """A new temporary folder; folders left by killed searches are deleted first."""
     for path in Path(base).glob(f"{prefix}*"):
-        _delete_if_left(path)
+        _delete_if_abandoned(path)
     try:
-        hidden = Path(tempfile.mkdtemp(prefix=f".{prefix}{os.getpid()}-", dir=base))  # until its lock is held
+        hidden = Path(tempfile.mkdtemp(prefix=f".{prefix}{os.getpid()}-", dir=base))  # until it is locked
     except OSError as error:
         raise InputError(
-            f"TMPDIR must be a folder that can be written, but {base}: {error.strerror}"
+            f"TMPDIR must be a writable folder, but got {base}: {error.strerror}; set TMPDIR to one",
+            code=SearchErrorCode.TMPDIR_UNUSABLE,
         ) from error
     lock = FileLock(hidden / _LOCK)
     lock.acquire()
@@ -96,8 +101,8 @@ def _folder(base: str, prefix: str) -> Iterator[Path]:
         lock.release()
 
 
-def _delete_if_left(folder: Path) -> None:
-    """Delete a folder whose process has ended; one that is another user's, or has no lock, is left alone."""
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete a folder whose process has ended, unless it belongs to another user or has no lock file."""
     with suppress(OSError, Timeout):
         if (folder / _LOCK).stat().st_uid == os.getuid():
             with FileLock(folder / _LOCK, timeout=0):
@@ -105,7 +110,7 @@ def _delete_if_left(folder: Path) -> None:
 
 
 def _deleted(folder: Path) -> bool:
-    """Whether a folder is gone now; where Ray's last processes still write to it, a later search may try again."""
+    """Delete a folder; False if Ray's last processes still write to it, so that a later search may try again."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(FileNotFoundError):
         (folder / _LOCK).touch()

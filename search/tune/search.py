@@ -1,4 +1,4 @@
-"""A search on Ray Tune: from its settings to its results on disk."""
+"""A search on Ray Tune, from its settings to its results on disk."""
 
 import shutil
 import time
@@ -12,6 +12,7 @@ from ray.tune.error import TuneError
 
 from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
+from genre_core.system.interruption import announce_interrupts, interrupt_handler_kept
 from search.config.schema import SearchConfig, to_yaml
 from search.data import prepare
 from search.data.music import locate_music
@@ -37,68 +38,69 @@ from search.study.opening import open_study, pruner_of, sampler_of
 from search.study.study import Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, used_up
-from search.tune import mlflow
-from search.tune.actors import ask
-from search.tune.barrier import StartupBarrier
-from search.tune.interruption import announce_interrupts, interrupt_handler_kept
-from search.tune.place import Place, placed, require_room
-from search.tune.scheduler import CoordinatorScheduler
-from search.tune.searcher import CoordinatorSearcher
-from search.tune.time_budget import BudgetStopper
-from search.tune.trainable import Actors, GenreTrial
-from search.tune.workers import GIB, weights_files, working_set
+from search.tune import mlflow, ray_internals
+from search.tune.actors import StartupBarrier, ask
+from search.tune.adapter import BudgetStopper, CoordinatorScheduler, CoordinatorSearcher
+from search.tune.cluster import Resources, acquire, needs, require_capacity
+from search.tune.trainable import GIB, Actors, GenreTrial, weights_files, working_set
 
 
 class SearchFailed(Exception):
-    """Every trial failed; the text is why the first one did."""
+    """Every trial failed; the message is the error of the first."""
 
 
 class Reporter(PreparationReporter, ports.Reporter, Protocol):
     """Shows a search to the user, from its preparation to its end."""
 
     def expect(self, trials: int) -> None:
-        """The search space has fewer configurations than trials were asked for: there will be so many trials."""
+        """There will be only this many trials, because the search space has no more configurations."""
 
     def take_up(self, rows: Sequence[TrialRow]) -> None:
-        """The search resumes from these trials."""
+        """The search resumes with these trials."""
 
     def searching(self) -> AbstractContextManager[None]:
-        """A context in which trials are shown."""
+        """A context manager inside which trials are shown."""
 
 
 def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) -> bool:
-    """Run a whole search into a new folder; on return every result is on disk.
+    """Run a search in a new folder; when it returns, every result is on disk.
 
-    What is cheap is checked first: the settings, the data's path, the cluster and the storage, before weights are
-    downloaded and audio is decoded. A start that is refused leaves no folder.
+    The settings, the path of the data, the cluster and the storage are checked before weights are downloaded and
+    audio is decoded. If one of them is invalid, no folder is created.
+
+    Args:
+        config: of the search.
+        folder: of the run; it must not exist, or must be empty.
+        cache: for spectrograms and other files that searches share.
+        reporter: shows progress.
 
     Returns:
-        Whether it came to its own end: all trials, or the time budget, but not an interruption.
+        Whether the search was completed, or its time budget spent, rather than interrupted.
 
     Raises:
-        InputError: the data, the settings or the cluster are not what a search can use.
-        SearchFailed: no trial came to anything.
+        InputError: the data, the settings or the cluster cannot be used.
+        SearchFailed: every trial failed.
     """
     require_new(folder)
     with new_folder(folder):
         sampler_of(config, asked=0), pruner_of(config)
         earlier = warm_start.read_earlier(config)
         found = prepare.read_data(config)
-        _require_reachable(config, folder, resumed=False)
+        _require_usable(config, folder, resumed=False)
         callbacks = mlflow.callbacks(config.mlflow, folder.name)
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
-        with reporter.searching(), placed(config, _bytes(prepared)) as place, driving(folder):
+        with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources, driving(folder):
             if config.precision == "auto":
-                config = config.model_copy(update={"precision": "bfloat16" if place.gpus else "float32"})
+                config = config.model_copy(update={"precision": "bfloat16" if resources.gpus else "float32"})
             require_new(folder)
             config = config.model_copy(update={"provenance": new_identity(folder).provenance})
-            with copied(config, folder, reporter, resumed=False):
+            with mirrored(config, folder, reporter, resumed=False):
                 write_corpus(prepared.corpus, RunFolder(folder).corpus)
                 _write_config(config, prepared, folder)
                 the_study = open_study(config, folder, name=folder.resolve().name)
-                _teach(the_study, config, earlier, prepared, reporter)
-                return _search(config, prepared, the_study, folder, cache, reporter, place, callbacks)
+                _warm_start(the_study, config, earlier, prepared, reporter)
+                return _search(config, prepared, the_study, folder, cache, reporter, resources, callbacks)
 
 
 def resume(
@@ -110,43 +112,47 @@ def resume(
     after_finish: bool = False,
     data: Path | None = None,
 ) -> bool:
-    """Go on with a search, as `run`: what has ended stays, what was running goes on from its last checkpoint.
+    """Resume a search. Ended trials are kept; trials that were running continue from their last checkpoint.
 
     Args:
-        config: the run's own, perhaps with more trials, another time budget or another place to run.
-        folder: the run's.
+        config: of the run, perhaps with more trials, another time budget or another cluster.
+        folder: of the run.
         cache: see `run`.
         reporter: see `run`.
-        after_finish: run trials also where the test part has been read, which config.yaml then says.
-        data: where the music is now, a folder or a manifest; None where it has not moved.
+        after_finish: allow more trials after the test set has been read; config.yaml records it.
+        data: the folder or manifest of the music if it has moved; None if it has not.
+
+    Returns:
+        See `run`.
 
     Raises:
-        InputError: see `run`; or the test part has been read and trials would follow.
+        InputError: see `run`; or more trials would follow although the test set has been read.
+        SearchFailed: every trial failed.
     """
     require_run(folder)
     with driving(folder):
         config = with_identity(config, folder, reporter.say)
         the_study = open_study(config, folder, name=restore_study(config, folder, reporter.say))
         if the_study.ended >= (wanted := goal(config, the_study)):
-            with copied(config, folder, reporter, resumed=True):  # it may have died at its very end
+            with mirrored(config, folder, reporter, resumed=True):  # in case the driver died at the very end
                 _recorder(config, the_study, folder, reporter).end(None)
                 shutil.rmtree(RunFolder(folder).checkpoints, ignore_errors=True)
-            more = f"to go on, give --trials more than {config.trials}"
-            reporter.say(f"{folder} is at its end; {more if wanted == config.trials else used_up(config)}")
+            more = f"to run more trials, give --trials a number above {config.trials}"
+            reporter.say(f"{folder} is complete; {more if wanted == config.trials else used_up(config)}")
             return True
         config = record_extension(config, folder, trials=the_study.ended, allowed=after_finish)
-        _require_reachable(config, folder, resumed=True)
+        _require_usable(config, folder, resumed=True)
         callbacks = mlflow.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
         config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
-        with reporter.searching(), placed(config, _bytes(prepared)) as place:
+        with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources:
             _write_config(config, prepared, folder)
-            with copied(config, folder, reporter, resumed=True):
-                _teach(the_study, config, earlier, prepared, reporter)
-                return _search(config, prepared, the_study, folder, cache, reporter, place, callbacks)
+            with mirrored(config, folder, reporter, resumed=True):
+                _warm_start(the_study, config, earlier, prepared, reporter)
+                return _search(config, prepared, the_study, folder, cache, reporter, resources, callbacks)
 
 
 def _search(
@@ -156,24 +162,30 @@ def _search(
     folder: Path,
     cache: Path,
     reporter: Reporter,
-    place: Place,
+    resources: Resources,
     callbacks: list[tune.Callback],
 ) -> bool:
-    """Run the search from the study's present state to its end; whether it was not interrupted."""
+    """Run the search from the current state of the study; whether it was completed, not interrupted."""
     if (wanted := goal(config, the_study)) < config.trials:
         reporter.expect(wanted)
     run = RunFolder(folder)
     recorder = _recorder(config, the_study, folder, reporter)
     clear_checkpoints(run.checkpoints, keep=the_study.running)
-    checkpoints = place.process(
-        CheckpointStore, run.checkpoints.absolute(), int(config.checkpoint_budget * GIB)
+    actors = Actors(
+        weights=weights_files(config, resources),
+        models=(models := resources.actor(ModelStore, run.models.absolute(), config.keep_models)),
+        checkpoints=(
+            checkpoints := resources.actor(
+                CheckpointStore, run.checkpoints.absolute(), int(config.checkpoint_budget * GIB)
+            )
+        ),
+        barrier=resources.actor(StartupBarrier, min(resources.workers, wanted - the_study.ended)),
     )
-    models = place.process(ModelStore, run.models.absolute(), config.keep_models)
     coordinator = Coordinator(
         the_study,
         recorder,
         limits=Limits(
-            workers=place.workers,
+            workers=resources.workers,
             retries=config.retries,
             epoch_limit=config.epoch_limit,
             time_budget=config.time_budget,
@@ -184,20 +196,12 @@ def _search(
         say=reporter.say,
         clock=time.monotonic,
     )
-    actors = Actors(
-        weights=weights_files(config, place),
-        models=models,
-        checkpoints=checkpoints,
-        barrier=place.process(StartupBarrier, min(place.workers, wanted - the_study.ended)),
-    )
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
-    trainable = _trainable(config, prepared, place, cache=cache, actors=actors)
-    _tune(config, trainable, place, coordinator, stopper, callbacks, reporter.say)
+    trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
+    _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     interrupted = the_study.ended < goal(config, the_study) and not stopper.stopped
     if stopped := coordinator.end(interrupted=interrupted):
-        reporter.say(
-            f"time budget reached; running trials that were stopped and keep their epochs: {stopped}"
-        )
+        reporter.say(f"time budget spent; running trials that were stopped, keeping their epochs: {stopped}")
     if not interrupted:
         if goal(config, the_study) <= the_study.ended < config.trials:
             reporter.say(used_up(config))
@@ -208,7 +212,7 @@ def _search(
 
 
 def _recorder(config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter) -> Recorder:
-    """The tables, reconciled with the study, and what keeps them so."""
+    """The recorder of a study, whose tables have been reconciled with it."""
     writer = ResultsWriter(folder)
     recorder = Recorder(the_study, writer, name=RunFolder(folder).name, show=reporter.trial)
     unclaimed = Unclaimed(folder)
@@ -221,22 +225,22 @@ def _recorder(config: SearchConfig, the_study: Study, folder: Path, reporter: Re
     return recorder
 
 
-def _teach(
+def _warm_start(
     the_study: Study,
     config: SearchConfig,
     earlier: Sequence[warm_start.Earlier],
     prepared: Prepared,
     reporter: Reporter,
 ) -> None:
-    """Tell the study what earlier searches tried, before it is asked for anything."""
+    """Add the trials of earlier searches to the study before it suggests any."""
     warm_start.teach(the_study, config, earlier, weights=prepared.weights, say=reporter.say)
-    if earlier:  # of the same seed, it would draw the same again
+    if earlier:  # with the same seed, the sampler would repeat the earlier suggestions
         the_study.use(sampler_of(config, asked=len(the_study.known)))
 
 
-def _require_reachable(config: SearchConfig, folder: Path, *, resumed: bool) -> None:
-    """Raise InputError, soon, where the cluster or the storage would refuse the search later."""
-    require_room(config)
+def _require_usable(config: SearchConfig, folder: Path, *, resumed: bool) -> None:
+    """Raise InputError if the cluster or the storage cannot be used, before any work is done."""
+    require_capacity(config.address, needs(config))
     if config.storage is not None:
         require_usable(config.storage, folder.name, resumed=resumed)
 
@@ -245,10 +249,10 @@ def _bytes(prepared: Prepared) -> int:
     return prepared.train.mels.nbytes + prepared.validation.mels.nbytes
 
 
-def copied(
+def mirrored(
     config: SearchConfig, folder: Path, reporter: PreparationReporter, *, resumed: bool
 ) -> AbstractContextManager[object]:
-    """A copy of the run's folder follows it for as long as the context lasts, if one is wanted."""
+    """Mirror the run's folder to the storage inside the context; nothing is done without a storage."""
     if config.storage is None:
         return nullcontext()
     run_id = (config.provenance or {}).get(RUN_ID)
@@ -256,7 +260,7 @@ def copied(
 
 
 def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> None:
-    """Every setting, with what will be needed to understand the run later, and to resume it."""
+    """Write config.yaml: every setting, and the provenance needed to understand and to resume the run."""
     kept = {k: v for k, v in (config.provenance or {}).items() if k in (RUN_ID, FOLDER, EXTENDED)}
     provenance = kept | {
         "versions": versions(),
@@ -269,28 +273,28 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
 
 
-class _AnnouncesInterrupts(tune.Callback):
-    """Has Ctrl-C announced, which Tune has taken for itself when it sets callbacks up."""
+class _InterruptAnnouncer(tune.Callback):
+    """Announces Ctrl-C; a callback, because Tune installs its own SIGINT handler just before it sets up callbacks."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        """Args: where to announce it."""
+        """Args: shows a message to the user."""
         self._say = say
 
     def setup(self, *_: Any, **__: Any) -> None:
-        """The search begins."""
+        """Wrap Tune's SIGINT handler."""
         announce_interrupts(self._say)
 
 
 def _trainable(
-    config: SearchConfig, prepared: Prepared, place: Place, *, cache: Path, actors: Actors
+    config: SearchConfig, prepared: Prepared, resources: Resources, *, cache: Path, actors: Actors
 ) -> type[tune.Trainable]:
-    """What Ray's workers run, with its data, which they share in Ray's object store."""
+    """The trainable of the workers, with its data in Ray's object store."""
     trainable: type[tune.Trainable] = tune.with_parameters(
         GenreTrial,
         working_set=working_set(
             config,
             prepared.corpus,
-            place,
+            resources,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,
@@ -304,33 +308,28 @@ def _trainable(
 def _tune(
     config: SearchConfig,
     trainable: type[tune.Trainable],
-    place: Place,
+    resources: Resources,
     coordinator: Coordinator,
     stopper: BudgetStopper,
     callbacks: list[tune.Callback],
     say: Callable[[str], None],
 ) -> None:
-    """Ray Tune's loop: from the first trial to the last, the end of the time budget, or Ctrl-C."""
+    """Run Tune until all trials have ended, the time budget is spent, or Ctrl-C."""
     try:
         with interrupt_handler_kept():
-            tune.run(  # not tune.Tuner, which pickles the searcher and the callbacks: they hold an open study
+            ray_internals.run_trials(
                 trainable,
-                name="tune",
-                resources_per_trial={"cpu": config.cpus_per_trial, "gpu": place.gpus},
-                search_alg=CoordinatorSearcher(coordinator),
+                resources={"cpu": config.cpus_per_trial, "gpu": resources.gpus},
+                searcher=CoordinatorSearcher(coordinator),
                 scheduler=CoordinatorScheduler(coordinator),
-                callbacks=[*callbacks, _AnnouncesInterrupts(say)],
-                num_samples=-1,  # the coordinator says when it is over: a trial that lost its worker runs again
-                stop=stopper,
-                reuse_actors=True,
-                storage_path=str(place.scratch / "tune"),
-                trial_dirname_creator=lambda trial: trial.trial_id,
-                raise_on_failed_trial=False,
-                verbose=0,
+                stopper=stopper,
+                callbacks=[*callbacks, _InterruptAnnouncer(say)],
+                folder=resources.scratch / "tune",
             )
     except TuneError as error:
-        if isinstance(error.__context__, OSError):  # of ours, such as a full disk; Tune keeps its text only
-            raise error.__context__ from error
-        if explained := mlflow.explained(error.__context__):
+        cause = ray_internals.cause_of(error)
+        if isinstance(cause, OSError):  # such as a full disk
+            raise cause from error
+        if explained := mlflow.as_input_error(cause):
             raise explained from error
         raise

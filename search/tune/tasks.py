@@ -1,4 +1,4 @@
-"""Tasks with a trial's resources, as many at a time as the search has workers."""
+"""Ray tasks with the resources of a trial, at most one per worker at a time."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +9,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from genre_core.errors import InputError
 from search.config.schema import SearchConfig
-from search.tune.place import Place
+from search.tune.cluster import Resources
 
 Item = TypeVar("Item")
 
 
 class TaskFailed(Exception, Generic[Item]):
-    """A task failed for good."""
+    """A task failed after all its retries."""
 
     def __init__(self, item: Item, reason: str) -> None:
-        """Args: what the task was for, and why it failed."""
+        """Args: the item of the task, and why it failed."""
         super().__init__(reason)
         self.item = item
 
@@ -30,35 +30,35 @@ def each(
     *,
     shared: object,
     config: SearchConfig,
-    place: Place,
+    resources: Resources,
 ) -> Iterator[tuple[Item, Any]]:
-    """Each item with the result of its task, as they end; repeated where a worker or its node fails.
+    """Run a task for each item; yield each item and its result in order of completion. Failures of a node are retried.
 
     Args:
-        task: called on a worker with the item's arguments and what is shared.
-        items: what the tasks are for.
-        arguments: of an item's task.
-        shared: sent to each node once.
+        task: called on a worker with the arguments of the item, then `shared`.
+        items: one for each task.
+        arguments: item -> the arguments of its task.
+        shared: an argument of all tasks, sent to each node once.
         config: of the run.
-        place: where the tasks run.
+        resources: to run on.
 
     Raises:
-        TaskFailed: a task failed for good; the others are cancelled.
+        TaskFailed: a task failed after all its retries; the others are cancelled.
     """
     options: dict[str, Any] = {
         "num_cpus": config.cpus_per_trial,
-        "num_gpus": place.gpus,
+        "num_gpus": resources.gpus,
         "max_retries": config.retries,
         "retry_exceptions": [OSError, InputError],
         "scheduling_strategy": "SPREAD",
     }
     remote: Any = ray.remote(**options)(task)
-    given = ray.put(shared)
-    waiting, running = deque(items), dict[Any, Item]()
-    while waiting or running:
-        while waiting and len(running) < place.workers:
-            item = waiting.popleft()
-            running[remote.remote(*arguments(item), given)] = item
+    shared_reference = ray.put(shared)
+    pending, running = deque(items), dict[Any, Item]()
+    while pending or running:
+        while pending and len(running) < resources.workers:
+            item = pending.popleft()
+            running[remote.remote(*arguments(item), shared_reference)] = item
         [ended], _ = ray.wait(list(running), num_returns=1)
         item = running.pop(ended)
         try:
@@ -75,6 +75,6 @@ def _reason(error: RayError, config: SearchConfig) -> str:
         name = type(error.cause).__name__
         return message if message.startswith(f"{name}: ") else f"{name}: {message}"
     return (
-        f"its worker died {config.retries + 1} times, by itself or because an epoch took longer than epoch_limit, "
-        f"{config.epoch_limit:g} s"
+        f"its worker died {config.retries + 1} times; a worker is also killed if an epoch takes longer than "
+        f"epoch_limit, {config.epoch_limit:g} s"
     )

@@ -1,8 +1,9 @@
-"""Ray Tune's trainable: a worker process with a session of the engine, which does an epoch per step."""
+"""Workers of a search: the Tune trainable, which trains an epoch per step, and the data and actors given to it."""
 
 import gc
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,31 @@ import torch
 from ray import tune
 from ray.actor import ActorHandle
 
+from genre_core.audio.mel import front_end
+from genre_core.corpus.tracks import Corpus
+from genre_core.models.pretrained import weights_path
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.node_folder import node_folder
 from genre_core.system.watchdog import Watchdog
+from genre_core.training.segments import SegmentArrays
+from search.config.schema import SearchConfig
 from search.engine.worker import WorkerSession
-from search.tune.actors import RemoteCheckpoints, RemoteModels, RemoteWeights
-from search.tune.barrier import wait_for_all
+from search.tune.actors import RemoteCheckpoints, RemoteModels, RemoteWeights, wait_for_all
+from search.tune.adapter import assignment_of, result_of
+from search.tune.cluster import Resources
 from search.tune.gpu_ledger import GpuMemoryLedger
-from search.tune.node_folder import node_folder
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
-from search.tune.wire import assignment_of, result_of
+from search.tune.weight_shipping import WeightsFiles
+
+GIB = 1024**3
 
 GPU_MEMORY_SHARE = 0.9
-"""Of a GPU's memory, the share that trials on it may take together."""
+"""The share of a GPU's memory that all trials on it may use together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Actors:
-    """The processes on the head that serve workers; None for those that the search does without."""
+    """The actors on the head that serve workers; None for those that are not needed."""
 
     weights: ActorHandle[Any] | None = None
     models: ActorHandle[Any] | None = None
@@ -37,15 +46,15 @@ class Actors:
 
 
 class GenreTrial(tune.Trainable):
-    """A worker of a search. The process and its data stay for the next trial."""
+    """A worker of a search. Its process and data are reused by the next trial."""
 
-    def setup(  # type: ignore[override]  # Ray passes the rest: tune.with_parameters
+    def setup(  # type: ignore[override]  # tune.with_parameters passes the rest
         self, config: dict[str, Any], working_set: WorkingSet, actors: Actors
     ) -> None:
         """Start the session with its first assignment."""
-        import torchvision  # noqa: F401  # takes seconds, which belong to no trial
+        import torchvision  # noqa: F401  # takes seconds, which must not count as training time
 
-        gc.freeze()  # what was imported stays: a collection need not look at it
+        gc.freeze()  # garbage collection need not look at imported modules
         self._barrier = actors.barrier
         if self._barrier:
             ray.get(self._barrier.arrive.remote(ray.get_runtime_context().get_worker_id()))
@@ -58,7 +67,7 @@ class GenreTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The session's next report."""
+        """Train an epoch, or wait; the report of it as a result of Tune."""
         if self._barrier:
             wait_for_all(self._barrier)
             self._barrier = None
@@ -71,7 +80,7 @@ class GenreTrial(tune.Trainable):
 
 
 def session(working_set: WorkingSet, actors: Actors) -> WorkerSession:
-    """A session in this process, on the node's folder and the GPU that Ray gave it."""
+    """Create a session in this process that uses the node's folder and the GPU assigned by Ray."""
     watchdog = Watchdog(working_set.epoch_limit)
     folder = node_folder(working_set.cache)
     trainer = TorchTrainer(
@@ -96,10 +105,45 @@ def session(working_set: WorkingSet, actors: Actors) -> WorkerSession:
 
 
 def gpu_ledger(ledgers: Path) -> GpuMemoryLedger:
-    """The ledger of the GPU that Ray gave this process."""
+    """The memory ledger of the GPU that Ray assigned to this process."""
     properties = torch.cuda.get_device_properties(0)
     return GpuMemoryLedger(
         ledgers / f"{properties.uuid}.json",
         capacity=int(GPU_MEMORY_SHARE * properties.total_memory),
         pid=os.getpid(),
     )
+
+
+def working_set(
+    config: SearchConfig,
+    corpus: Corpus,
+    resources: Resources,
+    *,
+    cache: Path,
+    train: SegmentArrays,
+    validation: SegmentArrays | None,
+    weights: Mapping[str, str],
+) -> WorkingSet:
+    """The data and settings that all trials of a run share; for the arguments, see `WorkingSet`."""
+    return WorkingSet(
+        corpus=corpus,
+        train=train,
+        validation=validation,
+        front_end=front_end(config.front_end, level=config.level),
+        segments_per_track=config.segments_per_track,
+        weights=weights,
+        cache=cache.absolute(),
+        cache_bytes=int(config.feature_cache * GIB),
+        threads=max(1, int(config.cpus_per_trial)),
+        device=resources.device,
+        gpu_shared=0 < resources.gpus < 1,
+        epoch_limit=config.epoch_limit,
+        checkpoints=config.checkpoint_budget > 0,
+    )
+
+
+def weights_files(config: SearchConfig, resources: Resources) -> ActorHandle[Any] | None:
+    """Start an actor that reads weights files for nodes without them; None if all weights are random."""
+    paths = {backbone: weights_path(backbone, config.weights_of(backbone)) for backbone in config.backbones}
+    files = {backbone: path for backbone, path in paths.items() if path}
+    return resources.actor(WeightsFiles, files) if files else None

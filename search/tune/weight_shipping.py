@@ -1,4 +1,4 @@
-"""Files of weights, ImageNet's too, shipped from the head to the nodes that lack them, once per node."""
+"""Shipping of weights files, ImageNet's included, from the head to nodes that lack them, once per node."""
 
 import sys
 from collections.abc import Mapping
@@ -7,41 +7,42 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.system.disk_cache import NodeCache
 from search.engine.ports import WeightSource
 
 
 class WeightsFiles:
-    """Reads files of weights for others; lives in one process on the head."""
+    """Reads weights files for other nodes. Runs in an actor on the head."""
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
-        """Args: backbone -> its file on the head, for each backbone whose weights are not random."""
+        """Args: backbone -> its weights file on the head, for each backbone whose weights are not random."""
         self._paths = dict(paths)
 
     def read(self, backbone: str) -> NDArray[np.uint8]:
-        """The bytes of a backbone's file.
+        """The bytes of a backbone's weights file, uint8 [bytes].
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file cannot be read.
         """
         path = self._paths[backbone]
         try:
             return np.fromfile(path, np.uint8)
         except OSError as error:
             raise InputError(
-                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}"
+                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}",
+                code=ErrorCode.WEIGHTS_UNREADABLE,
             ) from error
 
 
 def shipped(backbone: str, *, name: str, source: WeightSource, cache: NodeCache) -> str | bytes:
-    """The path of this node's copy of a backbone's weights; their content where the node cannot store it.
+    """The path of this node's copy of a weights file; its content if the node cannot store it.
 
     Args:
-        backbone: whose weights.
-        name: of the copy, which no other content has.
-        source: of the file's content.
-        cache: this node's.
+        backbone: whose weights to ship.
+        name: file name of the copy, unique to its content.
+        source: where to read the file's content.
+        cache: where this node stores the copy.
     """
     content: NDArray[np.uint8] | None = None
     copy: Path | None = None
@@ -60,7 +61,7 @@ def shipped(backbone: str, *, name: str, source: WeightSource, cache: NodeCache)
 
 
 def _stored(content: NDArray[np.uint8], name: str, cache: NodeCache) -> Path | None:
-    """The path of the content in the cache, beyond its budget if need be; None where the disk has no room."""
+    """Store the content in the cache, exceeding its budget if necessary; None if the disk is full."""
     for room in (cache, NodeCache(cache.folder, budget_bytes=sys.maxsize)):
         with room.reserve(name, content.nbytes) as partial:
             if partial is not None:

@@ -16,10 +16,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tiny import TINY
 
+from genre_core.system.interruption import STOPPING
 from search.cli.output import FAILED, INTERRUPTED, USER_MISTAKE
 from search.run.commands import command
 from search.run.tables import read_epochs, read_trials
-from search.tune.interruption import STOPPING
 
 
 def test_a_closed_pipe_ends_a_command_quietly(run: Path) -> None:

@@ -19,9 +19,9 @@ from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.data.prepare import prepare_resumed
 from search.errors import SearchErrorCode
-from search.tune.place import Place
+from search.tune.cluster import Resources
 from search.tune.torch_trainer import TorchTrainer
-from search.tune.workers import working_set
+from search.tune.trainable import working_set
 
 
 def _written(config: SearchConfig, file: Path, *, without_level: bool = False) -> Path:
@@ -79,7 +79,7 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     given = working_set(
         config,
         tracks,
-        Place(workers=1, gpus=0.0, scratch=tmp_path),
+        Resources(workers=1, gpus=0.0, scratch=tmp_path),
         cache=cache,
         train=prepared.train,
         validation=prepared.validation,

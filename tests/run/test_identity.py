@@ -23,7 +23,7 @@ from search.errors import SearchErrorCode
 from search.run.identity import read_provenance
 from search.run.tables import read_epochs, read_trials, require_new
 from search.study.journal import own_trials
-from search.tune.search import copied
+from search.tune.search import mirrored
 
 CURVES = ((0.2, 0.5, 0.4), (0.3, 0.1), (0.6, 0.7, 0.8), (), (0.15,))
 """COMPLETE, PRUNED, COMPLETE, FAIL, cut off by the time budget."""
@@ -301,17 +301,17 @@ def test_a_new_search_is_refused_in_the_folder_of_a_damaged_one(tmp_path: Path, 
 def test_a_copy_does_not_overwrite_the_stored_copy_of_its_original(tmp_path: Path) -> None:
     run, address = make_run(tmp_path / "runs" / "r", CURVES), (tmp_path / "storage").as_uri()
     config = load(run / "config.yaml", {"storage": address})
-    with copied(config, run, Quiet(), resumed=True):
+    with mirrored(config, run, Quiet(), resumed=True):
         pass
     stored = (tmp_path / "storage" / "r" / "config.yaml").read_bytes()
     copy = Path(shutil.copytree(tmp_path / "runs", tmp_path / "backup")) / "r"
     resume(copy)
     _add_a_trial(copy)
     with pytest.raises(InputError) as refused:
-        copied(load(copy / "config.yaml", {"storage": address}), copy, Quiet(), resumed=True)
+        mirrored(load(copy / "config.yaml", {"storage": address}), copy, Quiet(), resumed=True)
     assert refused.value.code is SearchErrorCode.STORAGE_HOLDS_ANOTHER_RUN
     assert (tmp_path / "storage" / "r" / "config.yaml").read_bytes() == stored
-    with copied(load(run / "config.yaml", {"storage": address}), run, Quiet(), resumed=True):
+    with mirrored(load(run / "config.yaml", {"storage": address}), run, Quiet(), resumed=True):
         pass
 
 

@@ -20,10 +20,10 @@ from ray import cloudpickle
 from genre_core.system.watchdog import Watchdog
 from genre_core.training.fine_tune import FineTune
 from search.evaluate import final_worker
-from search.tune.barrier import StartupBarrier
+from search.tune.actors import StartupBarrier
+from search.tune.adapter import assignment_of
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.trainable import Actors, GenreTrial
-from search.tune.wire import assignment_of
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 

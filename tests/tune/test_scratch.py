@@ -1,5 +1,6 @@
-"""Temporary folders: what is left by the killed is deleted, what is in use is not, and sockets find short paths."""
+"""Temporary folders: those of killed processes are deleted, those in use are kept, and paths of sockets are short."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,16 +9,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from genre_core.errors import InputError
+from search.errors import SearchErrorCode
 from search.tune import scratch
 
 HOLD = "from search.tune.scratch import scratch\nwith scratch() as folder:\n    print(folder, flush=True)\n    input()"
 NO_PROCESS = 2**22 + 1
-"""Larger than any process's number on Linux: what one is called in another container says nothing here."""
+"""Above the largest process id on Linux: like the id of a process in another container, it means nothing here."""
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +27,14 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def test_a_folder_goes_with_its_context(tmp_path: Path) -> None:
+def test_a_folder_is_deleted_when_its_context_ends(tmp_path: Path) -> None:
     with scratch.scratch() as folder:
         (folder / "file").touch()
         assert folder.parent == tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_process_is_deleted(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD],
@@ -51,7 +53,7 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-def test_what_is_written_to_while_it_is_deleted_is_deleted_by_a_later_search(
+def test_a_folder_that_is_written_to_during_deletion_is_deleted_by_a_later_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -72,16 +74,16 @@ def test_what_is_written_to_while_it_is_deleted_is_deleted_by_a_later_search(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_a_process_that_has_no_number_here_stays() -> None:
+def test_the_folder_of_a_process_in_another_container_is_kept() -> None:
     with scratch.scratch() as folder:
         theirs = folder.rename(folder.with_name(f"genre-search-{NO_PROCESS}-x"))
         with scratch.scratch(), scratch.socket_folder():
             assert theirs.exists()
     with scratch.scratch():
-        assert not theirs.exists(), "its process has given it up"
+        assert not theirs.exists(), "its process has released the lock"
 
 
-def test_a_folder_that_only_has_the_name_stays(tmp_path: Path) -> None:
+def test_a_folder_without_a_lock_is_kept(tmp_path: Path) -> None:
     named = [tmp_path / f"genre-search-{NO_PROCESS}-x", tmp_path / "gs-notes"]
     for folder in named:
         folder.mkdir()
@@ -90,7 +92,7 @@ def test_a_folder_that_only_has_the_name_stays(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == named
 
 
-def test_sockets_have_a_short_path_where_tmpdir_has_a_long_one(
+def test_sockets_have_a_short_path_even_if_that_of_tmpdir_is_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = tmp_path / ("long" * 20)
@@ -104,19 +106,35 @@ def test_sockets_have_a_short_path_where_tmpdir_has_a_long_one(
     assert not list(long.iterdir())
 
 
-def test_where_no_path_is_short_tmpdir_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_if_no_path_is_short_enough_the_message_asks_for_another_tmpdir(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     long = tmp_path / ("long" * 20)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     monkeypatch.setattr(scratch, "_SHORT", ("/proc",))
-    with pytest.raises(InputError, match=f"TMPDIR must .*{long}, /proc.*set TMPDIR"), scratch.socket_folder():
+    with pytest.raises(InputError) as error, scratch.socket_folder():
         pass
+    assert error.value.code is SearchErrorCode.TMPDIR_PATH_TOO_LONG
+    assert all(words in str(error.value) for words in (str(long), "/proc", "set TMPDIR"))
 
 
-def test_a_temporary_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_that_is_not_writable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/proc")
-    with (
-        pytest.raises(InputError, match=r"TMPDIR must be a folder that can be written, .*/proc"),
-        scratch.scratch(),
-    ):
+    with pytest.raises(InputError) as error, scratch.scratch():
         pass
+    assert error.value.code is SearchErrorCode.TMPDIR_UNUSABLE
+    assert all(words in str(error.value) for words in ("/proc", "set TMPDIR"))
+
+
+def test_a_machine_without_any_temporary_folder_is_an_error_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> NoReturn:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    with pytest.raises(InputError) as error, scratch.scratch():
+        pass
+    assert error.value.code is SearchErrorCode.TMPDIR_UNUSABLE
+    assert "set TMPDIR" in str(error.value)

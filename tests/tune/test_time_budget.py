@@ -29,7 +29,7 @@ from search.study.study import TIME_BUDGET
 from search.study.suggest import sample
 from search.study.warm_start import teach
 from search.tune import search as launch
-from search.tune.time_budget import BudgetStopper
+from search.tune.adapter import BudgetStopper
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Weights of which a node has no file, ImageNet's among them: sent by the head, stored once, or used unstored."""
+"""Shipping of weights to a node without the file: sent by the head, and stored once if the disk has space."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from noise import RECIPE
 from numpy.typing import NDArray
 from small_disks import small_disk
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.pretrained import imagenet_file
 from genre_core.system.disk_cache import NodeCache
@@ -23,14 +23,14 @@ NAME = "weights-1234.pth"
 
 
 class Head:
-    """The source of weights, without a process of its own; it counts how often it is asked."""
+    """A source of weights in this process that counts how often it is read."""
 
     def __init__(self, path: Path) -> None:
         self._files = weight_shipping.WeightsFiles({"resnet18": path})
-        self.asked = 0
+        self.reads = 0
 
     def read(self, backbone: str) -> NDArray[np.uint8]:
-        self.asked += 1
+        self.reads += 1
         return self._files.read(backbone)
 
 
@@ -45,43 +45,45 @@ def _shipped(head: Head, cache: NodeCache) -> str | bytes:
 
 
 def _trainer(weights: dict[str, str], head: Head | None, cache: NodeCache) -> TorchTrainer:
-    """A trainer that can be asked for weights alone."""
+    """A trainer that can do nothing but resolve weights."""
     working_set = SimpleNamespace(device="cpu", threads=1, weights=weights)
     return TorchTrainer(cast(Any, working_set), node_cache=cache, weights=head)
 
 
 @pytest.mark.parametrize("budget", [10**6, 10, 0])
-def test_a_node_asks_once_and_keeps_a_copy_whatever_it_may_keep_of_features(
+def test_a_node_reads_weights_once_and_stores_them_whatever_the_budget_of_the_cache(
     budget: int, head: Head, tmp_path: Path
 ) -> None:
     cache = NodeCache(tmp_path / "shared", budget_bytes=budget)
     for _ in range(2):
         assert _shipped(head, cache) == str(tmp_path / "shared" / NAME)
     assert (tmp_path / "shared" / NAME).read_bytes() == CONTENT
-    assert head.asked == 1
+    assert head.reads == 1
 
 
-def test_a_node_with_a_full_disk_uses_what_is_sent_without_a_copy(head: Head, tmp_path: Path) -> None:
+def test_a_node_with_a_full_disk_uses_the_weights_without_storing_them(head: Head, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4096) as disk:
         cache = NodeCache(disk / "shared", budget_bytes=10**6)
         assert _shipped(head, cache) == CONTENT
         assert cache.pop_error()
-    assert head.asked == 1
+    assert head.reads == 1
 
 
-def test_a_node_without_a_folder_uses_what_is_sent_without_a_copy(head: Head, tmp_path: Path) -> None:
+def test_a_node_without_a_folder_uses_the_weights_without_storing_them(head: Head, tmp_path: Path) -> None:
     cache = NodeCache(tmp_path / "w.pth" / "shared", budget_bytes=10**6)
     assert _shipped(head, cache) == CONTENT
     assert cache.pop_error()
 
 
-def test_a_file_that_the_head_has_lost_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.pth cannot be read: No such file"):
+def test_a_file_that_is_missing_on_the_head_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
         weight_shipping.WeightsFiles({"resnet18": tmp_path / "gone.pth"}).read("resnet18")
+    assert error.value.code is ErrorCode.WEIGHTS_UNREADABLE
+    assert "gone.pth" in str(error.value)
 
 
 @pytest.mark.parametrize("has_the_file", [True, False])
-def test_imagenet_weights_are_sent_to_a_node_that_lacks_them(
+def test_imagenet_weights_are_shipped_only_to_a_node_that_lacks_them(
     has_the_file: bool, head: Head, one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -97,6 +99,6 @@ def test_imagenet_weights_are_sent_to_a_node_that_lacks_them(
     assert copy.exists() == (not has_the_file)
 
 
-def test_random_weights_are_asked_of_nobody(one_thread: None, tmp_path: Path) -> None:
+def test_random_weights_are_not_shipped(one_thread: None, tmp_path: Path) -> None:
     trainer = _trainer({"resnet18": "random"}, None, NodeCache(tmp_path, budget_bytes=0))
     assert trainer._weights_of(RECIPE) == "random"

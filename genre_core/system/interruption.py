@@ -28,7 +28,7 @@ def termination_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def interrupt_handler_kept() -> Iterator[None]:
-    """Restore the SIGINT handler on exit, because Ray Tune leaves its own in place."""
+    """Restore the SIGINT handler on exit, because Ray Tune does not restore it."""
     previous = signal.getsignal(signal.SIGINT)
     try:
         yield

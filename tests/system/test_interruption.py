@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from search.tune import interruption
+from genre_core.system import interruption
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Where a node keeps what its trials share: in the driver's cache if no other node has it, else in a local folder."""
+"""The folder for files shared by the trials on a node: the driver's cache if local to the node, else a local folder."""
 
 import os
 import platform
@@ -40,7 +40,7 @@ NETWORK = frozenset(
         "wekafs",
     ]
 )
-"""Types of file systems that several machines may share."""
+"""Types of file systems that several machines may share, as named by the operating system."""
 NETWORK_FUSE = (
     "azure",
     "blob",
@@ -60,11 +60,11 @@ NETWORK_FUSE = (
     "ssh",
     "weka",
 )
-"""How the name after `fuse.` begins of those that are programs."""
+"""Prefixes of the type, after `fuse.`, of network file systems that run as FUSE programs."""
 
 
 class Mount(NamedTuple):
-    """Where a file system is seen, and of which type it is."""
+    """The mount point and the type of a file system."""
 
     mountpoint: str
     fstype: str
@@ -76,7 +76,7 @@ class NodeFolder:
 
     path: Path
     note: str | None = None
-    """Why it is not the driver's cache, for the user; None where it is."""
+    """Why it is not the driver's cache, for the user; None if it is."""
 
 
 def node_folder(
@@ -86,33 +86,33 @@ def node_folder(
     local: Iterable[Path] | None = None,
     host: str | None = None,
 ) -> NodeFolder:
-    """Choose a node's folder.
+    """Choose the folder of a node.
 
     Args:
-        cache: the driver's, which need not be a path that this node has.
-        mounts: the node's file systems, this machine's where None is given.
-        local: folders for temporary files, the best first; this machine's where None is given.
-        host: the node's name, this machine's where None is given.
+        cache: the cache folder of the driver, which need not exist on this node.
+        mounts: the file systems of the node; those of this machine by default.
+        local: folders for temporary files, the best first; those of this machine by default.
+        host: the name of the node; this machine's by default.
     """
-    seen = list((mounts or _mounts)())
+    mounted = list((mounts or _mounts)())
     temporary = [Path(tempfile.gettempdir()), Path("/tmp")] if local is None else list(local)
-    own = f"genre-search-cache-{os.getuid()}"
-    choices = [folder / own for folder in temporary if network_type(folder, seen) is None]
-    if kind := network_type(cache, seen):
+    name = f"genre-search-cache-{os.getuid()}"
+    choices = [folder / name for folder in temporary if network_type(folder, mounted) is None]
+    if kind := network_type(cache, mounted):
         choices.append(cache / "nodes" / (host or platform.node()))
         return NodeFolder(
             path=(path := _first_usable(choices)),
-            note=f"the cache {cache} is on {kind}, which other nodes may share: trials share files in {path}",
+            note=f"the cache {cache} is on {kind}, which other nodes may share; trials share files in {path} instead",
         )
     path = _first_usable([cache, *choices])
-    note = None if path == cache else f"the cache {cache} cannot be made here: trials share files in {path}"
-    return NodeFolder(path=path, note=note)
+    note = f"the cache {cache} cannot be created on this node; trials share files in {path} instead"
+    return NodeFolder(path=path, note=None if path == cache else note)
 
 
 def network_type(path: Path, mounts: Iterable[Mount]) -> str | None:
-    """The type of the file system that a path is or would be on, where machines may share it; else None."""
-    place = Path(os.path.realpath(path))
-    above = [mount for mount in mounts if place.is_relative_to(mount.mountpoint)]
+    """The type of the file system that holds a path, existing or not, if several machines may share it; else None."""
+    real = Path(os.path.realpath(path))
+    above = [mount for mount in mounts if real.is_relative_to(mount.mountpoint)]
     if not above:
         return None
     kind = max(reversed(above), key=lambda mount: len(Path(mount.mountpoint).parts)).fstype.lower()
@@ -126,7 +126,7 @@ def _mounts() -> list[Mount]:
 
 
 def _first_usable(folders: list[Path]) -> Path:
-    """The first of these that can be made; the last one where none can, since trials do without what they share."""
+    """The first folder that can be created; the last one if none can, because trials also work without sharing."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The Ray to run on: how many trials it has room for, and that it can be told to stop."""
+"""The Ray cluster: how many trials fit on it, which addresses are refused, and the startup barrier."""
 
 import socket
 from collections.abc import Iterator
@@ -11,18 +11,21 @@ import pytest
 import ray
 
 from genre_core.errors import InputError
-from search.tune import connect
-from search.tune.barrier import LONGEST_WAIT_SECONDS, StartupBarrier
+from search.errors import SearchErrorCode
+from search.tune import cluster
+from search.tune.actors import LONGEST_WAIT_SECONDS, StartupBarrier
+
+GPUS, CPUS = SearchErrorCode.TRIALS_PER_GPU_INVALID, SearchErrorCode.CPUS_PER_TRIAL_TOO_MANY
 
 
-def _needs(**asked: Any) -> connect.Needs:
+def _needs(**asked: Any) -> cluster.Needs:
     usual: dict[str, Any] = {
         "cpus_per_trial": 1.0,
         "trials_per_gpu": "auto",
         "workers": None,
         "growing": False,
     }
-    return connect.Needs(**(usual | asked))
+    return cluster.Needs(**(usual | asked))
 
 
 @pytest.mark.usefixtures("small_ray")
@@ -37,8 +40,8 @@ def _needs(**asked: Any) -> connect.Needs:
         ({"workers": 9, "growing": True, "trials_per_gpu": 0}, 9),
     ],
 )
-def test_as_many_trials_run_as_two_cores_hold(asked: dict[str, Any], workers: int) -> None:
-    assert connect.room(_needs(**asked)) == (workers, 0.0)
+def test_as_many_trials_run_as_fit_on_two_cores(asked: dict[str, Any], workers: int) -> None:
+    assert cluster.capacity(_needs(**asked)) == (workers, 0.0)
 
 
 def _node(cores: float, gpus: float = 0.0) -> dict[str, float]:
@@ -62,43 +65,49 @@ def _node(cores: float, gpus: float = 0.0) -> dict[str, float]:
 def test_trials_are_counted_node_by_node(
     nodes: list[dict[str, float]], asked: dict[str, Any], expected: tuple[int, float]
 ) -> None:
-    assert connect.fit(nodes, _needs(**asked)) == expected
+    assert cluster.fit(nodes, _needs(**asked)) == expected
 
 
 @pytest.mark.parametrize(
-    ("nodes", "asked", "words"),
+    ("nodes", "asked", "code", "named"),
     [
-        ([_node(8)], {"trials_per_gpu": 4}, r"--trials-per-gpu must be 0 .* got 4"),
+        ([_node(8)], {"trials_per_gpu": 4}, GPUS, ["--trials-per-gpu", "0", "4"]),
         (
             [_node(0)],
             {"workers": 8, "growing": True},
-            r"--trials-per-gpu must be .* got auto; .*leave out --workers",
+            GPUS,
+            ["--trials-per-gpu", "auto", "leave out --workers"],
         ),
-        ([_node(3), _node(3)], {"cpus_per_trial": 4.0}, r"--cpus-per-trial must be at most 3.* got 4"),
-        ([_node(16), _node(2, 1)], {"cpus_per_trial": 4.0}, r"--cpus-per-trial must be at most 2.* got 4"),
+        ([_node(3), _node(3)], {"cpus_per_trial": 4.0}, CPUS, ["--cpus-per-trial", "3", "4"]),
+        ([_node(16), _node(2, 1)], {"cpus_per_trial": 4.0}, CPUS, ["--cpus-per-trial", "2", "4"]),
         (
             [_node(0)],
             {"growing": True, "trials_per_gpu": 0},
-            r"--cpus-per-trial must be at most 0.*--workers",
+            CPUS,
+            ["--cpus-per-trial", "0", "1", "--workers"],
         ),
     ],
 )
-def test_what_no_node_can_hold_is_refused_with_the_way_out(
-    nodes: list[dict[str, float]], asked: dict[str, Any], words: str
+def test_trials_that_fit_on_no_node_are_refused_with_the_way_out(
+    nodes: list[dict[str, float]], asked: dict[str, Any], code: SearchErrorCode, named: list[str]
 ) -> None:
-    with pytest.raises(InputError, match=words):
-        connect.fit(nodes, _needs(**asked))
+    with pytest.raises(InputError) as error:
+        cluster.fit(nodes, _needs(**asked))
+    assert error.value.code is code
+    assert [words for words in named if words not in str(error.value)] == []
 
 
-def test_a_machine_too_small_is_known_before_ray_is_started() -> None:
-    with pytest.raises(InputError, match=r"--cpus-per-trial must be at most .* got 10000"):
-        connect.require_room(None, _needs(cpus_per_trial=10_000.0))
+def test_a_machine_that_is_too_small_is_refused_before_ray_starts() -> None:
+    with pytest.raises(InputError) as error:
+        cluster.require_capacity(None, _needs(cpus_per_trial=10_000.0))
+    assert error.value.code is CPUS
+    assert "10000" in str(error.value)
 
 
 @contextmanager
 def _listener(answer: bytes) -> Iterator[str]:
-    """The address of a server that answers so to whoever connects, and is silent then."""
-    # on all interfaces, for Ray takes 127.0.0.1 to mean the address by which other nodes reach this one
+    """The address of a server that sends this answer to its first client and nothing after it."""
+    # on all interfaces, because Ray replaces 127.0.0.1 by the address by which other nodes reach this one
     with socket.create_server(("", 0)) as server, ThreadPoolExecutor(1) as threads:
         server.settimeout(20)
 
@@ -117,30 +126,33 @@ def _listener(answer: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"])
-def test_what_listens_but_is_no_cluster_is_refused_without_a_word_of_rays(
+def test_a_server_that_is_not_a_cluster_is_refused_without_output_of_ray(
     answer: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(connect, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with _listener(answer) as address, pytest.raises(InputError, match=f"--address .* got {address}: "):
-        connect.require_room(address, _needs(growing=True))
+    with _listener(answer) as address, pytest.raises(InputError) as error:
+        cluster.require_capacity(address, _needs(growing=True))
+    assert error.value.code is SearchErrorCode.CLUSTER_UNREACHABLE
+    assert address in str(error.value)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
     "address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265", "nowhere", "127.0.0.1:x"]
 )
-def test_an_address_of_another_kind_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_another_format_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(InputError, match=f"--address must be .*HOST:PORT.* got {address}: "):
-        connect.require_room(address, _needs(growing=True))
+    with pytest.raises(InputError) as error:
+        cluster.require_capacity(address, _needs(growing=True))
+    assert error.value.code is SearchErrorCode.CLUSTER_UNREACHABLE
+    assert all(words in str(error.value) for words in (address, "--address", "HOST:PORT"))
 
 
 @pytest.mark.usefixtures("small_ray")
-def test_the_head_of_a_cluster_is_known_by_its_answer() -> None:
-    """Which uses what Ray does not document: where the head is, and the client of its own that asks once."""
+def test_the_head_of_a_cluster_is_recognized_by_its_answer() -> None:
     address = ray.get_runtime_context().gcs_address
-    assert connect.head_of(address) == address
+    assert cluster.head_of(address) == address
 
 
 class _Clock:
@@ -160,7 +172,7 @@ def test_workers_wait_for_all_that_are_expected() -> None:
     assert barrier.complete()
 
 
-def test_workers_that_do_not_come_are_waited_for_once() -> None:
+def test_workers_that_do_not_start_are_waited_for_only_once() -> None:
     clock = _Clock()
     barrier = StartupBarrier(3, clock)
     barrier.arrive("one")
@@ -169,5 +181,5 @@ def test_workers_that_do_not_come_are_waited_for_once() -> None:
     assert not barrier.complete()
     clock.now = LONGEST_WAIT_SECONDS
     assert barrier.complete()
-    barrier.arrive("in the place of one that died")
+    barrier.arrive("replacement of a dead worker")
     assert barrier.complete()

@@ -26,9 +26,16 @@ from search.engine.messages import (
 )
 from search.engine.ports import RemoteError
 from search.run.checkpoints import RunFolderFull
-from search.tune.scheduler import CoordinatorScheduler, loss_of
-from search.tune.searcher import CoordinatorSearcher
-from search.tune.wire import assignment_of, config_of, notices_of, report_of, result_of
+from search.tune.adapter import (
+    CoordinatorScheduler,
+    CoordinatorSearcher,
+    assignment_of,
+    config_of,
+    loss_of,
+    notices_of,
+    report_of,
+    result_of,
+)
 
 FULL = (28, "No space left on device")
 TUNE = cast(Any, None)

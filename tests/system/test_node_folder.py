@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search.tune.node_folder import Mount, network_type, node_folder
+from genre_core.system.node_folder import Mount, network_type, node_folder
 
 HOME = [
     Mount("/", "ext4"),

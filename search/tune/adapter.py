@@ -1,0 +1,182 @@
+"""Adapter between Ray Tune and the engine: messages, searcher, scheduler and stopper that call the coordinator."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune import Stopper
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from genre_core.recipe import Recipe
+from search.engine.coordinator import Coordinator
+from search.engine.messages import (
+    Assignment,
+    Decision,
+    EpochReport,
+    Failure,
+    Finished,
+    Lost,
+    NodeFailure,
+    Notice,
+    Report,
+    Resting,
+    Waiting,
+)
+from search.engine.ports import RemoteError
+from search.run.checkpoints import RunFolderFull
+from search.tune import ray_internals
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+_KIND, _NOTICES = "report", "notices"
+_PLAIN: Mapping[str, type[Failure | NodeFailure | Waiting | Resting]] = {
+    kind.__name__: kind for kind in (Failure, NodeFailure, Waiting, Resting)
+}
+
+
+def config_of(assignment: Assignment) -> dict[str, Any]:
+    """The config of a Tune trial. MLflow logs it as the run's parameters, so its names are an interface."""
+    return {"number": assignment.trial, "recipe": asdict(assignment.recipe), "attempt": assignment.attempt}
+
+
+def assignment_of(config: Mapping[str, Any]) -> Assignment:
+    """The assignment that `config_of` was called with."""
+    return Assignment(trial=config["number"], recipe=Recipe(**config["recipe"]), attempt=config["attempt"])
+
+
+def result_of(report: Report, notices: Iterable[Notice]) -> dict[str, Any]:
+    """The result of a step of a Tune trial. An epoch's values are top-level, where Ray's loggers find the numbers.
+
+    It never contains `done`: Ray would then end the trial without asking the scheduler, and the study would miss the
+    last epoch.
+    """
+    values = report.flat() if isinstance(report, EpochReport) else dict(vars(report))
+    return values | {_KIND: type(report).__name__, _NOTICES: list(notices)}
+
+
+def report_of(result: Mapping[str, Any]) -> Report:
+    """The report that `result_of` was called with; Ray adds values of its own to a result."""
+    if result[_KIND] == EpochReport.__name__:
+        return EpochReport.from_flat(result)
+    kind = _PLAIN[result[_KIND]]
+    return kind(**{name: result[name] for name in kind.__dataclass_fields__})
+
+
+def notices_of(result: Mapping[str, Any]) -> list[Notice]:
+    """The notices that `result_of` was called with."""
+    notices: list[Notice] = result[_NOTICES]
+    return notices
+
+
+class CoordinatorSearcher(Searcher):
+    """Gives assignments to Tune trials. A Tune trial is one turn of a worker, not a trial of the study."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        """Args: the coordinator to ask."""
+        super().__init__()
+        self._coordinator = coordinator
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # or FINISHED
+        """The config of the next Tune trial; None to ask again later; FINISHED when the search is over."""
+        answer = self._coordinator.next_for(trial_id)
+        if isinstance(answer, Assignment):
+            return config_of(answer)
+        return ray_internals.finished() if isinstance(answer, Finished) else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: the scheduler has reported it to the coordinator."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the study holds the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the study holds the state."""
+
+
+class CoordinatorScheduler(FIFOScheduler):
+    """Passes every result and error to the coordinator and carries out its decision.
+
+    The searcher cannot do this, because Tune does not show it the result that stops a trial.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        """Args: the coordinator to report to."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._coordinator = coordinator
+
+    def on_trial_result(self, tune_controller: "TuneController", trial: Trial, result: dict[str, Any]) -> str:
+        """Report a result; CONTINUE or STOP."""
+        for notice in notices_of(result):
+            self._coordinator.notice(notice)
+        decision = self._coordinator.hear(trial.trial_id, report_of(result))
+        return TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: "TuneController", trial: Trial) -> None:
+        """Report that the worker died or its code raised.
+
+        Raises:
+            RunFolderFull: nothing can be stored any more, so the search ends.
+        """
+        self._coordinator.lost(trial.trial_id, loss_of(trial))
+
+
+class BudgetStopper(Stopper):
+    """Stops all trials when the time budget is spent, and records it: Tune does not say why a run ended."""
+
+    def __init__(self, coordinator: Coordinator, *, spent: Callable[[], object]) -> None:
+        """Args: the coordinator to ask, and a function to call once when the budget is spent."""
+        self._coordinator = coordinator
+        self._spent = spent
+        self.stopped = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to stop this trial alone: never, because the budget belongs to the whole search."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the time budget is spent."""
+        if not self.stopped and self._coordinator.budget_spent():
+            self.stopped = True
+            self._spent()
+        return self.stopped
+
+    def __getstate__(self) -> dict[str, bool]:
+        """The state in Tune's snapshots, which are never restored: the coordinator holds an open study."""
+        return {"stopped": self.stopped}
+
+
+def loss_of(trial: Trial) -> Lost:
+    """Why a Tune trial ended with an error.
+
+    Raises:
+        RunFolderFull: nothing can be stored any more.
+    """
+    error = ray_internals.trial_error(trial)
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, RemoteError):
+        (cause,) = cause.args
+    if isinstance(cause, RunFolderFull):
+        raise cause
+    died = (
+        isinstance(error.cause, RayError) if isinstance(error, RayTaskError) else isinstance(error, RayError)
+    )
+    return Lost(
+        reason=_last_line(trial),
+        retryable=died or isinstance(cause, RayError | OSError),  # OSError: of a file
+        preempted=isinstance(error, RayActorError) and error.preempted,
+        died=died,
+    )
+
+
+def _last_line(trial: Trial) -> str:
+    """The last line of the traceback: the type and message of the error."""
+    lines = ray_internals.trial_traceback(trial).strip().splitlines()
+    last = lines[-1].strip() if lines else "the worker ended without an error message"
+    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", last)  # without the module of the error's type
