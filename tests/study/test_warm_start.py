@@ -269,7 +269,7 @@ def test_a_warm_search_with_the_same_seed_samples_other_trials(earlier: Path, ne
     study, config = _study(new, sampler="random"), load(None, SPACE | {"warm_start": [str(earlier)]})
     config = config.model_copy(update={"sampler": Optuna(name="random")})
     prepared: Any = SimpleNamespace(weights=WEIGHTS)
-    search._teach(study, config, read_earlier(config), prepared, Quiet())
+    search._warm_start(study, config, read_earlier(config), prepared, Quiet())
     ours = {sample(study.ask(), config).learning_rate for _ in range(5)}
     theirs = {trial.params["learning_rate"] for trial in _all_trials(earlier)}
     assert len(ours) == 5
