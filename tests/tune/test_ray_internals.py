@@ -184,9 +184,10 @@ def test_canary_tune_ends_a_search_whose_searcher_is_finished() -> None:
             return ray_internals.finished()
 
     with canary("finished", "Find how a searcher ends the search; num_samples=-1 sets no limit."):
-        generator = SearchGenerator(Done())
+        generator: Any = SearchGenerator(Done())
+        generator._total_samples, generator._experiment = 1, SimpleNamespace(spec={})
         assert not generator.is_finished()
-        assert generator.create_trial_if_possible({}) is None
+        assert generator.next_trial() is None
         assert generator.is_finished()
 
 
