@@ -22,10 +22,9 @@ from search.engine.ports import Trainer
 from search.engine.worker import WorkerSession
 from search.evaluate import finish
 from search.tune import search
-from search.tune.time_budget import BudgetStopper
+from search.tune.adapter import BudgetStopper
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
-from search.tune.trainable import Actors
-from search.tune.workers import working_set
+from search.tune.trainable import Actors, working_set
 
 MakeTrainer = Callable[[WorkingSet], Trainer]
 
@@ -50,12 +49,12 @@ def searches_in_process(trainer: MakeTrainer = analytic) -> Iterator[None]:
     """
 
     def trainable(
-        config: SearchConfig, prepared: Prepared, place: Any, *, cache: Path, actors: Actors
+        config: SearchConfig, prepared: Prepared, resources: Any, *, cache: Path, actors: Actors
     ) -> Callable[[str], WorkerSession]:
         given = working_set(
             config,
             prepared.corpus,
-            place,
+            resources,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,
@@ -65,8 +64,8 @@ def searches_in_process(trainer: MakeTrainer = analytic) -> Iterator[None]:
 
     with (
         _threads_restored(),
-        patch.object(search, "placed", _placed),
-        patch.object(search, "require_room", _nothing),
+        patch.object(search, "acquire", _acquire),
+        patch.object(search, "require_capacity", _nothing),
         patch.object(search, "_trainable", trainable),
         patch.object(search, "_tune", _drive),
         patch.object(search, "ask", lambda call, *arguments: call(*arguments)),
@@ -91,8 +90,8 @@ def finishes_in_process() -> Iterator[None]:
 
     with (
         _threads_restored(),
-        patch.object(finish, "placed", _placed),
-        patch.object(finish, "require_room", _nothing),
+        patch.object(finish, "acquire", _acquire),
+        patch.object(finish, "require_capacity", _nothing),
         patch.object(finish, "each", each),
     ):
         yield
@@ -101,14 +100,14 @@ def finishes_in_process() -> Iterator[None]:
 def _drive(
     config: SearchConfig,
     make_session: Callable[[str], WorkerSession],
-    place: "_Place",
+    resources: "_Resources",
     coordinator: Coordinator,
     stopper: BudgetStopper,
     callbacks: list[Callback],
     say: Callable[[str], None],
 ) -> None:
     """Let the workers take turns, each with a step, until the search is over."""
-    sessions = {f"worker {number}": make_session(f"worker {number}") for number in range(place.workers)}
+    sessions = {f"worker {number}": make_session(f"worker {number}") for number in range(resources.workers)}
     busy: set[str] = set()
     while not stopper.stop_all():
         for worker, session in sessions.items():
@@ -139,14 +138,14 @@ def _session(worker: str, trainer: Trainer, actors: Any) -> WorkerSession:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Stands for `search.tune.place.Place`: its helpers are objects of this process."""
+class _Resources:
+    """Stands for `search.tune.cluster.Resources`: its actors are objects of this process."""
 
     workers: int
     gpus: float = 0.0
     device: str = "cpu"
 
-    def process(self, kind: type[Any], *arguments: Any) -> "_Local":
+    def actor(self, kind: type[Any], *arguments: Any) -> "_Local":
         return _Local(kind(*arguments))
 
 
@@ -161,8 +160,8 @@ class _Local:
 
 
 @contextmanager
-def _placed(config: SearchConfig, data_bytes: int) -> Iterator[_Place]:
-    yield _Place(workers=config.workers or 1)
+def _acquire(config: SearchConfig, *, data_bytes: int) -> Iterator[_Resources]:
+    yield _Resources(workers=config.workers or 1)
 
 
 def _nothing(*_: object) -> None:
