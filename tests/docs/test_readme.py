@@ -82,3 +82,13 @@ def test_settings_load(tmp_path: Path) -> None:
 
 def test_python_code_compiles() -> None:
     compile(PYTHON, "README.md", "exec")
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:search|genre_core)/[\w./-]+)`", text))
+    in_search = re.findall(r"`((?:engine|tune|cli|config|data|study|run)/\w+\.py)`", text)
+    in_core = re.findall(r"`((?:models|training)/\w+\.py)`", text)
+    named |= {f"search/{path}" for path in in_search} | {f"genre_core/{path}" for path in in_core}
+    assert len(named) > 20
+    assert not [path for path in named if not (ROOT / path).exists()]

@@ -362,7 +362,6 @@ def test_a_search_survives_whatever_happens(request: pytest.FixtureRequest) -> N
                 phases=[Phase.generate],
             ),
         )
-    print(STEPS)
     assert sum(STEPS.values()) >= 5000
     assert all(
         STEPS[name] for name in ("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory")
