@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def _measure(config: SearchConfig, epochs: int, folder: Path, resources: Resources) -> list[dict[str, float]]:
-    """Milliseconds a trial by part, at each mark."""
+    """Milliseconds per trial by part, at each mark."""
     clock = Clock()
     the_study = Study(
         folder / "study.journal",

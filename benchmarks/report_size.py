@@ -119,7 +119,7 @@ def _generate(run: Path, trials: int) -> None:
 def _trial(
     number: int, validation: Any, random: np.random.Generator, started: datetime
 ) -> tuple[TrialRow, list[EpochRow]]:
-    """A trial's row and its epochs: pruned where its third epoch is poor."""
+    """A trial's row and its epochs; most poor trials are pruned."""
     backbone = str(random.choice(list(BACKBONES)))
     n_blocks = len(block_names(backbone))
     recipe = Recipe(
@@ -137,7 +137,7 @@ def _trial(
     best = epochs[best_epoch({epoch.epoch: epoch.val_f1 for epoch in epochs}) - 1]
     seconds = n_epochs * (1 + 3 * (1 - recipe.frozen_blocks / n_blocks))
     row = replace(
-        new_trial("made-up", number, recipe, started=started),
+        new_trial("synthetic", number, recipe, started=started),
         state="COMPLETE" if n_epochs == EPOCHS_AT_MOST else "PRUNED",
         val_loss=best.val_loss,
         val_accuracy=best.val_accuracy,
@@ -177,7 +177,7 @@ def _epoch(number: int, epoch: int, ceiling: float, validation: Any, random: np.
 
 
 def _frozen(row: TrialRow, epochs: list[EpochRow]) -> optuna.trial.FrozenTrial:
-    """The same trial as the study has it."""
+    """The same trial in the study."""
     depth = f"frozen_blocks_{row.backbone}"
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState[row.state],

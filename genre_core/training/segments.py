@@ -68,7 +68,7 @@ class SegmentArrays:
         """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to.
 
         Args:
-            device: that trains.
+            device: the device to train on.
             stream: whether the mels stay on the host even if the device has room for them.
         """
         with warnings.catch_warnings():
