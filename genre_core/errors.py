@@ -92,7 +92,7 @@ class InputError(Exception):
     The message is one line: the rule, the value given and what to do.
     """
 
-    def __init__(self, message: str, *, code: StrEnum | None = None) -> None:
+    def __init__(self, message: str, *, code: StrEnum) -> None:
         """Args: message: turned into one line. code: the kind of mistake."""
         super().__init__(one_line(message))
         self.code = code

@@ -160,7 +160,8 @@ def loss_of(trial: Trial) -> Lost:
     """
     error = ray_internals.trial_error(trial)
     cause = getattr(error, "cause", None) or error
-    if isinstance(cause, RemoteError):
+    remote = isinstance(cause, RemoteError)
+    if remote:
         (cause,) = cause.args
     if isinstance(cause, RunFolderFull):
         raise cause
@@ -168,7 +169,7 @@ def loss_of(trial: Trial) -> Lost:
         isinstance(error.cause, RayError) if isinstance(error, RayTaskError) else isinstance(error, RayError)
     )
     return Lost(
-        reason=_last_line(trial),
+        reason=f"{type(cause).__name__}: {cause}" if remote else _last_line(trial),
         retryable=died or isinstance(cause, RayError | OSError),  # OSError: of a file
         preempted=isinstance(error, RayActorError) and error.preempted,
         died=died,

@@ -9,6 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from genre_core.errors import InputError
 from search.config.schema import SearchConfig
+from search.engine.ports import RemoteError
 from search.tune.cluster import Resources
 
 Item = TypeVar("Item")
@@ -49,7 +50,7 @@ def each(
         "num_cpus": config.cpus_per_trial,
         "num_gpus": resources.gpus,
         "max_retries": config.retries,
-        "retry_exceptions": [OSError, InputError],
+        "retry_exceptions": [OSError, InputError, RemoteError],
         "scheduling_strategy": "SPREAD",
     }
     remote: Any = ray.remote(**options)(task)
@@ -71,8 +72,9 @@ def each(
 
 def _reason(error: RayError, config: SearchConfig) -> str:
     if isinstance(error, RayTaskError):
-        message = str(error.cause).splitlines()[0]
-        name = type(error.cause).__name__
+        (cause,) = error.cause.args if isinstance(error.cause, RemoteError) else (error.cause,)
+        message = str(cause).splitlines()[0]
+        name = type(cause).__name__
         return message if message.startswith(f"{name}: ") else f"{name}: {message}"
     return (
         f"its worker died {config.retries + 1} times; a worker is also killed if an epoch takes longer than "

@@ -18,7 +18,7 @@ from fakes import (
 )
 from noise import RECIPE
 
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report, Resting, Waiting
 from search.engine.ports import OutOfMemory, RemoteError
 from search.engine.worker import WorkerSession, kind_of
@@ -239,7 +239,13 @@ def test_waiting_for_other_workers_within_an_epoch_is_not_counted(
     assert report.usage.total_seconds == 1.0
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), InputError("no such weights")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        InputError("no such weights", code=ErrorCode.WEIGHTS_UNREADABLE),
+    ],
+)
 def test_a_node_that_cannot_do_its_part_is_reported_and_the_worker_rests(
     error: Exception, worker: Callable[..., Worker]
 ) -> None:
