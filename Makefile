@@ -11,9 +11,9 @@ install: .venv/installed
 run: .venv/installed
 	$(DEMO)
 
-# Two workers share the tests: those that share a Ray run in one of them, the others file by file.
+# Two workers share the tests file by file; the files that use the shared Ray all go to one of them.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check

@@ -1,5 +1,6 @@
 """Shared fixtures: one small Ray, one small corpus with its cache, one finished search, and the command line."""
 
+import functools
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from command_line import Done, in_own_process, in_process
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from tiny import MUSIC, TINY
+from xdist.scheduler import LoadScopeScheduling
 
 from genre_core.synthetic.corpus import write
 from search.config.schema import SearchConfig, load
@@ -28,23 +30,36 @@ TRIALS = 8
 
 WORKER = "PYTEST_XDIST_WORKER"
 """Environment variable that pytest-xdist sets in its workers."""
-RAY_FIXTURES = {"small_ray"}
-"""Tests that request one of these run in one worker, in order to share one Ray."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marker in the same hook
+RAY_FIXTURE = "small_ray"
+
+
+class OneRay(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Assigns whole files to the workers of pytest-xdist; the files that use the shared Ray all go to one worker.
+
+    `--dist loadgroup` is meant for this, but with pytest 9.2 pytest-xdist 3.8 no longer sees the groups.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return RAY_FIXTURE if _uses_ray(self.config.rootpath / file) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRay:
+    """Replace the scheduler of pytest-xdist."""
+    return OneRay(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: tests that share Ray form one group, which starts first; other groups are files."""
-    for item in items:
-        uses_ray = RAY_FIXTURES & set(getattr(item, "fixturenames", ()))
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else item.path.stem))
-    items.sort(key=lambda item: not _is_in_ray_group(item))
+    """Start with the files that use the shared Ray, which take longest."""
+    items.sort(key=lambda item: not _uses_ray(item.path))
 
 
-def _is_in_ray_group(item: pytest.Item) -> bool:
-    marker = item.get_closest_marker("xdist_group")
-    return marker is not None and marker.args == ("ray",)
+@functools.cache
+def _uses_ray(file: Path) -> bool:
+    return RAY_FIXTURE in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -176,7 +191,7 @@ def run(request: pytest.FixtureRequest, music: Path, genre_search: Command, shar
     def search(runs: Path) -> None:
         # with xdist this worker may not be the one of the Ray tests: then the search starts and stops its own Ray
         if WORKER not in os.environ:
-            request.getfixturevalue("small_ray")
+            request.getfixturevalue(RAY_FIXTURE)
         done = genre_search(
             *("run", "--data", music, "--runs", runs, "--name", "tiny", "--trials", TRIALS),
             *sets(pruner=pruner, training__epochs=4, keep_models=2, workers=2),
