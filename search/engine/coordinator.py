@@ -86,7 +86,6 @@ class Coordinator:
         self._requeued = deque(study.running)
         self._running: dict[str, int] = {}
         """Worker -> number of its trial."""
-        self._resting: set[str] = set()
         self._nodes = NodeFailures(workers=limits.workers, retries=limits.retries, clock=clock)
         self._lost: Counter[int] = Counter()
         self._last_report: dict[str, float] = {}
@@ -96,21 +95,21 @@ class Coordinator:
     @property
     def resting(self) -> frozenset[str]:
         """Workers that keep their slot without a trial after a failure of their node."""
-        return frozenset(self._resting)
+        return self._nodes.resting
 
     def next_for(self, worker: str) -> Assignment | Wait | Finished:
         """Assign the next trial to an idle worker.
 
         A search is finished once its last trial has ended, not once it is assigned, because it may lose its worker.
         """
-        if len(self._running) + len(self._resting) >= self._limits.workers:
+        if len(self._running) + len(self.resting) >= self._limits.workers:
             return Wait()
         if self._requeued:
             trial = self._study.trial(self._requeued.popleft())
         elif self._study.asked < self._goal():
             trial = self._study.ask()
         else:
-            return Wait() if self._running or self._resting else Finished()
+            return Wait() if self._running or self.resting else Finished()
         recipe = self._draw(trial)
         attempt = self._recorder.begin(trial.number, recipe)
         self._running[worker] = trial.number
@@ -129,17 +128,13 @@ class Coordinator:
             case NodeFailure():
                 return self._node_failure(worker, report)
             case Resting():
-                if not self._nodes.end_rest(worker):
-                    return Decision.CONTINUE
-                self._resting.discard(worker)
-                return Decision.STOP
+                return Decision.STOP if self._nodes.end_rest(worker) else Decision.CONTINUE
             case Waiting():
                 return Decision.CONTINUE
 
     def lost(self, worker: str, loss: Lost) -> None:
         """Requeue the trial of a worker that was lost, or fail it if that has happened too often."""
-        if worker in self._resting:  # its trial was requeued already
-            self._resting.discard(worker)
+        if self._nodes.is_resting(worker):  # its trial was requeued already
             self._nodes.died(worker)
             return
         number = self._running[worker]
@@ -197,10 +192,7 @@ class Coordinator:
         self.notice(Notice(text=text, key=failure.reason))
         del self._running[worker]
         self._requeued.append(number)
-        if verdict is Verdict.RETRY:
-            return Decision.STOP
-        self._resting.add(worker)
-        return Decision.CONTINUE
+        return Decision.STOP if verdict is Verdict.RETRY else Decision.CONTINUE
 
     def _fail(self, worker: str, number: int, reason: str) -> Decision:
         self._study.fail(number, textwrap.shorten(reason, REASON_CHARACTERS, placeholder=" …"))

@@ -85,6 +85,11 @@ class NodeFailures:
         """Whether a worker is resting."""
         return worker in self._resting
 
+    @property
+    def resting(self) -> frozenset[str]:
+        """Workers that are resting."""
+        return frozenset(self._resting)
+
     def end_rest(self, worker: str) -> bool:
         """End the rest of a resting worker if it has lasted long enough; returns whether it ended."""
         now = self._clock()
