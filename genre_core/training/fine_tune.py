@@ -40,6 +40,8 @@ class EpochResult:
     val_loss: float
     """Loss of the tracks' mean logits, without genre weights or label smoothing."""
     scores: Scores
+    predicted: tuple[int, ...]
+    """Index of the predicted genre of each validation track, in the order of the split."""
     learning_rate: float
     """At the end of the epoch, for the trainable blocks."""
     seconds: float
@@ -123,6 +125,7 @@ class FineTune:
             train_loss=train_loss,
             val_loss=val_loss,
             scores=result,
+            predicted=tuple(self.track_logits.argmax(axis=1).tolist()),
             learning_rate=self._optimizer.param_groups[0]["lr"],
             seconds=time.perf_counter() - started,
             arithmetic_seconds=self._arithmetic,

@@ -100,6 +100,8 @@ class EpochRow:
     val_f1: float
     f1_per_genre: tuple[float, ...] | None = None
     confusion: Confusion | None = None
+    predicted: tuple[int, ...] | None = None
+    """Index of the predicted genre of each validation track, in the order of the split."""
     learning_rate: float | None = None
     seconds: Seconds | None = None
     arithmetic_seconds: Seconds | None = None

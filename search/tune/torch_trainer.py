@@ -249,6 +249,7 @@ def epoch_row(result: EpochResult, *, trial: int, attempt: int) -> EpochRow:
         val_f1=scores.f1,
         f1_per_genre=scores.f1_per_genre,
         confusion=scores.confusion,
+        predicted=result.predicted,
         learning_rate=result.learning_rate,
         seconds=result.seconds,
         arithmetic_seconds=result.arithmetic_seconds,
