@@ -1,0 +1,225 @@
+"""Record a surface: uniform random trials without pruning, and what each kind of trial costs on a quiet machine.
+
+    python benchmarks/surfaces/record.py curves CONFIG.yaml RUN
+    python benchmarks/surfaces/record.py costs CONFIG.yaml RUN
+    python benchmarks/surfaces/record.py pack RUN SURFACE
+
+`curves` trains in this process with one thread, and continues where it was interrupted. `costs` measures each
+(backbone, freeze depth) once while nothing else runs, because curves may be recorded on a busy machine. `pack` writes
+the folder that `genre-search simulate` reads: the curves with the measured seconds.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file, save_file
+
+from genre_core.corpus.tracks import write_corpus
+from genre_core.models.registry import block_names
+from genre_core.recipe import Recipe
+from genre_core.system.disk_cache import NodeCache
+from genre_core.system.progress import ProgressCallback
+from search.config.schema import SearchConfig, load, to_yaml
+from search.data import prepare
+from search.engine.ports import Diverged
+from search.run.folder import RunFolder
+from search.run.schemas import EPOCHS, TRIALS, TrialRow, new_trial
+from search.run.tables import ResultsWriter, read_epochs, read_trials
+from search.study.suggest import sample
+from search.tune.torch_trainer import TorchTrainer, WorkingSet
+from search.tune.trainable import working_set
+
+MEASURED_EPOCHS = 2
+"""Epochs per (backbone, depth) in `costs`; the faster one counts, because the first one warms up."""
+
+
+class Printer:
+    """A reporter that prints messages and shows no progress."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, flush=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[ProgressCallback]:
+        """Show nothing."""
+        yield lambda done, total: None
+
+
+class OneCpu:
+    """The resources of a search with one worker on one core."""
+
+    device, gpus, workers = "cpu", 0.0, 1
+
+
+def main() -> None:
+    """Run the chosen step."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=("curves", "costs", "pack"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    {"curves": curves, "costs": costs, "pack": pack}[arguments.step](arguments.source, arguments.target)
+
+
+def curves(source: Path, run: Path) -> None:
+    """Train every trial of the configuration that the run does not have yet."""
+    config, given = _prepare(source, run)
+    trainer = _trainer(given, run / "cache")
+    writer = ResultsWriter(run)
+    done = {int(row["trial"]): row for row in _rows(run) if row["state"] != "RUNNING"}
+    for number, recipe in enumerate(recipes(config)):
+        if number in done:
+            writer.put_trial(TrialRow(**done[number]))
+        else:
+            _train(number, recipe, trainer, writer, name=run.name)
+    writer.flush()
+
+
+def recipes(config: SearchConfig) -> list[Recipe]:
+    """The recipes of all trials, drawn uniformly."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed))
+    return [sample(study.ask(), config) for _ in range(config.trials)]
+
+
+def _train(number: int, recipe: Recipe, trainer: TorchTrainer, writer: ResultsWriter, *, name: str) -> None:
+    row = new_trial(name, number, recipe, started=datetime.now(UTC))
+    began = time.perf_counter()
+    try:
+        training = trainer.prepare(recipe)
+        row.features, row.features_seconds = training.facts.features, training.facts.features_seconds
+        row.trainable_parameters = training.facts.trainable_parameters
+        while not training.finished:
+            epoch = training.epoch(trial=number, attempt=1)
+            row.epochs, row.seconds = epoch.epoch, time.perf_counter() - began
+            if training.best_epoch == epoch.epoch:
+                row.best_epoch, row.val_f1, row.val_loss = epoch.epoch, epoch.val_f1, epoch.val_loss
+                row.val_accuracy, row.val_precision = epoch.val_accuracy, epoch.val_precision
+                row.val_recall = epoch.val_recall
+            writer.add_epoch(epoch, row)
+        row.state = "COMPLETE"
+    except Diverged as error:
+        row.state, row.error = "FAIL", str(error)
+    row.finished = datetime.now(UTC)
+    writer.put_trial(row)
+    trainer.release()
+    print(number, recipe.backbone, recipe.frozen_blocks, row.state, row.val_f1, row.seconds, flush=True)
+
+
+def costs(source: Path, run: Path) -> None:
+    """Measure each (backbone, depth): the network, the activations, an epoch, a checkpoint."""
+    config, given = _prepare(source, run)
+    rows = []
+    for backbone in config.backbones:
+        for depth in range(len(block_names(backbone)) + 1):
+            rows.append(_measure(_recipe(config, backbone, depth), given))
+            print(rows[-1], flush=True)
+    pd.DataFrame(rows).to_parquet(run / "costs.parquet", index=False)
+
+
+def _recipe(config: SearchConfig, backbone: str, depth: int) -> Recipe:
+    """A recipe that does not diverge."""
+    small = {"backbone": backbone, "learning_rate": 1e-4, "momentum": 0.5, "frozen_blocks": depth}
+    fixed = config.model_copy(update={"space": config.space.model_copy(update=small)})
+    return sample(optuna.trial.FixedTrial({}), fixed)
+
+
+def _measure(recipe: Recipe, given: WorkingSet) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="costs-") as folder:
+        trainer = _trainer(given, Path(folder) / "cache")
+        training, _ = _timed(lambda: trainer.prepare(recipe))
+        features_seconds = training.facts.features_seconds
+        del training
+        trainer.release()
+        training, build_seconds = _timed(lambda: trainer.prepare(recipe))
+        epoch_seconds = min(
+            _timed(lambda: training.epoch(trial=0, attempt=1))[1] for _ in range(MEASURED_EPOCHS)
+        )
+        file = Path(folder) / "checkpoint"
+        _, save_seconds = _timed(lambda: save_file(dict(training.state()), file))
+        _, restore_seconds = _timed(lambda: training.load(load_file(file)))
+        return {
+            "backbone": recipe.backbone,
+            "frozen_blocks": recipe.frozen_blocks,
+            "features_seconds": features_seconds,
+            "build_seconds": build_seconds,
+            "epoch_seconds": epoch_seconds,
+            "checkpoint_bytes": file.stat().st_size,
+            "save_seconds": save_seconds,
+            "restore_seconds": restore_seconds,
+        }
+
+
+def _timed(work):  # type: ignore[no-untyped-def]
+    """The result of some work and its seconds."""
+    began = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - began
+
+
+def pack(run: Path, surface: Path) -> None:
+    """Write the small folder that can be replayed, with the measured seconds in place of the recorded ones."""
+    trials, epochs = read_trials(run), read_epochs(run)
+    measured = pd.read_parquet(run / "costs.parquet").set_index(["backbone", "frozen_blocks"])
+    kind = pd.MultiIndex.from_frame(trials[["backbone", "frozen_blocks"]])
+    cost = measured.loc[kind].set_index(trials.index)
+    trials["features_seconds"] = cost["features_seconds"]
+    trials["training_seconds"] = cost["epoch_seconds"] * trials["epochs"] + cost["build_seconds"]
+    trials["seconds"] = trials["training_seconds"] + trials["features_seconds"]
+    trials["weights"] = trials["weights"].where(trials["weights"] == "random", "pretrained")
+    epochs["seconds"] = epochs["trial"].map(dict(zip(trials["trial"], cost["epoch_seconds"], strict=True)))
+    for name in ("arithmetic_seconds", "samples_per_second"):
+        epochs[name] = None
+    target = RunFolder(surface)
+    target.epochs.mkdir(parents=True, exist_ok=True)
+    _write(trials, TRIALS, target.trials)
+    _write(epochs, EPOCHS, target.epochs / "all.parquet")
+    shutil.copyfile(run / "costs.parquet", surface / "costs.parquet")
+
+
+def _write(rows: pd.DataFrame, schema: pa.Schema, file: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), file, compression="zstd")
+
+
+def _prepare(source: Path, run: Path) -> tuple[SearchConfig, WorkingSet]:
+    """The configuration and the data of its trials, prepared once."""
+    config = load(source, {})
+    run.mkdir(parents=True, exist_ok=True)
+    prepared = prepare.prepare(config, prepare.read_data(config), cache=run / "cache", reporter=Printer())
+    write_corpus(prepared.corpus, RunFolder(run).corpus)
+    RunFolder(run).config.write_text(to_yaml(config), encoding="utf-8")
+    return config, working_set(
+        config,
+        prepared.corpus,
+        OneCpu(),  # type: ignore[arg-type]  # of search.tune.cluster.Resources, only these
+        cache=run / "cache",
+        train=prepared.train,
+        validation=prepared.validation,
+        weights=prepared.weights,
+    )
+
+
+def _trainer(given: WorkingSet, cache: Path) -> TorchTrainer:
+    return TorchTrainer(
+        given, node_cache=NodeCache(cache / "shared", budget_bytes=given.cache_bytes), weights=None
+    )
+
+
+def _rows(run: Path) -> list[dict[str, object]]:
+    file = RunFolder(run).trials
+    return pq.read_table(file).to_pylist() if file.exists() else []
+
+
+if __name__ == "__main__":
+    main()
