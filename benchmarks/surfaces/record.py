@@ -13,10 +13,11 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import optuna
 import pandas as pd
@@ -38,6 +39,8 @@ from search.run.tables import ResultsWriter, read_epochs, read_trials
 from search.study.suggest import sample
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.trainable import working_set
+
+T = TypeVar("T")
 
 MEASURED_EPOCHS = 2
 """Epochs per (backbone, depth) in `costs`; the faster one counts, because the first one warms up."""
@@ -135,7 +138,7 @@ def _recipe(config: SearchConfig, backbone: str, depth: int) -> Recipe:
     return sample(optuna.trial.FixedTrial({}), fixed)
 
 
-def _measure(recipe: Recipe, given: WorkingSet) -> dict[str, object]:
+def _measure(recipe: Recipe, given: WorkingSet) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="costs-") as folder:
         trainer = _trainer(given, Path(folder) / "cache")
         training, _ = _timed(lambda: trainer.prepare(recipe))
@@ -161,7 +164,7 @@ def _measure(recipe: Recipe, given: WorkingSet) -> dict[str, object]:
         }
 
 
-def _timed(work):  # type: ignore[no-untyped-def]
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
     """The result of some work and its seconds."""
     began = time.perf_counter()
     result = work()
@@ -216,9 +219,10 @@ def _trainer(given: WorkingSet, cache: Path) -> TorchTrainer:
     )
 
 
-def _rows(run: Path) -> list[dict[str, object]]:
+def _rows(run: Path) -> list[dict[str, Any]]:
     file = RunFolder(run).trials
-    return pq.read_table(file).to_pylist() if file.exists() else []
+    rows: list[dict[str, Any]] = pq.read_table(file).to_pylist() if file.exists() else []
+    return rows
 
 
 if __name__ == "__main__":
