@@ -15,16 +15,21 @@ from search.engine.messages import (
     Failure,
     Finished,
     Lost,
+    New,
     NodeFailure,
+    Nothing,
     Notice,
     Report,
     Resting,
+    Resume,
     Wait,
     Waiting,
 )
 from search.engine.node_failures import NodeFailures, Verdict
+from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
-from search.study.study import TIME_BUDGET, Study
+from search.engine.strategy import OptunaStrategy
+from search.study.study import CHECKPOINT_BUDGET, TIME_BUDGET, WORKER_BUDGET, Study
 
 REASON_CHARACTERS = 240
 """Maximum length of a recorded error. Ray's errors about dead workers are long and begin with the reason."""
@@ -42,6 +47,10 @@ class Limits:
     """Seconds after which a worker terminates itself because its epoch hangs."""
     time_budget: float | None = None
     """Seconds for the whole search; None for no limit."""
+    worker_budget: float | None = None
+    """Seconds that all workers together may hold trials; None for no limit."""
+    checkpoint_bytes: int | None = None
+    """Bytes for the checkpoints of paused and running trials; None for no limit, 0 for no checkpoints."""
 
 
 class Coordinator:
@@ -62,11 +71,13 @@ class Coordinator:
         forget: Callable[[int], None],
         say: Callable[[str], None],
         clock: Callable[[], float],
+        strategy: Strategy | None = None,
     ) -> None:
         """Set up.
 
         Args:
-            study: the trials so far; running ones are assigned first.
+            study: the trials so far. Running ones are assigned first, or are paused if the strategy pauses trials
+                and they have finished an epoch.
             recorder: keeps the tables up to date.
             limits: workers, retries and times.
             goal: returns the number of trials that the search should have.
@@ -74,6 +85,7 @@ class Coordinator:
             forget: called with the number of each trial that has ended.
             say: prints a line for the user.
             clock: returns seconds, monotonic.
+            strategy: chooses what an idle worker trains; by default new trials only.
         """
         self._study = study
         self._recorder = recorder
@@ -83,9 +95,20 @@ class Coordinator:
         self._forget = forget
         self._say = say
         self._clock = clock
-        self._requeued = deque(study.running)
+        self._strategy = strategy or OptunaStrategy()
+        self._pauses = self._strategy.pauses and limits.checkpoint_bytes != 0
+        waiting = [number for number in study.running if self._pauses and study.epochs(number)]
+        self._paused = dict.fromkeys(waiting)
+        self._requeued = deque(number for number in study.running if number not in self._paused)
         self._running: dict[str, int] = {}
         """Worker -> number of its trial."""
+        self._held_since: dict[str, float] = {}
+        """Worker -> time at which it was assigned its trial."""
+        self._released_seconds = recorder.earlier_seconds
+        self._nothing = False
+        """Whether the strategy has found nothing worth its cost since the last report."""
+        self._finished = False
+        self._spent_budget: str | None = None
         self._nodes = NodeFailures(workers=limits.workers, retries=limits.retries, clock=clock)
         self._lost: Counter[int] = Counter()
         self._last_report: dict[str, float] = {}
@@ -97,6 +120,22 @@ class Coordinator:
         """Workers that keep their slot without a trial after a failure of their node."""
         return self._nodes.resting
 
+    @property
+    def paused(self) -> frozenset[int]:
+        """Numbers of the paused trials."""
+        return frozenset(self._paused)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a worker was told that the search is finished."""
+        return self._finished
+
+    @property
+    def spent(self) -> float:
+        """Seconds that all workers together have held trials; of a resumed search, including its earlier trials."""
+        now = self._clock()
+        return self._released_seconds + sum(now - since for since in self._held_since.values())
+
     def next_for(self, worker: str) -> Assignment | Wait | Finished:
         """Assign the next trial to an idle worker.
 
@@ -104,22 +143,22 @@ class Coordinator:
         """
         if len(self._running) + len(self.resting) >= self._limits.workers:
             return Wait()
-        if self._requeued:
-            trial = self._study.trial(self._requeued.popleft())
-        elif self._study.asked < self._goal():
-            trial = self._study.ask()
-        else:
-            return Wait() if self._running or self.resting else Finished()
+        trial = self._next_trial()
+        if trial is None:
+            self._finished = not (self._running or self.resting)
+            return Finished() if self._finished else Wait()
         recipe = self._draw(trial)
         attempt = self._recorder.begin(trial.number, recipe)
         self._running[worker] = trial.number
-        self._last_report[worker] = self._clock()
+        self._held_since[worker] = self._last_report[worker] = self._clock()
         self._nodes.trial_started(worker)
+        self._make_room()
         return Assignment(trial=trial.number, recipe=recipe, attempt=attempt)
 
     def hear(self, worker: str, report: Report) -> Decision:
         """Record a worker's report and decide what the worker does next."""
         self._last_report[worker] = self._clock()
+        self._nothing = self._nothing and isinstance(report, Waiting | Resting)
         match report:
             case EpochReport():
                 return self._epoch(worker, report)
@@ -137,6 +176,7 @@ class Coordinator:
         if self._nodes.is_resting(worker):  # its trial was requeued already
             self._nodes.died(worker)
             return
+        self._nothing = False
         number = self._running[worker]
         if not loss.preempted:
             self._lost[number] += 1
@@ -156,31 +196,103 @@ class Coordinator:
             self._say(notice.text)
 
     def budget_spent(self) -> bool:
-        """Whether the time budget is used up, counted from the first call."""
+        """Whether a budget is used up; that of time is counted from the first call."""
+        return self.spent_budget() is not None
+
+    def spent_budget(self) -> str | None:
+        """The budget that is used up, `time budget` or `worker budget`; None if none is."""
         now = self._clock()
         self._started = now if self._started is None else self._started
-        budget = self._limits.time_budget
-        return budget is not None and now - self._started >= budget
+        if self._spent_budget is None:
+            budgets = (
+                (TIME_BUDGET, self._limits.time_budget, now - self._started),
+                (WORKER_BUDGET, self._limits.worker_budget, self.spent),
+            )
+            self._spent_budget = next(
+                (name for name, budget, spent in budgets if budget is not None and spent >= budget), None
+            )
+        return self._spent_budget
 
     def end(self, *, interrupted: bool) -> int:
-        """End the search; returns how many trials the time budget stopped. After an interrupt, they can be resumed."""
-        still_running = 0 if interrupted else len(self._study.running)
-        self._recorder.end(None if interrupted else TIME_BUDGET)
+        """End the search; returns how many trials a budget stopped. After an interrupt, they can be resumed.
+
+        Paused trials are pruned, unless the search was interrupted.
+        """
+        if interrupted:
+            self._recorder.end(None)
+            return 0
+        reason = self.spent_budget() or TIME_BUDGET
+        for number in list(self._paused):
+            self._end_paused(number, self._study.prune)
+        still_running = len(self._study.running)
+        self._recorder.end(reason)
         return still_running
+
+    def _next_trial(self) -> Trial | None:
+        """The trial that an idle worker trains next; None if there is none now."""
+        if self._requeued:
+            return self._study.trial(self._requeued.popleft())
+        may_ask = self._study.asked < self._goal()
+        if self._nothing or not (self._paused or may_ask):
+            return None
+        match self._strategy.choose(
+            paused=tuple(self._paused), busy=tuple(self._running.values()), may_ask=may_ask
+        ):
+            case Resume(number):
+                del self._paused[number]
+                return self._study.trial(number)
+            case New():
+                assert may_ask, "there are enough trials"
+                return self._study.ask()
+            case Nothing():
+                self._nothing = True
+                return None
 
     def _epoch(self, worker: str, report: EpochReport) -> Decision:
         number = report.row.trial
         self._nodes.epoch_done(worker, report.usage.node)
+        known = self._study.knows(number, report.row.epoch)
         self._recorder.epoch(report)
         pruned = self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
         if report.finished:
             self._study.complete(number)
-        elif pruned:
+        elif pruned and not self._strategy.pauses:
             self._study.prune(number)
+        elif pruned and not known:  # of a known epoch, it was decided to continue after it
+            return self._pause(worker, number)
         else:
             self._recorder.changed(number)
             return Decision.CONTINUE
         return self._ended(worker, number)
+
+    def _pause(self, worker: str, number: int) -> Decision:
+        """Pause a trial; without checkpoints, it would have to start over, so it is pruned."""
+        if not self._pauses:
+            self._study.prune(number)
+            return self._ended(worker, number)
+        self._release(worker)
+        self._paused[number] = None
+        self._recorder.changed(number)
+        self._make_room()
+        return Decision.PAUSE
+
+    def _make_room(self) -> None:
+        """Give up paused trials until the checkpoints of all others fit into their budget."""
+        budget = self._limits.checkpoint_bytes
+        if budget is None or not self._paused:
+            return
+        sizes = {number: self._recorder.checkpoint_bytes(number) for number in self._study.running}
+        while self._paused and sum(sizes.values()) > budget:
+            number = self._strategy.least_promising(tuple(self._paused))
+            self._end_paused(number, lambda number: self._study.stop(number, CHECKPOINT_BUDGET))
+            del sizes[number]
+
+    def _end_paused(self, number: int, end: Callable[[int], None]) -> None:
+        """End a paused trial in the study and the table."""
+        end(number)
+        del self._paused[number]
+        self._recorder.changed(number)
+        self._forget(number)
 
     def _node_failure(self, worker: str, failure: NodeFailure) -> Decision:
         """Requeue the trial and let the worker rest; a trial that every node fails is recorded as failed."""
@@ -190,7 +302,7 @@ class Coordinator:
             return self._fail(worker, number, failure.reason)
         text = f"{failure.node}: trial {number} is requeued because this node failed: {failure.reason}"
         self.notice(Notice(text=text, key=failure.reason))
-        del self._running[worker]
+        self._free(worker)
         self._requeued.append(number)
         return Decision.STOP if verdict is Verdict.RETRY else Decision.CONTINUE
 
@@ -207,4 +319,9 @@ class Coordinator:
     def _release(self, worker: str) -> None:
         """Mark the worker as idle."""
         self._nodes.trial_ended(worker)
+        self._free(worker)
+
+    def _free(self, worker: str) -> None:
+        """Count the time that the worker has held its trial."""
         del self._running[worker]
+        self._released_seconds += self._clock() - self._held_since.pop(worker)

@@ -42,6 +42,31 @@ class Decision(Enum):
     CONTINUE = "continue"
     STOP = "stop"
     """The trial is over, and the worker can take another assignment."""
+    PAUSE = "pause"
+    """The trial may continue later, perhaps on another worker, and this worker can take another assignment."""
+
+
+# strategy -> coordinator
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a paused trial from its checkpoint."""
+
+    trial: int
+
+
+@dataclass(frozen=True)
+class New:
+    """Ask the study for a new trial."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Nothing is worth its cost until another report arrives."""
+
+
+Choice = Resume | New | Nothing
 
 
 # worker -> coordinator

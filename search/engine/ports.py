@@ -1,6 +1,6 @@
 """Protocols of the services that the engine needs: `search.tune` implements them with Ray, tests with plain objects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_core.recipe import Recipe
-from search.engine.messages import EpochReport, TrainingFacts
+from search.engine.messages import Choice, EpochReport, TrainingFacts
 from search.run.checkpoints import Unsaved
 from search.run.schemas import EpochRow, TrialRow
 
@@ -36,6 +36,26 @@ class Reporter(Protocol):
 
     def trial(self, row: TrialRow) -> None:
         """Display a trial whose row has changed."""
+
+
+class Strategy(Protocol):
+    """Chooses what an idle worker trains next."""
+
+    @property
+    def pauses(self) -> bool:
+        """Whether a trial that the pruner wants to end is paused instead: it may be resumed later."""
+
+    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> Choice:
+        """Choose the next trial for a worker.
+
+        Args:
+            paused: numbers of the paused trials, one of which may be resumed.
+            busy: numbers of the trials that other workers train.
+            may_ask: whether there may be a new trial.
+        """
+
+    def least_promising(self, paused: Collection[int]) -> int:
+        """The number of the paused trial to give up when the checkpoints take too much space."""
 
 
 class WeightSource(Protocol):

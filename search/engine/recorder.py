@@ -10,6 +10,9 @@ from search.run.schemas import RUNNING, TrialRow, new_trial
 from search.run.tables import ResultsWriter
 from search.study.study import Study
 
+STATE_BYTES = 8
+"""Bytes of a checkpoint per trainable parameter: its value and its momentum, both float32."""
+
 
 class Recorder:
     """Holds the row of each running trial and writes every change to the tables."""
@@ -39,10 +42,14 @@ class Recorder:
         self._now = now
         self._rows: dict[int, TrialRow] = {}
         self._costs = Costs()
+        self.earlier_seconds = 0.0
+        """Working time of the trials of the search before it was resumed."""
+        self._largest_checkpoint = 0
 
     def take_up(self, rows: Sequence[TrialRow]) -> None:
         """Continue from the rows of an interrupted search."""
         for row in rows:
+            self.earlier_seconds += row.seconds or 0.0
             self._costs.observe(row)
             self._writer.put_trial(row)
             if row.state == RUNNING:
@@ -56,6 +63,13 @@ class Recorder:
             self._rows[number] = new_trial(self._name, number, recipe, started=self._now())
         self.changed(number)
         return self._rows[number].attempt
+
+    def checkpoint_bytes(self, number: int) -> int:
+        """Estimated size of a running trial's checkpoint; before its first epoch, that of the largest so far."""
+        parameters = self._rows[number].trainable_parameters
+        size = self._largest_checkpoint if parameters is None else STATE_BYTES * parameters
+        self._largest_checkpoint = max(self._largest_checkpoint, size)
+        return size
 
     def epoch(self, report: EpochReport) -> None:
         """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated."""

@@ -20,6 +20,10 @@ STOPPED = "stopped"
 """User attribute of a trial that was stopped for good and is PRUNED, but not by the pruner: the reason."""
 TIME_BUDGET = "time budget"
 """Value of STOPPED for trials that were running when the time budget was used up."""
+WORKER_BUDGET = "worker budget"
+"""Value of STOPPED for trials that were running when the workers' time was used up."""
+CHECKPOINT_BUDGET = "checkpoint budget"
+"""Value of STOPPED for paused trials that were given up because checkpoints took too much space."""
 REPEAT = "repeat"
 """User attribute of a trial whose configuration was tried before with other seeds: how many times."""
 BEST_EPOCH = "best_epoch"
@@ -75,6 +79,10 @@ class Study:
     def running(self) -> tuple[int, ...]:
         """Numbers of the running trials."""
         return tuple(self._running)
+
+    def epochs(self, number: int) -> int:
+        """Number of epochs of a running trial that were reported."""
+        return len(self._scores[number])
 
     @property
     def asked(self) -> int:

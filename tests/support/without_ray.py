@@ -122,7 +122,7 @@ def _drive(
             decision = coordinator.hear(worker, session.step())
             for notice in session.notices():
                 coordinator.notice(notice)
-            if decision is Decision.STOP:
+            if decision is not Decision.CONTINUE:
                 busy.discard(worker)
 
 
