@@ -1,0 +1,325 @@
+"""Freeze-thaw: always computes the epoch, of a new or of a paused trial, with the most expected gain for its cost."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
+
+from search.cost_aware.cost import CostOf
+from search.cost_aware.space import Configuration, Draw, varied
+from search.cost_aware.surrogate import Curve, CurveModel, Derived, Encoder
+
+_VARIED = 8
+"""Number of the best trials that are varied."""
+_SHORTEST = 0.01
+"""Seconds; whatever costs less is treated as equally cheap."""
+FAILED_SCORE = 0.0
+"""Score with which the model learns a failed trial: macro F1 cannot be lower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Constants of the strategy; benchmarks/strategies.py says on which recorded searches they were chosen."""
+
+    cost_exponent: float = 0.75
+    """Gain is divided by cost to this power: 0 ignores cost. It falls to 0 as the budget is spent (CArBO's cooling)."""
+    first_per_arm: int = 2
+    """Number of the cheapest configurations of each arm with which a search begins."""
+    noise: float = 0.01
+    """Minimum standard deviation of a prediction, in units of the score."""
+    rise: float = 0.15
+    """Standard deviation of what a whole trial may still gain, in units of the score, before any trial of its arm was
+    followed that far; it falls with the square root of the number of trials that were."""
+    flat: float = 0.001
+    """Expected gain below which nothing more is worth its cost."""
+    drawn: int = 128
+    """New configurations that are compared."""
+    varied: int = 64
+    """Of these, variations of the best ones."""
+    refit: float = 1.1
+    """The model is fitted again when the number of scores has grown by this factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a worker should do next."""
+
+    trial: int | None = None
+    """A paused trial to resume."""
+    new: bool = False
+    """Whether to start a new trial, whose parameters the sampler then returns."""
+
+
+NOTHING = Choice()
+"""Nothing is worth its cost, or there is nothing left."""
+
+
+@dataclass(eq=False)
+class _Candidate:
+    """A trial, or a configuration that may become one."""
+
+    configuration: Configuration
+    code: list[float]
+    """See `Encoder`."""
+    number: int | None = None
+    """Of the trial."""
+    scores: tuple[float, ...] = ()
+    open: bool = True
+    """Whether more epochs can be computed."""
+
+
+class FreezeThaw:
+    """Chooses what to compute next in a study that maximises a score reported after each epoch.
+
+    Based on freeze-thaw Bayesian optimisation (Swersky et al. 2014) as Quick-Tune does it (Arango et al. 2024): one
+    epoch at a time, expected improvement divided by predicted cost.
+    """
+
+    def __init__(
+        self,
+        *,
+        draw: Draw,
+        cost_of: CostOf,
+        max_epochs: int,
+        arm: str | None = None,
+        derived: Derived | None = None,
+        progress: Callable[[], float] | None = None,
+        stop_when_flat: bool = False,
+        seed: int = 0,
+        settings: Settings = Settings(),
+    ) -> None:
+        """Set up.
+
+        Args:
+            draw: draws a configuration of the search space.
+            cost_of: seconds that a configuration needs.
+            max_epochs: maximum number of epochs of a trial.
+            arm: a categorical parameter each of whose values is tried first, as cheaply as possible.
+            derived: further numbers that a score depends on, computed from parameters.
+            progress: returns the spent share of the budget, from 0 to 1; None without a budget.
+            stop_when_flat: whether to start no more trials when nothing is worth its cost.
+            seed: seed of all random choices.
+            settings: constants.
+        """
+        self._draw = draw
+        self._cost_of = cost_of
+        self._max_epochs = max_epochs
+        self._arm = arm
+        self._derived = derived
+        self._progress = progress
+        self._stop_when_flat = stop_when_flat
+        self._settings = settings
+        self._random = np.random.default_rng(seed)
+        self._known: dict[int, _Candidate] = {}
+        """Trials by number."""
+        self._new: list[_Candidate] = []
+        self._busy: set[int] = set()
+        """Numbers of the trials that a worker holds."""
+        self._may_ask = True
+        self._pauses = False
+        self._proposed: _Candidate | None = None
+        self._distributions: dict[str, BaseDistribution] = {}
+        self._model = CurveModel(max_epochs=max_epochs, random=self._random)
+        self._fitted_scores = 0
+
+    def choose(
+        self, study: optuna.Study, *, paused: Collection[int], busy: Collection[int], may_ask: bool
+    ) -> Choice:
+        """Choose what an idle worker does next.
+
+        Args:
+            study: the study.
+            paused: numbers of the trials that can be resumed.
+            busy: numbers of the trials that other workers hold or will take up again.
+            may_ask: whether a new trial may be started.
+        """
+        self._busy, self._may_ask, self._pauses = set(busy), may_ask, True
+        self._update(study)
+        if may_ask and (first := self._next_first()):
+            self._proposed = first
+            return Choice(new=True)
+        options = [self._known[number] for number in paused if self._known[number].open]
+        options += self._candidates() if may_ask else []
+        if not options:
+            return NOTHING
+        gains, rates = self._rate(options)
+        if gains.max() < self._settings.flat and (self._stop_when_flat or not may_ask):
+            return NOTHING
+        best = options[int(rates.argmax())]
+        if best.number is None:
+            self._proposed = best
+            return Choice(new=True)
+        self._busy.add(best.number)
+        return Choice(trial=best.number)
+
+    def propose(self, study: optuna.Study, trial: FrozenTrial) -> Configuration:
+        """The configuration of a new trial: the one that `choose` has chosen, else the best new one."""
+        if self._proposed is None:
+            self._update(study)
+            self._proposed = self._next_first() or self._best_new()
+        proposed, self._proposed = self._proposed, None
+        self._new = [candidate for candidate in self._new if candidate is not proposed]
+        self._busy.add(trial.number)
+        return proposed.configuration
+
+    def prefers_other(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether something else is worth more than the next epoch of a trial, the switch included."""
+        self._busy.add(trial.number)
+        self._update(study)
+        own = self._known[trial.number]
+        cost = self._cost_of(own.configuration.params)
+        if (self._max_epochs - len(own.scores)) * cost.epoch <= cost.switch:
+            return False
+        others = [
+            candidate
+            for number, candidate in self._known.items()
+            if self._pauses and candidate.open and number not in self._busy
+        ]
+        others += self._candidates() if self._may_ask else []
+        if self._may_ask and self._next_first():
+            prefers = self._pauses
+        else:
+            rates = self._rate([own, *others], held=own)[1]
+            prefers = len(others) > 0 and bool(rates[1:].max() > rates[0])
+        if prefers and self._pauses:
+            self._busy.discard(trial.number)
+        return prefers
+
+    def least_promising(self, study: optuna.Study, paused: Collection[int]) -> int:
+        """Of some paused trials, the one that is least worth resuming."""
+        self._update(study)
+        options = [self._known[number] for number in sorted(paused)]
+        worst = options[int(self._rate(options)[1].argmin())].number
+        assert worst is not None, "it is a trial"
+        return worst
+
+    def _update(self, study: optuna.Study) -> None:
+        """Read the scores that the study has got since the last call."""
+        for trial in study.get_trials(deepcopy=False):
+            known = self._known.get(trial.number)
+            if known is None and trial.params and trial.state != TrialState.WAITING:
+                known = self._known[trial.number] = self._candidate(
+                    Configuration(trial.params, trial.distributions), trial.number
+                )
+            if known is not None and known.open:
+                steps = trial.intermediate_values
+                known.scores = tuple(steps[step] for step in sorted(steps))
+                known.open = not trial.state.is_finished()
+                if trial.state == TrialState.FAIL:
+                    known.scores = (*known.scores, FAILED_SCORE)
+
+    def _candidate(self, configuration: Configuration, number: int | None = None) -> _Candidate:
+        if any(name not in self._distributions for name in configuration.distributions):
+            self._distributions |= configuration.distributions
+            self._fitted_scores = 0
+        return _Candidate(configuration, self._encode(configuration), number)
+
+    def _encode(self, configuration: Configuration) -> list[float]:
+        code = Encoder(self._distributions, self._derived)(configuration.params)
+        return [*code, math.log(max(self._cost_of(configuration.params).epoch, _SHORTEST))]
+
+    def _candidates(self) -> list[_Candidate]:
+        """New configurations, which stay the same until the model is fitted again."""
+        if len(self._new) < self._settings.drawn // 2:
+            self._new = [self._candidate(self._draw(self._random)) for _ in range(self._settings.drawn)]
+            best = sorted(self._known.values(), key=lambda known: max(known.scores, default=0.0))[-_VARIED:]
+            for known in best:
+                for _ in range(self._settings.varied // _VARIED):
+                    self._new.append(self._candidate(varied(known.configuration, self._random)))
+        return self._new
+
+    def _best_new(self) -> _Candidate:
+        options = self._candidates()
+        return options[int(self._rate(options)[1].argmax())]
+
+    def _next_first(self) -> _Candidate | None:
+        """The next of the first configurations: the cheapest of the arm with the fewest trials; None if all began."""
+        options = self._candidates()
+        started = Counter(self._arm_of(known) for known in self._known.values())
+        arms = {self._arm_of(option) for option in options}
+        left = [arm for arm in arms if started[arm] < self._settings.first_per_arm]
+        if not left:
+            return None
+        fewest = min(started[arm] for arm in left)
+        wanted = {arm for arm in left if started[arm] == fewest}
+        return min((o for o in options if self._arm_of(o) in wanted), key=self._whole_cost)
+
+    def _arm_of(self, candidate: _Candidate) -> Any:
+        return candidate.configuration.params.get(self._arm) if self._arm else None
+
+    def _whole_cost(self, candidate: _Candidate) -> float:
+        cost = self._cost_of(candidate.configuration.params)
+        return cost.start + self._max_epochs * cost.epoch
+
+    def _rate(
+        self, options: Sequence[_Candidate], *, held: _Candidate | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The expected gain of each option, and its gain per cost, both [options].
+
+        Args:
+            options: what to compare.
+            held: the trial that the worker has, which costs no switch.
+        """
+        self._fit()
+        left = np.array([max(1, self._max_epochs - len(option.scores)) for option in options])
+        costs = [self._cost_of(option.configuration.params) for option in options]
+        once = np.array(
+            [
+                0.0 if option is held else cost.switch if option.scores else cost.start
+                for option, cost in zip(options, costs, strict=True)
+            ]
+        )
+        epoch = np.array([cost.epoch for cost in costs])
+        if not self._model.fitted:
+            return np.full(len(options), math.inf), 1 / np.maximum(once + left * epoch, _SHORTEST)
+        exponent = self._settings.cost_exponent * (1 - (self._progress() if self._progress else 0.0))
+        gains, rates = [], []
+        for horizon in (np.ones_like(left), left):
+            gains.append(self._gain(options, horizon))
+            rates.append(gains[-1] / np.maximum(once + horizon * epoch, _SHORTEST) ** exponent)
+        return np.maximum(*gains), np.maximum(*rates)
+
+    def _gain(self, options: Sequence[_Candidate], horizon: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Expected improvement over the best score, within a number of epochs of each option."""
+        curves = [Curve(option.code, option.scores) for option in options]
+        each = self._model.predict(curves, horizon.tolist())
+        best = max((max(known.scores, default=0.0) for known in self._known.values()), default=0.0)
+        unseen = (
+            self._settings.rise * horizon / self._max_epochs / np.sqrt(1 + self._followed(options, horizon))
+        )
+        deviation = np.sqrt(each.var(axis=0) + self._settings.noise**2 + unseen**2)
+        z = (each.mean(axis=0) - best) / deviation
+        density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+        improvement: NDArray[np.float64] = deviation * (z * ndtr(z) + density)
+        return improvement
+
+    def _followed(self, options: Sequence[_Candidate], horizon: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each option, how many trials of its arm have as many epochs as it would have after the horizon."""
+        reached: Counter[tuple[Any, int]] = Counter()
+        for known in self._known.values():
+            arm = self._arm_of(known)
+            reached.update((arm, epochs) for epochs in range(1, len(known.scores) + 1))
+        return np.array(
+            [
+                reached[self._arm_of(option), min(len(option.scores) + int(h), self._max_epochs)]
+                for option, h in zip(options, horizon, strict=True)
+            ]
+        )
+
+    def _fit(self) -> None:
+        """Fit the model if there are enough new scores."""
+        scores = sum(len(known.scores) for known in self._known.values())
+        if scores >= max(self._fitted_scores + 1, self._settings.refit * self._fitted_scores):
+            for known in self._known.values():  # estimates of their costs have changed
+                known.code = self._encode(known.configuration)
+            self._model.fit(Curve(known.code, known.scores) for known in self._known.values())
+            self._fitted_scores = scores
+            self._new = [] if self._may_ask else self._new
