@@ -1,33 +1,288 @@
-"""Estimated time per epoch by backbone and frozen depth, from the epochs so far."""
+"""The cost of training by backbone and frozen depth: measured in the trials so far, estimated where none has run."""
 
+import math
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
 
+from genre_core.models.block_costs import REFERENCE_PIXELS, multiply_adds, trainable_parameters
+from genre_core.models.registry import block_names
+from search.cost_aware.cost import Cost
 from search.run.schemas import RUNNING, TrialRow
+
+BACKWARD = 2.0
+"""Multiply-adds of a backward pass relative to the forward pass."""
+UPDATE = 200.0
+"""Multiply-adds that take as long as the update of one parameter by SGD, which is bound by memory; fitted to 70 cells
+of five backbones on a CPU."""
+STEP_SECONDS = 1e-3
+"""Time of a training step beyond its arithmetic."""
+CPU_RATE, GPU_RATE = 1.5e-11, 2e-13
+"""Seconds per multiply-add before anything is measured."""
+WHOLE_PASS = 0.5
+"""Fraction of the expected rate; a pass through frozen blocks below it found some of the activations stored."""
+
+BUILD_SECONDS = 0.05
+"""Time to build a network beyond that for its parameters."""
+BUILD_BYTES_PER_SECOND = 2e9
+"""Rate at which the initial weights of the trainable blocks are copied."""
+CHECKPOINT_BYTES = 8
+"""Bytes per trainable parameter in a checkpoint: its value and its momentum, as float32."""
+CHECKPOINT_BYTES_PER_SECOND = 4e8
+"""Rate at which a checkpoint is sent to a worker and restored."""
+PARAMETER_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What an epoch consists of; the defaults serve where only relative costs are needed."""
+
+    train_segments: int = 1000
+    validation_segments: int = 300
+    pixels: int = REFERENCE_PIXELS
+    """Pixels of a segment's image: mels x frames."""
+    batch_size: int = 32
+    """Segments per step."""
+    sharing: bool = True
+    """Whether the activations of frozen blocks can be stored, unless trials show that they are not."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps per epoch."""
+        return math.ceil(self.train_segments / self.batch_size)
+
+    @property
+    def segments(self) -> int:
+        """Segments of both parts."""
+        return self.train_segments + self.validation_segments
 
 
 class Costs:
-    """Mean training time per epoch, updated whenever a row of the trials' table changes."""
+    """Measured and estimated seconds by kind of device; updated whenever a row of the trials' table changes."""
 
-    def __init__(self) -> None:
-        self._cells: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
-        """Backbone -> frozen blocks -> total seconds and epochs."""
+    def __init__(self, workload: Workload = Workload()) -> None:
+        """Args: the workload of the trials."""
+        self._workload = workload
+        self._devices: dict[str, _DeviceCosts] = {}
         self._counted: dict[int, tuple[float, int]] = {}
         """Running trial -> its seconds and epochs that are already included in a cell."""
+        self._answers: dict[tuple[str, int, str | None], Cost] = {}
+        """What `of` has computed since the last epoch, because samplers ask for many configurations."""
 
     def observe(self, row: TrialRow) -> None:
         """Add the new epochs in a trial's row."""
         seconds, epochs = row.training_seconds or 0.0, row.epochs
         old_seconds, old_epochs = self._counted.pop(row.trial, (0.0, 0))
-        cell = self._cells[row.backbone]
-        all_seconds, all_epochs = cell.get(row.frozen_blocks, (0.0, 0))
-        cell[row.frozen_blocks] = (all_seconds + seconds - old_seconds, all_epochs + epochs - old_epochs)
+        if epochs > old_epochs:
+            device = row.device or "cpu"
+            new = seconds - old_seconds, epochs - old_epochs
+            self.learn(device, row.backbone, row.frozen_blocks, seconds=new[0], epochs=new[1])
+            self._on(device).activations(
+                row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
+            )
         if row.state == RUNNING:
             self._counted[row.trial] = (seconds, epochs)
 
+    def learn(self, device: str, backbone: str, frozen_blocks: int, *, seconds: float, epochs: float) -> None:
+        """Add measured epochs; a number below one is a measured part of an epoch."""
+        self._answers.clear()
+        self._devices.setdefault(device, self._on(device)).epochs(backbone, frozen_blocks, seconds, epochs)
+
+    def of(self, backbone: str, frozen_blocks: int, *, device: str | None = None) -> Cost:
+        """The cost of a trial.
+
+        Args:
+            backbone: a name in `registry.BLOCKS`.
+            frozen_blocks: the freeze depth.
+            device: the name of the device [default: the one that trained most epochs].
+        """
+        key = backbone, frozen_blocks, device
+        if key not in self._answers:
+            self._answers[key] = _cost(self._on(device), backbone, frozen_blocks)
+        return self._answers[key]
+
     def epoch_seconds(self, backbone: str, frozen_blocks: int) -> float | None:
-        """The mean at the nearest depth of this backbone, or over all if it has none; None before the first epoch."""
-        seen = {depth: s / n for depth, (s, n) in self._cells[backbone].items() if n}
-        if seen:
-            return seen[min(seen, key=lambda depth: abs(depth - frozen_blocks))]
-        others = [s / n for cells in self._cells.values() for s, n in cells.values() if n]
-        return sum(others) / len(others) if others else None
+        """Seconds of an epoch; None before the first one of the search."""
+        if not self._devices:
+            return None
+        return self.of(backbone, frozen_blocks).epoch
+
+    def _on(self, device: str | None) -> "_DeviceCosts":
+        """The costs on a device, without measurements if it is new."""
+        if device is None and self._devices:
+            device = max(self._devices, key=lambda name: self._devices[name].total_epochs)
+        device = device or "cpu"
+        return self._devices.get(device) or _DeviceCosts(self._workload, default_rate=default_rate(device))
+
+
+class _DeviceCosts:
+    """Costs on one kind of device.
+
+    An epoch is modelled as its multiply-adds, forward and backward, plus the update of the parameters, times a rate
+    in seconds per multiply-add, plus a constant per step. The rate of a cell that was not measured is that of the
+    nearest depth of the same backbone. Without one, it is that of the pass through its frozen blocks, corrected by
+    how training and such passes differ for the others; and without that, the median of the others.
+    """
+
+    def __init__(self, workload: Workload, *, default_rate: float) -> None:
+        self._work = workload
+        self._default = default_rate
+        self._cells: defaultdict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        """Backbone -> frozen blocks -> total seconds and epochs."""
+        self._passes: dict[str, float] = {}
+        """Backbone -> seconds per multiply-add of the slowest pass through its frozen blocks."""
+        self._shared: dict[str, dict[int, bool]] = defaultdict(dict)
+        """Backbone -> frozen blocks -> whether their activations are stored."""
+
+    @property
+    def total_epochs(self) -> float:
+        """Number of measured epochs."""
+        return sum(epochs for cells in self._cells.values() for _, epochs in cells.values())
+
+    def epochs(self, backbone: str, depth: int, seconds: float, epochs: float) -> None:
+        """Add measured epochs."""
+        old_seconds, old_epochs = self._cells[backbone].get(depth, (0.0, 0.0))
+        self._cells[backbone][depth] = old_seconds + seconds, old_epochs + epochs
+
+    def activations(self, backbone: str, depth: int, *, kind: str | None, seconds: float) -> None:
+        """Add the time that a trial needed for its activations.
+
+        It is short if they, or those of some of the blocks, were stored already, so that the longest pass counts.
+        """
+        if depth == 0:
+            return
+        self._shared[backbone][depth] = kind == "shared"
+        if kind == "shared":
+            rate = seconds / (self._work.segments * self._arithmetic(backbone, 0, depth))
+            self._passes[backbone] = max(self._passes.get(backbone, 0.0), rate)
+
+    def epoch_seconds(self, backbone: str, depth: int) -> float:
+        """Measured or estimated seconds of an epoch."""
+        if depth in self._cells[backbone]:
+            seconds, epochs = self._cells[backbone][depth]
+            return seconds / epochs
+        if depth == len(block_names(backbone)) and self._is_shared(backbone, depth):
+            alike = [s / n for _, (s, n) in self._measured(head_only=True)]
+            if alike:  # a head costs the same after all backbones, but for the cost of a step
+                return median(alike)
+        return self._rate(backbone, depth) * self._amount(backbone, depth) + self._overhead
+
+    def activation_seconds(self, backbone: str, depth: int) -> float:
+        """Seconds of the pass through the frozen blocks before the first epoch: from the deepest stored activations."""
+        if depth == 0 or not self._is_shared(backbone, depth):
+            return 0.0
+        stored = [other for other, shared in self._shared[backbone].items() if shared and other <= depth]
+        blocks = self._arithmetic(backbone, max(stored, default=0), depth)
+        return self._pass_rate(backbone) * self._work.segments * blocks
+
+    @property
+    def _overhead(self) -> float:
+        return STEP_SECONDS * self._work.steps
+
+    def _arithmetic(self, backbone: str, first: int, last: int | None) -> float:
+        """Multiply-adds of one segment's forward pass through some blocks."""
+        return sum(multiply_adds(backbone, pixels=self._work.pixels)[first:last])
+
+    def _amount(self, backbone: str, depth: int) -> float:
+        """The work of an epoch in multiply-adds."""
+        work = self._work
+        trained = ((1 + BACKWARD) * work.train_segments + work.validation_segments) * self._arithmetic(
+            backbone, depth, None
+        )
+        updates = UPDATE * work.steps * trainable_parameters(backbone, depth)
+        again = (
+            0.0 if self._is_shared(backbone, depth) else work.segments * self._arithmetic(backbone, 0, depth)
+        )
+        return trained + updates + again
+
+    def _is_shared(self, backbone: str, depth: int) -> bool:
+        """Whether activations are stored, as at the nearest depth seen."""
+        seen = self._shared[backbone]
+        return seen[_nearest(seen, depth)] if seen else self._work.sharing
+
+    def _measured(self, *, head_only: bool) -> list[tuple[tuple[str, int], tuple[float, float]]]:
+        """Cells with their seconds and epochs: those that only train the head, or the others."""
+        return [
+            ((backbone, depth), cell)
+            for backbone, cells in self._cells.items()
+            for depth, cell in cells.items()
+            if (depth == len(block_names(backbone)) and self._is_shared(backbone, depth)) == head_only
+        ]
+
+    def _rates(self) -> dict[str, dict[int, float]]:
+        """Measured seconds per multiply-add of each cell that trains more than the head."""
+        rates: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        for (backbone, depth), (seconds, epochs) in self._measured(head_only=False):
+            measured = max(seconds / epochs - self._overhead, 0.1 * seconds / epochs)
+            rates[backbone][depth] = measured / self._amount(backbone, depth)
+        return rates
+
+    def _rate(self, backbone: str, depth: int) -> float:
+        """Seconds per multiply-add of training."""
+        rates = self._rates()
+        if own := rates.get(backbone):
+            return own[_nearest(own, depth)]
+        by_passes = self._rate_by_passes(backbone, depth)
+        if not rates:
+            return by_passes or _typical(self._whole_passes().values()) or self._default
+        ratios = [
+            rate / expected
+            for name, cells in rates.items()
+            for at, rate in cells.items()
+            if (expected := self._rate_by_passes(name, at))
+        ]
+        if by_passes and ratios:
+            return by_passes * median(ratios)
+        return median(rate for cells in rates.values() for rate in cells.values())
+
+    def _rate_by_passes(self, backbone: str, depth: int) -> float | None:
+        """What the pass through the frozen blocks suggests; updates take as long after all backbones."""
+        passes = self._whole_passes()
+        if backbone not in passes:
+            return None
+        updates = UPDATE * self._work.steps * trainable_parameters(backbone, depth)
+        share = updates / self._amount(backbone, depth)
+        return (1 - share) * passes[backbone] + share * median(passes.values())
+
+    def _pass_rate(self, backbone: str) -> float:
+        """Seconds per multiply-add of a pass through frozen blocks."""
+        passes = self._whole_passes()
+        return passes.get(backbone) or _typical(passes.values()) or self._rate(backbone, 0)
+
+    def _whole_passes(self) -> dict[str, float]:
+        """Backbone -> seconds per multiply-add of a pass that did not begin at stored activations."""
+        rates = self._rates()
+        fastest = max(self._passes.values(), default=0.0)
+        typical = _typical(rate for cells in rates.values() for rate in cells.values()) or fastest
+        return {
+            backbone: rate
+            for backbone, rate in self._passes.items()
+            if rate >= WHOLE_PASS * (median(rates[backbone].values()) if backbone in rates else typical)
+        }
+
+
+def default_rate(device: str) -> float:
+    """Seconds per multiply-add on a device on which nothing was measured."""
+    return CPU_RATE if device == "cpu" else GPU_RATE
+
+
+def _typical(rates: Iterable[float]) -> float | None:
+    """Their median; None of none."""
+    known = list(rates)
+    return median(known) if known else None
+
+
+def _cost(costs: _DeviceCosts, backbone: str, frozen_blocks: int) -> Cost:
+    parameters = trainable_parameters(backbone, frozen_blocks)
+    build = BUILD_SECONDS + PARAMETER_BYTES * parameters / BUILD_BYTES_PER_SECOND
+    return Cost(
+        start=build + costs.activation_seconds(backbone, frozen_blocks),
+        epoch=costs.epoch_seconds(backbone, frozen_blocks),
+        switch=build + CHECKPOINT_BYTES * parameters / CHECKPOINT_BYTES_PER_SECOND,
+    )
+
+
+def _nearest(depths: Iterable[int], depth: int) -> int:
+    """The nearest of some depths; of two, the shallower."""
+    return min(depths, key=lambda other: (abs(other - depth), other))

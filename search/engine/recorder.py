@@ -24,6 +24,7 @@ class Recorder:
         *,
         name: str,
         show: Callable[[TrialRow], None],
+        costs: Costs | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Set up.
@@ -33,6 +34,7 @@ class Recorder:
             writer: writes the tables.
             name: name of the run.
             show: called with each changed row.
+            costs: learns the costs of trials from their rows.
             now: returns the time in UTC.
         """
         self._study = study
@@ -41,7 +43,7 @@ class Recorder:
         self._show = show
         self._now = now
         self._rows: dict[int, TrialRow] = {}
-        self._costs = Costs()
+        self._costs = costs or Costs()
         self.earlier_seconds = 0.0
         """Working time of the trials of the search before it was resumed."""
         self._largest_checkpoint = 0

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from statistics import mean
 from typing import Any, Protocol
 
 from ray import tune
@@ -14,12 +15,14 @@ from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
 from genre_core.system.interruption import announce_interrupts, interrupt_handler_kept
 from search.config.schema import SearchConfig, to_yaml
+from search.config.space import ends
 from search.data import prepare
 from search.data.music import locate_music
 from search.data.prepare import Prepared
 from search.data.reporter import Reporter as PreparationReporter
 from search.engine import ports
 from search.engine.coordinator import Coordinator, Limits
+from search.engine.costs import Costs, Workload
 from search.engine.recorder import Recorder
 from search.recovery.reconcile import reconcile
 from search.recovery.reopen import record_extension, restore_study, with_identity
@@ -169,7 +172,8 @@ def _search(
     if (wanted := goal(config, the_study)) < config.trials:
         reporter.expect(wanted)
     run = RunFolder(folder)
-    recorder = _recorder(config, the_study, folder, reporter)
+    costs = Costs(workload(config, prepared))
+    recorder = _recorder(config, the_study, folder, reporter, costs)
     clear_checkpoints(run.checkpoints, keep=the_study.running)
     actors = Actors(
         weights=weights_files(config, resources),
@@ -211,10 +215,24 @@ def _search(
     return not interrupted
 
 
-def _recorder(config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter) -> Recorder:
+def workload(config: SearchConfig, prepared: Prepared) -> Workload:
+    """What an epoch of the search's trials consists of."""
+    _, _, mels, frames = prepared.train.mels.shape
+    return Workload(
+        train_segments=len(prepared.train.mels),
+        validation_segments=len(prepared.validation.mels),
+        pixels=mels * frames,
+        batch_size=round(mean(ends("batch_size", config.space.batch_size))),
+        sharing=config.feature_cache > 0 and config.training.augment_at == "cut",
+    )
+
+
+def _recorder(
+    config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter, costs: Costs | None = None
+) -> Recorder:
     """The recorder of a study, whose tables have been reconciled with it."""
     writer = ResultsWriter(folder)
-    recorder = Recorder(the_study, writer, name=RunFolder(folder).name, show=reporter.trial)
+    recorder = Recorder(the_study, writer, name=RunFolder(folder).name, show=reporter.trial, costs=costs)
     unclaimed = Unclaimed(folder)
     rows = reconcile(folder, config, the_study, writer, unclaimed)
     if unclaimed.message:
