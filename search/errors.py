@@ -9,6 +9,7 @@ class SearchErrorCode(StrEnum):
     # cli
     OPTION_REPEATED = "option-repeated"
     SETTING_REPEATED = "setting-repeated"
+    SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"
     # cluster_lint
     CLUSTER_FILE_UNREADABLE = "cluster-file-unreadable"
@@ -29,6 +30,9 @@ class SearchErrorCode(StrEnum):
     SEGMENT_TOO_SHORT = "segment-too-short"
     TOO_MANY_BAD_FILES = "too-many-bad-files"
     WEIGHTS_CHANGED = "weights-changed"
+    # engine
+    NOTHING_RECORDED = "nothing-recorded"
+    RUNS_NOT_COMPARABLE = "runs-not-comparable"
     # evaluate
     NO_TEST_SET = "no-test-set"
     FINISHED_DIFFERENTLY = "finished-differently"

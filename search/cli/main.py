@@ -11,14 +11,14 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from genre_core.errors import InputError
-from search.cli import data, model, search
+from search.cli import data, model, search, simulate
 from search.cli.options import App
 from search.cli.output import FAILED, USER_MISTAKE, complain, echo, replace_unencodable
 from search.run.commands import PROGRAM
 
 _IN_ORDER_OF_USE = (
     *("run", "resume", "results", "best", "finish", "report", "export", "predict"),
-    *("data", "cluster", "version"),
+    *("simulate", "data", "cluster", "version"),
 )
 
 _USER_ERRNOS = (
@@ -64,6 +64,7 @@ app = App(
 cluster_app = App(help="Check a cluster file before launching it.", no_args_is_help=True)
 app.add_typer(search.app)
 app.add_typer(model.app)
+app.add_typer(simulate.app)
 app.add_typer(data.app, name="data")
 app.add_typer(cluster_app, name="cluster")
 

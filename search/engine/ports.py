@@ -58,6 +58,19 @@ class Strategy(Protocol):
         """The number of the paused trial to give up when the checkpoints take too much space."""
 
 
+class Tables(Protocol):
+    """The tables of trials and epochs; see `search.run.tables.ResultsWriter`."""
+
+    def put_trial(self, row: TrialRow) -> None:
+        """Set a trial's row."""
+
+    def add_epoch(self, row: EpochRow, trial: TrialRow) -> None:
+        """Add the row of an epoch and the current row of its trial."""
+
+    def flush(self) -> None:
+        """Flush the tables to the disk."""
+
+
 class WeightSource(Protocol):
     """Weights files on the head node."""
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from genre_core.recipe import Recipe
 from search.engine.costs import Costs
 from search.engine.messages import EpochReport
+from search.engine.ports import Tables
 from search.run.schemas import RUNNING, TrialRow, new_trial
-from search.run.tables import ResultsWriter
 from search.study.study import Study
 
 STATE_BYTES = 8
@@ -20,7 +20,7 @@ class Recorder:
     def __init__(
         self,
         study: Study,
-        writer: ResultsWriter,
+        writer: Tables,
         *,
         name: str,
         show: Callable[[TrialRow], None],

@@ -123,16 +123,7 @@ def read_trials(run: Path) -> pd.DataFrame:
         InputError: the folder contains no run, or the table is damaged.
     """
     require_run(run)
-    file = RunFolder(run).trials
-    if not file.exists():
-        return pd.DataFrame(columns=TRIALS.names)
-    # pyarrow opens a path twice, and the file may be replaced in between
-    with _damage_explained(run), file.open("rb") as opened:
-        trials = pd.read_parquet(
-            opened, dtype_backend="numpy_nullable"
-        )  # integers with missing values stay integers
-    missing = [name for name in TRIALS.names if name not in trials.columns]  # of an earlier version
-    return trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
+    return _trials(run)
 
 
 def read_epochs(run: Path) -> pd.DataFrame:
@@ -142,13 +133,18 @@ def read_epochs(run: Path) -> pd.DataFrame:
         InputError: the folder contains no run, or the table is damaged.
     """
     require_run(run)
-    folder = RunFolder(run).epochs
-    if not folder.exists():
-        return pd.DataFrame(columns=EPOCHS.names)
-    with _damage_explained(run):
-        table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
-    rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
-    return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
+    return _epochs(run)
+
+
+def read_curves(run: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the trials and epochs of a run, or of a folder that has the tables of a run and nothing else.
+
+    Raises:
+        InputError: the folder contains no tables, or one is damaged.
+    """
+    if not RunFolder(run).trials.exists():
+        require_run(run)
+    return _trials(run), _epochs(run)
 
 
 def read_finish(run: Path) -> pd.DataFrame:
@@ -229,6 +225,29 @@ def write_test_tracks(run: Path, rows: Sequence[TestTrackRow]) -> None:
         _KNOWN: json.dumps(known, default=np.generic.item),
     }
     _write([table], RunFolder(run).test_tracks, metadata)
+
+
+def _trials(run: Path) -> pd.DataFrame:
+    file = RunFolder(run).trials
+    if not file.exists():
+        return pd.DataFrame(columns=TRIALS.names)
+    # pyarrow opens a path twice, and the file may be replaced in between
+    with _damage_explained(run), file.open("rb") as opened:
+        trials = pd.read_parquet(
+            opened, dtype_backend="numpy_nullable"
+        )  # integers with missing values stay integers
+    missing = [name for name in TRIALS.names if name not in trials.columns]  # of an earlier version
+    return trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
+
+
+def _epochs(run: Path) -> pd.DataFrame:
+    folder = RunFolder(run).epochs
+    if not folder.exists():
+        return pd.DataFrame(columns=EPOCHS.names)
+    with _damage_explained(run):
+        table = pyarrow.dataset.dataset(folder, schema=EPOCHS, format="parquet").to_table()
+    rows: pd.DataFrame = table.to_pandas().sort_values(["trial", "epoch", "attempt"], kind="stable")
+    return rows.drop_duplicates(["trial", "epoch"], keep="last", ignore_index=True)
 
 
 def _test_metadata(run: Path) -> dict[bytes, bytes] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
+from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -38,26 +38,29 @@ class Study:
     The study may also hold trials of earlier searches. Only the sampler and the pruner see them: they are not counted.
     """
 
-    def __init__(self, journal: Path, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
+    def __init__(self, journal: Path | None, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
         """Open the study in this journal file, or create it; it maximises validation F1.
 
         Trials that were running when an earlier driver died are still running: they can be reported to and ended.
 
         Args:
-            journal: the journal file.
+            journal: the journal file; None for a study in memory.
             name: the name of the study in the journal.
             sampler: samples new trials.
             pruner: decides after each epoch whether a trial should end.
         """
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=JournalStorage(JournalFileBackend(str(journal))) if journal else InMemoryStorage(),
             study_name=name,
             direction="maximize",
             sampler=sampler,
             pruner=pruner,
             load_if_exists=True,
         )
-        sync_folder(journal.parent)  # Optuna syncs the lines of a new journal, but not its directory entry
+        if journal:
+            sync_folder(
+                journal.parent
+            )  # Optuna syncs the lines of a new journal, but not its directory entry
         self._running: dict[int, Trial] = {}
         self._scores: dict[int, dict[int, float]] = {}
         self._states: dict[int, str] = {}

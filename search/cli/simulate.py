@@ -1,0 +1,135 @@
+"""The command that replays recorded learning curves with other settings: simulate."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genre_core.errors import InputError
+from search.cli.options import App, Overrides, settings
+from search.cli.output import echo, show
+from search.errors import SearchErrorCode
+
+if TYPE_CHECKING:
+    from search.engine.contenders import Contender
+    from search.engine.recorded import Pool
+    from search.report.replays import Outcome
+
+app = App()
+
+_REPLAYED = ("sampler", "pruner", "seed")
+"""Settings that a replay can change."""
+
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Run folder; trials of several make one pool.")
+]
+Sampler = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna sampler to compare.")]
+Pruner = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna pruner to compare.")]
+Workers = Annotated[
+    list[int] | None,
+    typer.Option(metavar="N", min=1, max=1000, help="Number of virtual workers; repeatable [default: 1]."),
+]
+Repeats = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Replays, with different seeds.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+
+
+@app.command()
+def simulate(
+    runs: Runs,
+    sampler: Sampler = None,
+    pruner: Pruner = None,
+    set_: Overrides = None,
+    workers: Workers = None,
+    repeats: Repeats = 10,
+    as_json: Json = False,
+) -> None:
+    """Replay a search: how fast would other settings have been?
+
+    Nothing is trained. The recorded trials are the search space, and the time they took is replayed by virtual
+    workers. Best recorded by a search with `--set sampler=random --set pruner=none`.
+
+    Examples:
+
+      genre-search simulate runs/music
+
+      genre-search simulate runs/music --sampler gp --workers 1 --workers 8
+    """
+    from search.engine.recorded import read_pool
+
+    overrides = settings(texts={"sampler": sampler, "pruner": pruner}, overrides=set_)
+    contenders, seed = _contenders(overrides)
+    pool = read_pool(runs)
+    counts = list(dict.fromkeys(workers or [1]))
+    if not as_json:
+        _introduce(pool, repeats)
+    for count in counts:
+        outcomes = _outcomes(pool, contenders, workers=count, seed=seed, repeats=repeats)
+        if as_json:
+            for own in outcomes:
+                echo(json.dumps(own.as_json()))
+        else:
+            _print(pool, outcomes, workers=count, seed=seed)
+
+
+def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
+    """What to replay, and the first seed."""
+    from search.config.schema import load
+    from search.engine.contenders import CONTENDERS, of_optuna
+
+    for key in overrides:
+        if key.split(".")[0] not in _REPLAYED:
+            raise InputError(
+                f"--set must change a setting that a replay has ({', '.join(_REPLAYED)}), but got {key}; "
+                "start a search to change others",
+                code=SearchErrorCode.SETTING_NOT_REPLAYED,
+            )
+    config = load(None, overrides)
+    if overrides.keys() - {"seed"}:
+        return [of_optuna(config.sampler, config.pruner)], config.seed
+    return [CONTENDERS["optuna_tpe_median"]], config.seed
+
+
+def _outcomes(
+    pool: "Pool", contenders: "list[Contender]", *, workers: int, seed: int, repeats: int
+) -> "list[Outcome]":
+    from search.engine.simulator import simulate as replay
+    from search.report.replays import MARGINS, TOLERANCE, outcome
+
+    found = []
+    for contender in contenders:
+        traces = [
+            replay(
+                pool,
+                contender,
+                workers=workers,
+                seed=seed + repeat,
+                target=pool.best_f1 - min(MARGINS) - TOLERANCE,
+            )
+            for repeat in range(repeats)
+        ]
+        found += [
+            outcome(contender.name, workers, margin, traces, best_f1=pool.best_f1) for margin in MARGINS
+        ]
+    return found
+
+
+def _introduce(pool: "Pool", repeats: int) -> None:
+    echo(f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; {repeats} replays each")
+    if pool.cut:
+        what = "1 was" if pool.cut == 1 else f"{pool.cut} were"
+        echo(
+            f"{what} pruned, stopped or still running: a replay ends such a trial where it\n"
+            "ended, and its later epochs are unknown."
+        )
+
+
+def _print(pool: "Pool", outcomes: "list[Outcome]", *, workers: int, seed: int) -> None:
+    from search.engine.contenders import AS_RECORDED, CONTENDERS
+    from search.report import replays
+
+    own = _outcomes(pool, [CONTENDERS[AS_RECORDED]], workers=workers, seed=seed, repeats=1)
+    echo(f"\n{workers} worker{'s' if workers > 1 else ''}, time until within a margin of the best F1:")
+    show(replays.table([*own, *outcomes]))
+    for line in replays.comparison(own, outcomes):
+        echo(line)

@@ -1,0 +1,164 @@
+"""Samples configurations of a pool: a sampler's proposal is replaced by the nearest one that was not used yet."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config.space import Space
+from search.engine.recorded import Curve, Pool
+
+BACKBONE, FROZEN_SHARE = "backbone", "frozen_share"
+_LOG = ("learning_rate",)
+"""Settings whose range is sampled in the logarithm."""
+_OTHER_BACKBONE, _OTHER_CHOICE = 10.0, 1.0
+"""Squared distances between different choices; numbers are scaled to [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpace:
+    """The unconditional search space of a pool and its members' parameters in it."""
+
+    distributions: Mapping[str, BaseDistribution]
+    members: Sequence[Mapping[str, Any]]
+    """Parameters of each curve."""
+
+    @classmethod
+    def of(cls, pool: Pool) -> "PoolSpace":
+        """The backbone, learning rate, momentum, frozen share, and what else differs between the curves of a pool."""
+        always = (BACKBONE, "learning_rate", "momentum")
+        others = [
+            name
+            for name in Space.model_fields
+            if name not in (*always, "frozen_blocks")
+            and len({getattr(curve.recipe, name) for curve in pool.curves}) > 1
+        ]
+        members = [_parameters(curve, (*always, *others)) for curve in pool.curves]
+        names = members[0]
+        return cls(
+            distributions={name: _distribution(name, [member[name] for member in members]) for name in names},
+            members=members,
+        )
+
+
+def frozen_share(frozen_blocks: int, n_blocks: int) -> float:
+    """The share in [0, 1] that represents a frozen depth."""
+    return (frozen_blocks + 0.5) / (n_blocks + 1)
+
+
+def _parameters(curve: Curve, names: Sequence[str]) -> dict[str, Any]:
+    own = {name: getattr(curve.recipe, name) for name in names}
+    return own | {FROZEN_SHARE: frozen_share(curve.recipe.frozen_blocks, curve.n_blocks)}
+
+
+def _distribution(name: str, values: Sequence[Any]) -> BaseDistribution:
+    if name == FROZEN_SHARE:
+        return FloatDistribution(0.0, 1.0)
+    if isinstance(values[0], str | bool):
+        return CategoricalDistribution(sorted(set(values)))
+    return FloatDistribution(float(min(values)), float(max(values)), log=name in _LOG)
+
+
+class PoolSampler(BaseSampler):
+    """Samples as another sampler does, but only members of a pool, each of them once.
+
+    A proposal becomes the nearest unused member. Where the sampler proposes nothing, because it is random or has too
+    few trials to learn from, an unused member is drawn at random.
+    """
+
+    def __init__(self, sampler: BaseSampler | None, space: PoolSpace, *, random: np.random.Generator) -> None:
+        """Wrap a sampler.
+
+        Args:
+            sampler: the sampler to wrap; None for the members in their order.
+            space: the pool.
+            random: draws members.
+        """
+        self._sampler = sampler
+        self._space = space
+        self._random = random
+        self._unused = np.ones(len(space.members), bool)
+        self._coordinates = {
+            name: np.array([_coordinate(distribution, member[name]) for member in space.members])
+            for name, distribution in space.distributions.items()
+        }
+        self._member: dict[int, int] = {}
+
+    def member(self, trial: int) -> int:
+        """The index of the pool's curve that a trial replays."""
+        return self._member[trial]
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """The wrapped sampler's."""
+        if self._sampler:
+            self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The space of the pool."""
+        return dict(self._space.distributions)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The parameters of an unused member of the pool."""
+        chosen = self._choose(study, trial)
+        self._unused[chosen] = False
+        self._member[trial.number] = chosen
+        return dict(self._space.members[chosen])
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The member's value; Optuna asks for none that `sample_relative` returned."""
+        return self._space.members[self._member[trial.number]][param_name]
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """The wrapped sampler's."""
+        if self._sampler:
+            self._sampler.after_trial(study, trial, state, values)
+
+    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        unused = np.flatnonzero(self._unused)
+        if self._sampler is None:
+            return int(unused[0])
+        inner = self._sampler.infer_relative_search_space(study, trial)
+        proposed = self._sampler.sample_relative(study, trial, inner)
+        if not proposed:
+            return int(self._random.choice(unused))
+        return int(unused[np.argmin(self._distances(proposed)[unused])])
+
+    def _distances(self, proposed: Mapping[str, Any]) -> NDArray[np.float64]:
+        """Squared distance of every member to a proposal, which may lack parameters: [members]."""
+        total = np.zeros(len(self._unused))
+        for name, value in proposed.items():
+            distribution, own = self._space.distributions[name], self._coordinates[name]
+            gap = own - _coordinate(distribution, value)
+            if isinstance(distribution, CategoricalDistribution):
+                total += (gap != 0) * (_OTHER_BACKBONE if name == BACKBONE else _OTHER_CHOICE)
+            else:
+                total += gap**2
+        return total
+
+
+def _coordinate(distribution: BaseDistribution, value: Any) -> float:
+    """A number's position in its range, or a choice's index."""
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.choices.index(value))
+    assert isinstance(distribution, FloatDistribution), distribution
+    if distribution.single():
+        return 0.0
+    low, high, own = distribution.low, distribution.high, float(value)
+    if distribution.log:
+        low, high, own = math.log(low), math.log(high), math.log(own)
+    return (own - low) / (high - low)

@@ -1,0 +1,287 @@
+"""Replays recorded learning curves: the coordinator decides as in a search, and the time that passes is virtual."""
+
+import heapq
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from math import inf
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import Trial
+
+from genre_core.recipe import Recipe
+from search.engine.contenders import Contender
+from search.engine.coordinator import Coordinator, Limits
+from search.engine.messages import Assignment, Decision, EpochReport, Failure, Usage
+from search.engine.pool_sampler import PoolSampler, PoolSpace
+from search.engine.recorded import Cell, Curve, Pool
+from search.engine.recorder import Recorder
+from search.run.schemas import EpochRow, TrialRow
+from search.study.study import Study
+
+_EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """What a search had cost when it improved its best validation F1."""
+
+    f1: float
+    seconds: float
+    """Since the start, on the clock on the wall."""
+    worker_seconds: float
+    """Working time of all workers; waiting is excluded."""
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """A replayed search."""
+
+    improvements: tuple[Reached, ...]
+    seconds: float
+    worker_seconds: float
+    epochs: int
+    trials: int
+
+    def reach(self, f1: float) -> Reached | None:
+        """The first improvement to this F1; None if the search did not reach it."""
+        return next((step for step in self.improvements if step.f1 >= f1), None)
+
+
+class NoTables:
+    """Tables that are not stored."""
+
+    def put_trial(self, row: TrialRow) -> None:
+        """Nothing is stored."""
+
+    def add_epoch(self, row: EpochRow, trial: TrialRow) -> None:
+        """Nothing is stored."""
+
+    def flush(self) -> None:
+        """Nothing is stored."""
+
+
+def simulate(pool: Pool, contender: Contender, *, workers: int, seed: int, target: float = inf) -> Trace:
+    """Replay a search over the pool until it has reached an F1, or has no more trials.
+
+    Args:
+        pool: the recorded curves.
+        contender: decides what runs and what stops.
+        workers: number of virtual workers.
+        seed: of the samplers.
+        target: validation F1 at which the replay ends.
+    """
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # Optuna reports each new study
+    replay = Replay(pool, contender, workers=workers, seed=seed)
+    for _ in replay.steps():
+        if replay.best_f1 >= target:
+            break
+    return replay.trace()
+
+
+@dataclass
+class _Turn:
+    """A trial on a worker."""
+
+    trial: int
+    curve: Curve
+    attempt: int
+    epoch: int
+    """The last epoch that is done."""
+    begins: float = 0.0
+    """Time at which the work for the next report began or begins, in seconds."""
+
+
+@dataclass
+class _Progress:
+    """What a trial has used over all of its attempts."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    features_seconds: float = 0.0
+
+
+@dataclass
+class _Totals:
+    worker_seconds: float = 0.0
+    epochs: int = 0
+    improvements: list[Reached] = field(default_factory=list)
+
+
+class Replay:
+    """A search with virtual workers, driven by events in the order of their virtual time."""
+
+    def __init__(self, pool: Pool, contender: Contender, *, workers: int, seed: int) -> None:
+        """Set up; see `simulate`."""
+        self._pool = pool
+        self._space = PoolSpace.of(pool)
+        self._sampler = PoolSampler(
+            contender.sampler(seed), self._space, random=np.random.default_rng([seed, len(pool.curves)])
+        )
+        self.study = Study(
+            None, name="replay", sampler=self._sampler, pruner=contender.pruner(pool.max_epochs)
+        )
+        self.now = 0.0
+        """Virtual time in seconds."""
+        self._coordinator = Coordinator(
+            self.study,
+            Recorder(
+                self.study, NoTables(), name="replay", show=lambda row: None, now=lambda: _EPOCH_OF_TIME
+            ),
+            limits=Limits(workers=workers, retries=0, epoch_limit=inf),
+            goal=lambda: len(pool.curves),
+            draw=self._draw,
+            forget=lambda number: None,
+            say=lambda line: None,
+            clock=lambda: self.now,
+        )
+        self._idle = [f"worker-{number}" for number in range(workers)]
+        self._turns: dict[str, _Turn] = {}
+        self._progress: dict[int, _Progress] = {}
+        self._events: list[tuple[float, int, str]] = []
+        self._order = count()
+        self._activations: dict[Cell, float] = {}
+        """Time at which the activations of a cell are stored, in seconds."""
+        self._totals = _Totals()
+
+    @property
+    def best_f1(self) -> float:
+        """The best validation F1 so far."""
+        return self._totals.improvements[-1].f1 if self._totals.improvements else -inf
+
+    def steps(self) -> Iterator[float]:
+        """Replay the search; yields the virtual time after each report."""
+        self._assign()
+        while self._events:
+            self.now, _, worker = heapq.heappop(self._events)
+            if worker in self._turns:
+                self._report(worker, self._turns[worker])
+            else:
+                self._idle.append(worker)
+            self._assign()
+            yield self.now
+
+    def trace(self) -> Trace:
+        """What the search has cost so far."""
+        return Trace(
+            improvements=tuple(self._totals.improvements),
+            seconds=self.now,
+            worker_seconds=self._worker_seconds(),
+            epochs=self._totals.epochs,
+            trials=self.study.asked,
+        )
+
+    def curve_of(self, trial: int) -> Curve:
+        """The curve that a trial replays."""
+        return self._pool.curves[self._sampler.member(trial)]
+
+    def _draw(self, trial: Trial) -> Recipe:
+        for name, distribution in self._space.distributions.items():
+            if isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(name, distribution.choices)
+            else:
+                assert isinstance(distribution, FloatDistribution), distribution
+                trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+        return self.curve_of(trial.number).recipe
+
+    def _assign(self) -> None:
+        """Give idle workers what the coordinator has for them."""
+        while self._idle:
+            answer = self._coordinator.next_for(self._idle[0])
+            if not isinstance(answer, Assignment):
+                return
+            self._start(self._idle.pop(0), answer)
+
+    def _start(self, worker: str, assignment: Assignment) -> None:
+        curve = self.curve_of(assignment.trial)
+        progress = self._progress.setdefault(assignment.trial, _Progress())
+        turn = _Turn(assignment.trial, curve, assignment.attempt, progress.epoch)
+        self._turns[worker] = turn
+        cost = self._pool.cells[curve.cell]
+        features = 0.0 if curve.cell in self._activations else cost.features
+        computed = self._activations.setdefault(curve.cell, self.now + features)
+        turn.begins = self.now if features else max(self.now, computed)
+        progress.features_seconds += features
+        restore = cost.restore if turn.epoch else 0.0
+        work = features + curve.build_seconds + restore
+        self._after(worker, turn, work + self._next_epoch_seconds(turn))
+
+    def _next_epoch_seconds(self, turn: _Turn) -> float:
+        curve = turn.curve
+        return curve.seconds[turn.epoch] if turn.epoch < len(curve.seconds) else curve.failing_seconds
+
+    def _after(self, worker: str, turn: _Turn, work: float) -> None:
+        """Let the worker's next report happen after this much work, in seconds."""
+        progress = self._progress[turn.trial]
+        progress.seconds += work
+        heapq.heappush(self._events, (turn.begins + work, next(self._order), worker))
+
+    def _report(self, worker: str, turn: _Turn) -> None:
+        self._totals.worker_seconds += self.now - turn.begins
+        turn.begins = self.now
+        if turn.epoch == len(turn.curve.scores):
+            del self._turns[worker]
+            self._idle.append(worker)
+            self._coordinator.hear(worker, Failure(reason=str(turn.curve.error)))
+            return
+        turn.epoch += 1
+        self._progress[turn.trial].epoch = turn.epoch
+        self._totals.epochs += 1
+        self._note(turn.curve.scores[turn.epoch - 1])
+        if self._coordinator.hear(worker, self._epoch_report(worker, turn)) is Decision.CONTINUE:
+            self._after(worker, turn, self._next_epoch_seconds(turn))
+        else:
+            del self._turns[worker]
+            self._idle.append(worker)
+
+    def _note(self, f1: float) -> None:
+        if f1 > self.best_f1:
+            self._totals.improvements.append(
+                Reached(
+                    f1=f1,
+                    seconds=self.now,
+                    worker_seconds=self._worker_seconds(),
+                    epochs=self._totals.epochs,
+                )
+            )
+
+    def _worker_seconds(self) -> float:
+        """Working time so far, with what is unfinished."""
+        return self._totals.worker_seconds + sum(
+            max(0.0, self.now - turn.begins) for turn in self._turns.values()
+        )
+
+    def _epoch_report(self, worker: str, turn: _Turn) -> EpochReport:
+        curve, progress = turn.curve, self._progress[turn.trial]
+        scores = curve.scores[: turn.epoch]
+        return EpochReport(
+            row=EpochRow(
+                trial=turn.trial,
+                attempt=turn.attempt,
+                epoch=turn.epoch,
+                val_f1=scores[-1],
+                seconds=curve.seconds[turn.epoch - 1],
+            ),
+            usage=_usage(curve, progress, node=worker),
+            best_epoch=scores.index(max(scores)) + 1,
+            finished=turn.epoch == len(curve.scores) and curve.error is None,
+        )
+
+
+def _usage(curve: Curve, progress: _Progress, *, node: str) -> Usage:
+    return Usage(
+        trainable_parameters=curve.trainable_parameters,
+        features="shared" if curve.recipe.frozen_blocks else "none",
+        features_seconds=progress.features_seconds,
+        resident=True,
+        total_seconds=progress.seconds,
+        memory_before_bytes=0,
+        peak_memory_bytes=0,
+        device="virtual",
+        node=node,
+        pid=0,
+    )
