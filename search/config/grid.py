@@ -8,7 +8,19 @@ from fractions import Fraction
 from typing import Any
 
 from genre_core.models.registry import block_names
-from search.config.space import DepthRange, FloatRange, IntRange, Space, choices, depth_parameter
+from search.config.space import (
+    FROZEN_SHARE,
+    DepthRange,
+    FloatRange,
+    IntRange,
+    Space,
+    blocks_of,
+    choices,
+    depth_in,
+    depth_parameter,
+    is_share,
+    share_of,
+)
 
 BACKBONE = "backbone"
 Configuration = tuple[str, tuple[int, ...]]
@@ -46,7 +58,7 @@ class Grid:
         backbone = self._backbone(params)
         if backbone not in self.axes or (len(self.axes) > 1 and BACKBONE not in params):
             return None
-        axes = self.axes[backbone]
+        axes, params = self.axes[backbone], _with_both_depths(params, backbone)
         indices = [axis.index(params[name]) for name, axis in axes.items() if name in params]
         known = [index for index in indices if index is not None]
         return (backbone, tuple(known)) if len(known) == len(axes) else None
@@ -98,10 +110,21 @@ def _depth(backbone: str, value: Any) -> dict[str, Axis]:
     """The axis of a backbone's frozen depth, if it is sampled."""
     if not _is_sampled(value):
         return {}
+    n_blocks = len(block_names(backbone))
+    if is_share(value):
+        return {FROZEN_SHARE: _shares(n_blocks)}
     if isinstance(value, DepthRange):
-        high = len(block_names(backbone)) if value.high == "all" else value.high
+        high = n_blocks if value.high == "all" else value.high
         value = IntRange(low=value.low, high=high)
     return {depth_parameter(backbone): _axis(value)}
+
+
+def _with_both_depths(params: Mapping[str, Any], backbone: str) -> Mapping[str, Any]:
+    """Parameters with the frozen depth under either name: trials before `space` was edited may have the other one."""
+    if (depth := depth_in(params, backbone)) is None:
+        return params
+    share = share_of(depth, len(block_names(backbone)))
+    return {**params, depth_parameter(backbone): depth, FROZEN_SHARE: share}
 
 
 def _axis(value: Any) -> Axis:
@@ -117,6 +140,15 @@ def _listed(values: tuple[Any, ...]) -> Axis:
     distinct = list(dict.fromkeys(values))
     indices = {value: index for index, value in enumerate(distinct)}
     return Axis(count=len(distinct), value=distinct.__getitem__, index=indices.get)
+
+
+def _shares(n_blocks: int) -> Axis:
+    """Shares by the frozen depth that they mean."""
+
+    def index(share: float) -> int | None:
+        return blocks_of(share, n_blocks) if 0 <= share <= 1 else None
+
+    return Axis(count=n_blocks + 1, value=lambda depth: share_of(depth, n_blocks), index=index)
 
 
 def _whole_steps(values: range) -> Axis:

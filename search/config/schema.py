@@ -148,9 +148,10 @@ class SearchConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _level_of_an_older_run(cls, settings: Any) -> Any:
+    def _defaults_of_an_older_run(cls, settings: Any) -> Any:
+        """What a run did that does not name a setting, because it is older than the setting."""
         if isinstance(settings, dict) and settings.get("provenance") is not None:
-            return {"level": "absolute"} | settings
+            return {"level": "absolute"} | settings | _space_of_an_older_run(settings.get("space", {}))
         return settings
 
     def weights_of(self, backbone: str) -> str:
@@ -163,6 +164,17 @@ class SearchConfig(Settings):
     def backbones(self) -> tuple[str, ...]:
         """All backbones in the search space."""
         return choices(self.space.backbone)
+
+
+def _space_of_an_older_run(space: object) -> dict[str, Any]:
+    """The setting `space` with a parameter per backbone for the frozen depth; empty if it does not apply.
+
+    config.yaml decides rather than the trials of the study, because it also exists when the study is empty or lost.
+    """
+    depth = space.get("frozen_blocks", {}) if isinstance(space, dict) else None
+    if not isinstance(space, dict) or not isinstance(depth, dict):
+        return {}
+    return {"space": space | {"frozen_blocks": {"as_share": False} | depth}}
 
 
 def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:

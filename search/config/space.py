@@ -1,13 +1,19 @@
 """The search space: each hyperparameter is a fixed value, a list of choices, or a range."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from genre_core.errors import InputError
+from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from search.config.settings import Keyed, Number, Scalar, Sequence, Settings, Word, by_shape, number_or
 from search.errors import SearchErrorCode
+
+FROZEN_SHARE = "frozen_share"
+"""Optuna's name for the frozen depth as a share of the blocks, one parameter for all backbones."""
 
 
 def choices(value: Any) -> tuple[Any, ...]:
@@ -39,6 +45,9 @@ class DepthRange(Settings):
 
     low: int = Field(default=0, ge=0)
     high: Annotated[Annotated[int, Number] | Annotated[Literal["all"], Word], number_or("all")] = "all"
+    as_share: bool = True
+    """Sample the whole depth, from 0 to all, as one parameter for all backbones instead of one for each. Runs that do
+    not name it are older than this setting: false."""
 
 
 _any_shape, _no_range = by_shape(), by_shape("must be a value or a list")
@@ -79,8 +88,42 @@ class Space(Settings):
 
 
 def depth_parameter(backbone: str) -> str:
-    """Optuna's name for the frozen depth of a backbone, a parameter of its own because the ranges differ."""
+    """Optuna's name for the frozen depth of a backbone, if the depth is not sampled as FROZEN_SHARE."""
     return f"frozen_blocks_{backbone}"
+
+
+def blocks_of(share: float, n_blocks: int) -> int:
+    """The frozen depth, in blocks, that a share in [0, 1] means; equal parts of [0, 1] belong to the depths.
+
+    So every depth of a backbone is equally likely if the share is uniform, whatever its number of blocks.
+    """
+    return min(n_blocks, math.floor(share * (n_blocks + 1)))
+
+
+def share_of(blocks: int, n_blocks: int) -> float:
+    """The share that stands for a frozen depth: the middle of those that `blocks_of` turns into it."""
+    return (blocks + 0.5) / (n_blocks + 1)
+
+
+def depth_in(params: Mapping[str, Any], backbone: str) -> int | None:
+    """The frozen depth, in blocks, that parameters of a study mean for a backbone; None if they have none."""
+    if (name := depth_parameter(backbone)) in params:
+        return int(params[name])
+    return blocks_of(params[FROZEN_SHARE], len(block_names(backbone))) if FROZEN_SHARE in params else None
+
+
+def is_share(depth: Any) -> bool:
+    """Whether this value of `frozen_blocks` is sampled as FROZEN_SHARE.
+
+    A bounded range is not: its bounds are numbers of blocks, which are another share of each backbone.
+    """
+    return isinstance(depth, DepthRange) and depth.as_share and (depth.low, depth.high) == (0, "all")
+
+
+def is_conditional(space: Space) -> bool:
+    """Whether the parameters that are sampled depend on the backbone."""
+    sampled = isinstance(space.frozen_blocks, tuple | DepthRange)
+    return len(set(choices(space.backbone))) > 1 and sampled and not is_share(space.frozen_blocks)
 
 
 def ends(name: str, value: Any) -> tuple[Any, ...]:

@@ -14,13 +14,14 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from genre_core.models.registry import block_names
+from search.config.space import FROZEN_SHARE, share_of
 from search.study.journal import own_trials
 
 MIN_TRIALS = 10
 """Complete trials that are needed for an estimate."""
 TREES = 16
 """Size of the random forest that fANOVA fits: enough for two digits, in seconds for a thousand trials."""
-FROZEN = "frozen_share"
+FROZEN = FROZEN_SHARE
 """Name of the freeze depth as a share of the backbone's blocks, which makes backbones comparable."""
 
 _DEPTH = "frozen_blocks_"
@@ -106,10 +107,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _uniform(trial: FrozenTrial) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """A trial's parameters with the freeze depth as FROZEN, in place of a parameter named after the backbone."""
+    """A trial's parameters with the freeze depth as FROZEN, also if its parameter is named after the backbone."""
     params, distributions = dict(trial.params), dict(trial.distributions)
     for name in [name for name in params if name.startswith(_DEPTH)]:
-        params[FROZEN] = params.pop(name) / len(block_names(name.removeprefix(_DEPTH)))
+        params[FROZEN] = share_of(params.pop(name), len(block_names(name.removeprefix(_DEPTH))))
         distributions.pop(name)
         distributions[FROZEN] = FloatDistribution(0.0, 1.0)
     return params, distributions

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
+from search.config.space import FROZEN_SHARE, blocks_of
 from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import RunFolder
@@ -100,14 +101,15 @@ def read_trial_rows(run: Path) -> list[TrialRow]:
 
 def has_settings(row: TrialRow | None, trial: FrozenTrial) -> bool:
     """Whether a row of the tables has the settings of this trial."""
-    return row is not None and all(
-        getattr(row, _column(name)) == value for name, value in trial.params.items()
-    )
+    return row is not None and all(_has(row, name, value) for name, value in trial.params.items())
 
 
-def _column(parameter: str) -> str:
-    """The column for a parameter of Optuna; each backbone has its own parameter for the frozen depth."""
-    return "frozen_blocks" if parameter.startswith("frozen_blocks") else parameter
+def _has(row: TrialRow, parameter: str, value: object) -> bool:
+    """Whether a row has the value of a parameter of Optuna; two kinds of them mean the frozen depth."""
+    if parameter == FROZEN_SHARE and isinstance(value, float):
+        return row.frozen_blocks == blocks_of(value, row.n_blocks)
+    column = "frozen_blocks" if parameter.startswith("frozen_blocks") else parameter
+    return bool(getattr(row, column) == value)
 
 
 def _studies(run: Path) -> list[optuna.Study]:

@@ -7,6 +7,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from search.config.schema import SearchConfig
+from search.config.space import is_conditional
 from search.run.folder import RunFolder
 from search.run.identity import RUN_ID
 from search.study.pruners import make_pruner
@@ -40,7 +41,13 @@ def sampler_of(config: SearchConfig, *, asked: int) -> BaseSampler:
         config: the configuration of the search.
         asked: number of trials that the study already has; see `make_sampler`.
     """
-    sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
+    sampler = make_sampler(
+        config.sampler.name,
+        config.sampler.parameters,
+        seed=config.seed,
+        asked=asked,
+        conditional=is_conditional(config.space),
+    )
     return without_repeats(sampler, config, asked=asked)
 
 

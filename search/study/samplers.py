@@ -17,17 +17,22 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
     "cmaes": optuna.samplers.CmaEsSampler,
 }
 
-# The range of the frozen depth depends on the sampled backbone, so the space is conditional. With group=True, TPE
-# models each branch separately; the others sample conditional parameters independently and would warn every time.
+# Where the depth is not sampled as a share, its parameter depends on the sampled backbone. The samplers draw such a
+# parameter independently and would warn every time.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "tpe": {"group": True, "multivariate": True},
+    "tpe": {"multivariate": True},
     "qmc": {"warn_independent_sampling": False, "warn_asynchronous_seeding": False},
     "gp": {"warn_independent_sampling": False},
     "cmaes": {"warn_independent_sampling": False},
 }
+# With group=True, TPE also models parameters that only some trials have, apart from those that all trials have. Where
+# all trials have the same parameters there is one group, and it changes nothing.
+_CONDITIONAL_DEFAULTS: dict[str, dict[str, Any]] = {"tpe": {"group": True}}
 
 
-def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int, asked: int = 0) -> BaseSampler:
+def make_sampler(
+    name: str, parameters: Mapping[str, Any], *, seed: int, asked: int = 0, conditional: bool = False
+) -> BaseSampler:
     """Create one of Optuna's samplers.
 
     Args:
@@ -36,12 +41,14 @@ def make_sampler(name: str, parameters: Mapping[str, Any], *, seed: int, asked: 
         seed: the seed of the search.
         asked: number of trials that the study already has. It changes the seed, since the same seed would draw the
             same trials again. `qmc` continues its sequence by itself, but not its independent samples.
+        conditional: whether which parameters are sampled depends on the values of others.
 
     Raises:
         InputError: unknown sampler, or parameters that it does not take.
     """
     fresh = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]) if asked else seed
-    given = {"seed": fresh, **_DEFAULTS.get(name, {}), **parameters}
+    conditional_defaults = _CONDITIONAL_DEFAULTS.get(name, {}) if conditional else {}
+    given = {"seed": fresh, **_DEFAULTS.get(name, {}), **conditional_defaults, **parameters}
     if name == "qmc" and asked:
         given = {"independent_sampler": optuna.samplers.RandomSampler(seed=fresh)} | given | {"seed": seed}
     return construct("sampler", name, SAMPLERS, given)

@@ -8,14 +8,23 @@ from optuna.trial import BaseTrial, FixedTrial
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig
-from search.config.space import DepthRange, FloatRange, IntRange, depth_parameter
+from search.config.space import (
+    FROZEN_SHARE,
+    DepthRange,
+    FloatRange,
+    IntRange,
+    blocks_of,
+    depth_parameter,
+    is_share,
+    share_of,
+)
 from search.study.study import REPEAT
 
 
 def sample(trial: BaseTrial, config: SearchConfig) -> Recipe:
     """Sample the recipe of a trial, or read it back if it was sampled before.
 
-    The backbone is sampled first, since the range of the frozen depth depends on it.
+    The backbone is sampled first, since the frozen depth depends on it.
     """
     space = config.space
     backbone = suggest(trial, "backbone", space.backbone)
@@ -47,15 +56,28 @@ def suggest(trial: BaseTrial, name: str, value: Any) -> Any:
 
 
 def suggest_depth(trial: BaseTrial, backbone: str, value: int | tuple[int, ...] | DepthRange) -> int:
-    """Suggest a frozen depth; a parameter per backbone, because the ranges differ."""
-    name = depth_parameter(backbone)
+    """Suggest a frozen depth: as a share for all backbones if any depth is possible, else in blocks of this backbone.
+
+    The share is sampled from the same range whatever the backbone, so that every sampler can model it together with the
+    other parameters. A trial that has a depth in blocks keeps it.
+    """
+    name, n_blocks = depth_parameter(backbone), len(block_names(backbone))
+    if is_share(value) and name not in trial.params:
+        return blocks_of(trial.suggest_float(FROZEN_SHARE, 0.0, 1.0), n_blocks)
     if isinstance(value, DepthRange):
-        n_blocks = len(block_names(backbone))
         return trial.suggest_int(name, value.low, n_blocks if value.high == "all" else value.high)
     depth: int = suggest(trial, name, value)
     return depth
 
 
-def fixed_trial(settings: Mapping[str, Any]) -> FixedTrial:
-    """A trial that suggests these settings, which are a value for each field of Space."""
-    return FixedTrial({**settings, depth_parameter(settings["backbone"]): settings["frozen_blocks"]})
+def fixed_trial(settings: Mapping[str, Any], *, share: float | None = None) -> FixedTrial:
+    """A trial that suggests these settings.
+
+    Args:
+        settings: a value for each field of Space.
+        share: the value of FROZEN_SHARE if it is known; by default the one that stands for the frozen depth.
+    """
+    backbone, depth = settings["backbone"], settings["frozen_blocks"]
+    if share is None:
+        share = share_of(depth, len(block_names(backbone)))
+    return FixedTrial({**settings, depth_parameter(backbone): depth, FROZEN_SHARE: share})

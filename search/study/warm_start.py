@@ -13,7 +13,7 @@ from genre_core.corpus.tracks import Corpus, load_corpus
 from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load
-from search.config.space import Space
+from search.config.space import FROZEN_SHARE, Space
 from search.errors import SearchErrorCode
 from search.run.conditions import conditions, differences
 from search.run.folder import RunFolder
@@ -137,7 +137,8 @@ def _converted(
     theirs = (earlier.config.provenance or {}).get("weights", {})
     if theirs.get(recipe.backbone) != weights[recipe.backbone]:
         return "with other weights"
-    replayed = fixed_trial({name: getattr(recipe, name) for name in Space.model_fields})
+    settings = {name: getattr(recipe, name) for name in Space.model_fields}
+    replayed = fixed_trial(settings, share=trial.params.get(FROZEN_SHARE))
     for name in Space.model_fields:
         if not _is_in_space(replayed, name, recipe, config.space):
             return f"{name} outside the space"

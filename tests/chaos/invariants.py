@@ -169,9 +169,10 @@ def _row_disagreements(trial: FrozenTrial, row: Row, own: Mapping[int, float]) -
     if row["state"] != trial.state.name:
         yield f"trial {number} is {row['state']} in the table, {trial.state.name} in the study"
     for name, value in trial.params.items():
-        column = "frozen_blocks" if name.startswith("frozen_blocks") else name
-        if row[column] != value:
-            yield f"trial {number}: {name} is {row[column]} in the table, {value} in the study"
+        column = "frozen_blocks" if name.startswith("frozen_") else name
+        meant = min(int(value * (row["n_blocks"] + 1)), row["n_blocks"]) if name == "frozen_share" else value
+        if row[column] != meant:
+            yield f"trial {number}: {name} is {row[column]} in the table, {meant} in the study"
     if not _same(row["val_f1"], max(own.values(), default=None)):
         yield f"trial {number} has F1 {row['val_f1']} in its row, {max(own.values(), default=None)} in its epochs"
     if own and own.get(row["best_epoch"]) != row["val_f1"]:

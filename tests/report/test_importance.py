@@ -8,14 +8,17 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from search.config.space import FROZEN_SHARE, blocks_of
 from search.report.importance import FROZEN, MIN_TRIALS, importances, seed_noise
 
 
-def _journal(path: Path, f1: Callable[[dict[str, Any]], float], n: int = 60) -> optuna.Study:
+def _journal(
+    path: Path, f1: Callable[[dict[str, Any]], float], n: int = 60, *, as_share: bool = True
+) -> optuna.Study:
     """A study of random trials with the given F1."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path)))
@@ -24,22 +27,25 @@ def _journal(path: Path, f1: Callable[[dict[str, Any]], float], n: int = 60) -> 
     blocks = {"resnet18": 5, "alexnet": 7}
     for _ in range(n):
         backbone = str(random.choice(list(blocks)))
-        depth = f"frozen_blocks_{backbone}"
+        depth = FROZEN_SHARE if as_share else f"frozen_blocks_{backbone}"
+        share = float(random.random())
+        frozen = blocks_of(share, blocks[backbone])
         params: dict[str, Any] = {
             "backbone": backbone,
             "learning_rate": float(10 ** random.uniform(-4, -1)),
-            depth: int(random.integers(blocks[backbone] + 1)),
+            depth: share if as_share else frozen,
         }
-        value = f1(params | {"share": params[depth] / blocks[backbone]})
-        distributions = {
+        value = f1(params | {"share": frozen / blocks[backbone]})
+        distributions: dict[str, BaseDistribution] = {
             "backbone": CategoricalDistribution(tuple(blocks)),
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
-            depth: IntDistribution(0, blocks[backbone]),
+            depth: FloatDistribution(0.0, 1.0) if as_share else IntDistribution(0, blocks[backbone]),
         }
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
     return study
 
 
+@pytest.mark.parametrize("as_share", [True, False], ids=["one depth", "a depth per backbone"])
 @pytest.mark.parametrize(
     ("cause", "f1"),
     [
@@ -49,9 +55,9 @@ def _journal(path: Path, f1: Callable[[dict[str, Any]], float], n: int = 60) -> 
     ],
 )
 def test_the_hyperparameter_that_causes_the_f1_has_almost_all_importance(
-    cause: str, f1: Callable[[dict[str, Any]], float], tmp_path: Path
+    cause: str, f1: Callable[[dict[str, Any]], float], as_share: bool, tmp_path: Path
 ) -> None:
-    study = _journal(tmp_path / "study.journal", f1)
+    study = _journal(tmp_path / "study.journal", f1, as_share=as_share)
     found = importances(tmp_path)
     assert next(iter(found["all"].shares)) == cause
     assert found["all"].shares[cause] > 0.9

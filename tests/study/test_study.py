@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial
 from refusals import refused
 
 from genre_core.models.registry import block_names
-from search.config.schema import load
+from search.config.schema import SearchConfig, load
+from search.config.space import DepthRange, is_conditional
 from search.errors import SearchErrorCode
 from search.study.journal import repair_journal
 from search.study.pruners import PRUNERS, make_pruner
@@ -30,6 +31,10 @@ WILD = load(
         "space.label_smoothing": {"low": 0.0, "high": 0.2, "step": 0.1},
     },
 )
+BOUNDED = WILD.model_copy(
+    update={"space": WILD.space.model_copy(update={"frozen_blocks": DepthRange(low=1)})}
+)
+"""The same with a parameter for the depth of each backbone."""
 PARAMETERS: dict[str, dict[str, Any]] = {
     "percentile": {"percentile": 25.0},
     "patient": {"patience": 1, "wrapped_pruner": {"name": "median", "n_startup_trials": 2}},
@@ -37,11 +42,18 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _study(path: Path, *, sampler: str = "random", pruner: str = "median", **parameters: Any) -> Study:
+def _study(
+    path: Path,
+    *,
+    sampler: str = "random",
+    pruner: str = "median",
+    conditional: bool = False,
+    **parameters: Any,
+) -> Study:
     return Study(
         path / "study.journal",
         name="s",
-        sampler=make_sampler(sampler, {}, seed=0),
+        sampler=make_sampler(sampler, {}, seed=0, conditional=conditional),
         pruner=make_pruner(pruner, PARAMETERS.get(pruner, {}) | parameters, epochs=8),
     )
 
@@ -51,16 +63,18 @@ def _f1(learning_rate: float, epoch: int) -> float:
     return min(1.0, learning_rate * epoch)
 
 
+@pytest.mark.parametrize("config", [WILD, BOUNDED], ids=["whole depth", "conditional"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_samples_valid_recipes_from_the_conditional_space(sampler: str, tmp_path: Path) -> None:
-    study = _study(tmp_path, sampler=sampler, pruner="none")
+def test_every_sampler_samples_valid_recipes(sampler: str, config: SearchConfig, tmp_path: Path) -> None:
+    study = _study(tmp_path, sampler=sampler, pruner="none", conditional=is_conditional(config.space))
     recipes = []
     for _ in range(14):
         trial = study.ask()
-        recipes.append(sample(trial, WILD))  # a Recipe checks itself
+        recipes.append(sample(trial, config))  # a Recipe checks itself
         study.report(trial.number, epoch=8, f1=_f1(recipes[-1].learning_rate, 8))
         study.complete(trial.number)
-    assert all(0 <= r.frozen_blocks <= len(block_names(r.backbone)) for r in recipes)
+    lowest = 1 if config is BOUNDED else 0
+    assert all(lowest <= r.frozen_blocks <= len(block_names(r.backbone)) for r in recipes)
     assert len({recipe.backbone for recipe in recipes}) > 1
     assert len({recipe.learning_rate for recipe in recipes}) > 7
 

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from corpora import flat
 from invariants import check
-from made_runs import Quiet, make_run, resume
+from made_runs import Quiet, make_run, resume, without_setting
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from refusals import refused
@@ -24,6 +24,7 @@ from genre_core.corpus.tracks import Corpus, write_corpus
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import Optuna, SearchConfig, load, to_yaml
+from search.config.space import FROZEN_SHARE, depth_in
 from search.data import prepare
 from search.errors import SearchErrorCode
 from search.run.identity import record
@@ -81,8 +82,19 @@ def _f1(learning_rate: float, epoch: int) -> float:
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search with a random sampler; its last two trials have no score."""
-    run = tmp_path_factory.mktemp("earlier")
-    config = load(None, SPACE)
+    return _searched(tmp_path_factory.mktemp("earlier"))
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search by a version that had a parameter per backbone for the frozen depth."""
+    run = _searched(tmp_path_factory.mktemp("older"), {"space.frozen_blocks": {"as_share": False}})
+    without_setting(run)
+    return run
+
+
+def _searched(run: Path, changes: dict[str, Any] | None = None) -> Path:
+    config = load(None, SPACE | (changes or {}))
     config = config.model_copy(update={"provenance": {"weights": WEIGHTS}})
     (run / "config.yaml").write_text(to_yaml(config))
     write_corpus(_corpus(), run / "corpus.parquet")
@@ -189,7 +201,7 @@ def test_the_pruner_compares_with_trials_taken_over(earlier: Path, new: Path, tm
         ({"space.batch_size": {"low": 33, "high": 64}}, lambda p: False, "batch_size outside the space"),
         (
             {"space.frozen_blocks": {"low": 2, "high": "all"}},
-            lambda p: p.get("frozen_blocks_resnet18", p.get("frozen_blocks_alexnet")) >= 2,
+            lambda p: depth_in(p, p["backbone"]) >= 2,
             "frozen_blocks outside the space",
         ),
         ({"seed": 7, "trials": 3, "sampler": "random"}, lambda p: True, ""),
@@ -209,6 +221,68 @@ def test_only_trials_in_the_new_space_are_taken_over(
     for trial, theirs in zip(_all_trials(new), expected, strict=True):
         drawn = sample(trial, config)
         assert replace(drawn, seed=0) == sample(_all_trials(earlier)[theirs], load(None, SPACE))
+
+
+BOUNDED: dict[str, Any] = {"low": 1, "high": 4}
+
+
+def _depths(folder: Path) -> list[tuple[str, int | None]]:
+    """Backbone and frozen depth of each trial with a score."""
+    params = [trial.params for trial in _all_trials(folder)[:N_TRIALS]]
+    return [(p["backbone"], depth_in(p, p["backbone"])) for p in params]
+
+
+def _depth_parameters(folder: Path) -> set[str]:
+    return {name for trial in _all_trials(folder) for name in trial.params if name.startswith("frozen")}
+
+
+PER_BACKBONE = {"frozen_blocks_resnet18", "frozen_blocks_alexnet"}
+
+
+@pytest.mark.parametrize(
+    ("source", "space__frozen_blocks", "theirs", "ours"),
+    [
+        ("older", {"low": 0, "high": "all"}, PER_BACKBONE, {FROZEN_SHARE}),
+        ("older", BOUNDED, PER_BACKBONE, PER_BACKBONE),
+        ("older", [1, 2, 3, 4], PER_BACKBONE, PER_BACKBONE),
+        ("earlier", BOUNDED, {FROZEN_SHARE}, PER_BACKBONE),
+        ("earlier", [1, 2, 3, 4], {FROZEN_SHARE}, PER_BACKBONE),
+        ("earlier", {"as_share": False}, {FROZEN_SHARE}, PER_BACKBONE),
+    ],
+    ids=str,
+)
+def test_a_frozen_depth_gets_the_parameter_of_the_new_search(
+    source: str,
+    space__frozen_blocks: Any,
+    theirs: set[str],
+    ours: set[str],
+    request: pytest.FixtureRequest,
+    new: Path,
+) -> None:
+    run = request.getfixturevalue(source)
+    assert _depth_parameters(run) == theirs
+    study = _study(new)
+    config = _teach(study, run, space__frozen_blocks=space__frozen_blocks)
+    bounded = space__frozen_blocks in (BOUNDED, [1, 2, 3, 4])
+    expected = [(name, depth) for name, depth in _depths(run) if not bounded or depth in (1, 2, 3, 4)]
+    assert _depths(new) == expected
+    sample(study.ask(), config)
+    assert _depth_parameters(new) == ours
+
+
+def test_the_sampler_of_a_whole_depth_models_it_with_the_trials_of_an_older_search(
+    older: Path, new: Path
+) -> None:
+    _teach(_study(new), older)
+    taught = optuna.load_study(
+        study_name=new.name,
+        storage=JournalStorage(JournalFileBackend(str(new / "study.journal"))),
+        sampler=make_sampler("tpe", {}, seed=0),
+    )
+    assert {FROZEN_SHARE, "backbone"} <= set(
+        optuna.search_space.intersection_search_space(taught.trials, True)
+    )
+    assert sum(trial.state.name == "PRUNED" for trial in taught.trials) > 0
 
 
 def test_trials_with_other_weights_are_left_out(earlier: Path, new: Path) -> None:

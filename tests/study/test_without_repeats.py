@@ -51,6 +51,18 @@ SPACES: dict[str, tuple[dict[str, Any], int]] = {
         {"space.backbone": ["alexnet", "vgg16"], "space.frozen_blocks": {"low": 5, "high": "all"}},
         (len(block_names("alexnet")) - 4) + (len(block_names("vgg16")) - 4),
     ),
+    "whole depths": (
+        {"space.backbone": ["alexnet", "resnet18"], "space.frozen_blocks": {"low": 0, "high": "all"}},
+        len(block_names("alexnet")) + 1 + len(block_names("resnet18")) + 1,
+    ),
+    "whole depths and learning rates": (
+        {
+            "space.backbone": ["densenet121", "resnet18"],
+            "space.learning_rate": [0.001, 0.01],
+            "space.frozen_blocks": {"low": 0, "high": "all"},
+        },
+        2 * (2 * 6),
+    ),
     "a depth without a choice": (
         {"space.frozen_blocks": {"low": 5, "high": "all"}, "space.batch_size": [8, 16]},
         2,
@@ -108,9 +120,10 @@ def test_each_configuration_is_sampled_once_and_then_the_search_is_over(name: st
     assert {recipe.seed for recipe in drawn} == {config.seed}
 
 
+@pytest.mark.parametrize("name", ["several", "whole depths"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_configuration_is_sampled_with_any_sampler(sampler: str, tmp_path: Path) -> None:
-    config, size = _space("several", sampler=sampler)
+def test_every_configuration_is_sampled_with_any_sampler(sampler: str, name: str, tmp_path: Path) -> None:
+    config, size = _space(name, sampler=sampler)
     assert len(set(_recipes(_study(tmp_path, config), config))) == size
 
 
@@ -199,7 +212,7 @@ def test_repeated_trials_of_an_earlier_version_count_once(tmp_path: Path) -> Non
     }
 
 
-@pytest.mark.parametrize("name", ["all fixed", "one list", "conditional depths"])
+@pytest.mark.parametrize("name", ["all fixed", "one list", "conditional depths", "whole depths"])
 def test_with_repeat_seeds_every_configuration_is_tried_with_one_seed_after_the_other(
     name: str, tmp_path: Path
 ) -> None:
@@ -221,6 +234,20 @@ def test_a_trial_keeps_its_seed_when_the_driver_dies(tmp_path: Path) -> None:
     recipe = sample(study.ask(), config)
     again = _study(tmp_path, config, asked=size + 1)
     assert (sample(again.trial(size), config), recipe.seed) == (recipe, 1)
+
+
+@pytest.mark.parametrize(
+    "before", [{"low": 0, "high": 3}, [0, 2], {"low": 0, "high": "all", "as_share": False}]
+)
+def test_depths_that_were_tried_are_not_repeated_when_the_range_becomes_the_whole_depth(
+    before: Any, tmp_path: Path
+) -> None:
+    config, size = _space("whole depths")
+    old = _config(**SPACES["whole depths"][0] | {"space.frozen_blocks": before, "trials": 3})
+    drawn = list(_recipes(_study(tmp_path, old), old))
+    assert len(drawn) == 3
+    drawn += _recipes(_study(tmp_path, config, asked=3), config)
+    assert len(drawn) == len(set(drawn)) == size
 
 
 def test_a_huge_space_is_counted_without_listing_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import yaml
 
 from genre_core.corpus.tracks import Corpus, load_corpus
 from genre_core.recipe import Recipe
@@ -113,6 +114,13 @@ def make_run(
         recorder.changed(number)
     recorder.end(None)
     return folder
+
+
+def without_setting(run: Path) -> None:
+    """Make the config.yaml of a run look as before the setting `as_share` of the frozen depth existed."""
+    settings = yaml.safe_load(RunFolder(run).config.read_text(encoding="utf-8"))
+    del settings["space"]["frozen_blocks"]["as_share"]
+    RunFolder(run).config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def epoch_report(
