@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pyarrow as pa
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from selenium import webdriver
@@ -29,6 +29,7 @@ from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from genre_core.training.metrics import confusion_matrix, scores
 from search.config.schema import SearchConfig, to_yaml
+from search.config.space import FROZEN_SHARE, share_of
 from search.report.page import write_report
 from search.run.schemas import EPOCHS, EpochRow, TrialRow, new_trial
 from search.run.tables import ResultsWriter
@@ -178,7 +179,6 @@ def _epoch(number: int, epoch: int, ceiling: float, validation: Any, random: np.
 
 def _frozen(row: TrialRow, epochs: list[EpochRow]) -> optuna.trial.FrozenTrial:
     """The same trial in the study."""
-    depth = f"frozen_blocks_{row.backbone}"
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState[row.state],
         value=row.val_f1,
@@ -186,13 +186,13 @@ def _frozen(row: TrialRow, epochs: list[EpochRow]) -> optuna.trial.FrozenTrial:
             "backbone": row.backbone,
             "learning_rate": row.learning_rate,
             "momentum": row.momentum,
-            depth: row.frozen_blocks,
+            FROZEN_SHARE: share_of(row.frozen_blocks, row.n_blocks),
         },
         distributions={
             "backbone": CategoricalDistribution(tuple(BACKBONES)),
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
             "momentum": FloatDistribution(0.5, 0.99),
-            depth: IntDistribution(0, row.n_blocks),
+            FROZEN_SHARE: FloatDistribution(0.0, 1.0),
         },
         intermediate_values={epoch.epoch: epoch.val_f1 for epoch in epochs},
     )

@@ -14,6 +14,7 @@ from tutorial import Task, log
 
 from search.cli.progress import Display
 from search.config.schema import load
+from search.config.space import FROZEN_SHARE, share_of
 from search.run.schemas import TrialRow
 from search.run.tables import read_epochs, read_trials
 from search.tune import search
@@ -63,7 +64,8 @@ def main(task: Task) -> None:
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     study = optuna.create_study(storage=storage, study_name="run", direction="maximize")
     for configuration in task["configurations"]:
-        own = {f"frozen_blocks_{configuration['backbone']}": configuration["frozen_blocks"]}
+        depth, n_blocks = configuration["frozen_blocks"], task["n_blocks"][configuration["backbone"]]
+        own = {FROZEN_SHARE: share_of(depth, n_blocks)}
         study.enqueue_trial({k: v for k, v in configuration.items() if k != "frozen_blocks"} | own)
     screen = Logging(Console(), trials=config.trials)
     screen.task = task

@@ -12,6 +12,7 @@ from refusals import refused
 from genre_core.errors import ErrorCode, InputError
 from search.config.mistakes import setting_path
 from search.config.schema import SearchConfig, load, to_yaml
+from search.config.space import choices, is_share
 from search.errors import SearchErrorCode
 
 UNKNOWN, INVALID = SearchErrorCode.SETTING_UNKNOWN, SearchErrorCode.SETTING_INVALID
@@ -66,6 +67,37 @@ def test_durations_in_the_config_of_an_older_run_are_seconds(written: Any, tmp_p
     again.write_text(to_yaml(config.model_copy(update={"provenance": None})))
     assert load(again, {}).time_budget == seconds, "durations are now written with a unit"
     assert load(path, {"time_budget": "30m"}).time_budget == 1800
+
+
+@pytest.mark.parametrize("space", [{}, {"frozen_blocks": {"low": 0, "high": "all"}}, None])
+def test_an_older_run_has_a_depth_per_backbone_and_a_new_search_a_share(
+    space: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    settings = {} if space is None else {"space": space}
+    shares = []
+    for provenance in (None, {"corpus": "c"}):
+        path.write_text(json.dumps(settings | {"provenance": provenance}))
+        config = load(path, {})
+        shares.append(is_share(config.space.frozen_blocks))
+        path.write_text(to_yaml(config))
+        assert load(path, {}) == config
+    assert shares == [True, False]
+
+
+@pytest.mark.parametrize("depth", [3, [1, 2]])
+def test_a_depth_that_is_no_range_is_read_from_an_older_run(depth: Any, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"space": {"frozen_blocks": depth}, "provenance": {"corpus": "c"}}))
+    assert choices(load(path, {}).space.frozen_blocks) == choices(depth)
+
+
+@pytest.mark.parametrize("space", ["x", {"frozen_blocks": "x"}, {"frozen_blocks": {"high": "x"}}])
+def test_a_mistake_in_the_space_of_an_older_run_is_rejected(space: Any, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"space": space, "provenance": {"corpus": "c"}}))
+    with refused(INVALID, "space", "x"):
+        load(path, {})
 
 
 def test_backbones_without_weights_of_their_own_use_imagenet() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from fakes import DIVERGED, AnalyticTrainer
+from invariants import check
+from made_runs import without_setting
 from refusals import refused
 from rich.console import Console
 from without_ray import MakeTrainer, analytic, by_torch, searches_in_process
@@ -18,9 +20,10 @@ from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode
 from genre_core.training import activation_cache
 from search.cli.progress import Display
-from search.config.schema import SearchConfig
+from search.config.schema import SearchConfig, load
 from search.errors import SearchErrorCode
 from search.run.tables import read_epochs, read_trials
+from search.study.journal import own_trials
 from search.tune import search as launch
 from search.tune.torch_trainer import WorkingSet
 
@@ -80,6 +83,25 @@ def test_a_search_ends_when_its_finite_space_is_used_up_and_shows_how_to_continu
         )
     assert sorted(read_trials(tmp_path / "r")["learning_rate"]) == [0.003, 0.01]
     assert screen.getvalue().count("--repeat-seeds 2") == 1
+
+
+def test_a_search_of_the_whole_depth_that_an_earlier_version_began_keeps_its_parameters(
+    tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
+) -> None:
+    folder, display = tmp_path / "r", Display(Console(file=StringIO()))
+    backbones = ["resnet18", "densenet121"]
+    config = tiny(space__frozen_blocks={"as_share": False}, space__backbone=backbones, trials=3)
+    with searches_in_process():
+        launch.run(config, folder=folder, cache=cache, reporter=display)
+        without_setting(folder)
+        launch.resume(
+            load(folder / "config.yaml", {"trials": 14}), folder=folder, cache=cache, reporter=display
+        )
+    check(folder, trials=14, keep_models=3)
+    sampled = [{name for name in trial.params if "frozen" in name} for trial in own_trials(folder)]
+    rows = read_trials(folder).set_index("trial").sort_index()
+    assert sampled == [{f"frozen_blocks_{backbone}"} for backbone in rows["backbone"]]
+    assert set(rows["backbone"]) == set(backbones)
 
 
 def test_bad_audio_files_are_excluded_and_recorded_with_their_reasons(
