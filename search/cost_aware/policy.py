@@ -1,7 +1,7 @@
 """Freeze-thaw: always computes the epoch, of a new or of a paused trial, with the most expected gain for its cost."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from search.cost_aware.cost import CostOf
 from search.cost_aware.space import Configuration, Draw, varied
-from search.cost_aware.surrogate import Curve, CurveModel, Derived, Encoder
+from search.cost_aware.surrogate import CurveModel, Derived, Encoder
 
 _VARIED = 8
 """Number of the best trials that are varied."""
@@ -67,8 +67,11 @@ class _Candidate:
     """A trial, or a configuration that may become one."""
 
     configuration: Configuration
+    arm: Any
     code: list[float]
     """See `Encoder`."""
+    state: list[float]
+    """See `CurveModel.state`."""
     number: int | None = None
     """Of the trial."""
     scores: tuple[float, ...] = ()
@@ -127,8 +130,10 @@ class FreezeThaw:
         self._pauses = False
         self._proposed: _Candidate | None = None
         self._distributions: dict[str, BaseDistribution] = {}
-        self._model = CurveModel(max_epochs=max_epochs, random=self._random)
+        self._model = CurveModel(self._random)
         self._fitted_scores = 0
+        self._best = FAILED_SCORE
+        """The best score so far."""
 
     def choose(
         self, study: optuna.Study, *, paused: Collection[int], busy: Collection[int], may_ask: bool
@@ -210,17 +215,25 @@ class FreezeThaw:
                     Configuration(trial.params, trial.distributions), trial.number
                 )
             if known is not None and known.open:
-                steps = trial.intermediate_values
-                known.scores = tuple(steps[step] for step in sorted(steps))
-                known.open = not trial.state.is_finished()
-                if trial.state == TrialState.FAIL:
-                    known.scores = (*known.scores, FAILED_SCORE)
+                if trial.state.is_finished() or len(trial.intermediate_values) > len(known.scores):
+                    self._read(trial, known)
+
+    def _read(self, trial: FrozenTrial, known: _Candidate) -> None:
+        steps = trial.intermediate_values
+        known.scores = tuple(steps[step] for step in sorted(steps))
+        known.open = not trial.state.is_finished()
+        if trial.state == TrialState.FAIL:
+            known.scores += (FAILED_SCORE,) * (self._max_epochs - len(known.scores))
+        known.state = self._model.state(known.code, known.scores)
+        self._best = max(self._best, *known.scores, FAILED_SCORE)
 
     def _candidate(self, configuration: Configuration, number: int | None = None) -> _Candidate:
         if any(name not in self._distributions for name in configuration.distributions):
             self._distributions |= configuration.distributions
             self._fitted_scores = 0
-        return _Candidate(configuration, self._encode(configuration), number)
+        code = self._encode(configuration)
+        arm = configuration.params.get(self._arm) if self._arm else None
+        return _Candidate(configuration, arm, code, self._model.state(code, ()), number)
 
     def _encode(self, configuration: Configuration) -> list[float]:
         code = Encoder(self._distributions, self._derived)(configuration.params)
@@ -243,17 +256,12 @@ class FreezeThaw:
     def _next_first(self) -> _Candidate | None:
         """The next of the first configurations: the cheapest of the arm with the fewest trials; None if all began."""
         options = self._candidates()
-        started = Counter(self._arm_of(known) for known in self._known.values())
-        arms = {self._arm_of(option) for option in options}
-        left = [arm for arm in arms if started[arm] < self._settings.first_per_arm]
-        if not left:
+        started = Counter(known.arm for known in self._known.values())
+        left = {option.arm: started[option.arm] for option in options}
+        fewest = min(left.values())
+        if fewest >= self._settings.first_per_arm:
             return None
-        fewest = min(started[arm] for arm in left)
-        wanted = {arm for arm in left if started[arm] == fewest}
-        return min((o for o in options if self._arm_of(o) in wanted), key=self._whole_cost)
-
-    def _arm_of(self, candidate: _Candidate) -> Any:
-        return candidate.configuration.params.get(self._arm) if self._arm else None
+        return min((o for o in options if left[o.arm] == fewest), key=self._whole_cost)
 
     def _whole_cost(self, candidate: _Candidate) -> float:
         cost = self._cost_of(candidate.configuration.params)
@@ -281,38 +289,40 @@ class FreezeThaw:
         if not self._model.fitted:
             return np.full(len(options), math.inf), 1 / np.maximum(once + left * epoch, _SHORTEST)
         exponent = self._settings.cost_exponent * (1 - (self._progress() if self._progress else 0.0))
-        gains, rates = [], []
-        for horizon in (np.ones_like(left), left):
-            gains.append(self._gain(options, horizon))
-            rates.append(gains[-1] / np.maximum(once + horizon * epoch, _SHORTEST) ** exponent)
-        return np.maximum(*gains), np.maximum(*rates)
+        horizons = np.stack([np.ones_like(left), left])
+        gains = self._gains(options, horizons)
+        rates = gains / np.maximum(once + horizons * epoch, _SHORTEST) ** exponent
+        return gains.max(axis=0), rates.max(axis=0)
 
-    def _gain(self, options: Sequence[_Candidate], horizon: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Expected improvement over the best score, within a number of epochs of each option."""
-        curves = [Curve(option.code, option.scores) for option in options]
-        each = self._model.predict(curves, horizon.tolist())
-        best = max((max(known.scores, default=0.0) for known in self._known.values()), default=0.0)
+    def _gains(self, options: Sequence[_Candidate], horizons: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Expected improvement over the best score, within each horizon of each option: [horizons, options]."""
+        states = np.array([option.state for option in options])
+        flat = horizons.ravel()
+        each = self._model.predict(np.tile(states, (len(horizons), 1)), flat)
+        if (
+            self._busy
+        ):  # workers that choose at the same time see different halves of the trees, so choices differ
+            each = each[self._random.permutation(len(each))[: len(each) // 2]]
         unseen = (
-            self._settings.rise * horizon / self._max_epochs / np.sqrt(1 + self._followed(options, horizon))
+            self._settings.rise * flat / self._max_epochs / np.sqrt(1 + self._followed(options, horizons))
         )
         deviation = np.sqrt(each.var(axis=0) + self._settings.noise**2 + unseen**2)
-        z = (each.mean(axis=0) - best) / deviation
+        z = (each.mean(axis=0) - self._best) / deviation
         density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
         improvement: NDArray[np.float64] = deviation * (z * ndtr(z) + density)
-        return improvement
+        return improvement.reshape(horizons.shape)
 
-    def _followed(self, options: Sequence[_Candidate], horizon: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each option, how many trials of its arm have as many epochs as it would have after the horizon."""
-        reached: Counter[tuple[Any, int]] = Counter()
-        for known in self._known.values():
-            arm = self._arm_of(known)
-            reached.update((arm, epochs) for epochs in range(1, len(known.scores) + 1))
-        return np.array(
-            [
-                reached[self._arm_of(option), min(len(option.scores) + int(h), self._max_epochs)]
-                for option, h in zip(options, horizon, strict=True)
-            ]
+    def _followed(self, options: Sequence[_Candidate], horizons: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many trials of an option's arm have as many epochs as it would have after a horizon, flattened."""
+        reached: defaultdict[Any, NDArray[np.int64]] = defaultdict(
+            lambda: np.zeros(self._max_epochs + 1, np.int64)
         )
+        for known in self._known.values():
+            reached[known.arm][: len(known.scores) + 1] += 1
+        table = np.stack([reached[option.arm] for option in options])
+        done = np.array([len(option.scores) for option in options])
+        epochs = np.minimum(done + horizons, self._max_epochs)
+        return table[np.arange(len(options)), epochs].ravel()
 
     def _fit(self) -> None:
         """Fit the model if there are enough new scores."""
@@ -320,6 +330,7 @@ class FreezeThaw:
         if scores >= max(self._fitted_scores + 1, self._settings.refit * self._fitted_scores):
             for known in self._known.values():  # estimates of their costs have changed
                 known.code = self._encode(known.configuration)
-            self._model.fit(Curve(known.code, known.scores) for known in self._known.values())
+                known.state = self._model.state(known.code, known.scores)
+            self._model.fit((known.code, known.scores) for known in self._known.values())
             self._fitted_scores = scores
             self._new = [] if self._may_ask else self._new

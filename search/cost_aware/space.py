@@ -51,7 +51,10 @@ def _moved(value: Any, distribution: BaseDistribution, random: np.random.Generat
     if isinstance(distribution, CategoricalDistribution):
         return value
     place = share(value, distribution) + STEP * random.standard_normal()
-    return at(float(np.clip(place, 0, 1)), distribution)
+    reflected = 1 - abs(
+        1 - abs(place) % 2
+    )  # a place beyond an end; clipping would pile values up at the ends
+    return at(reflected, distribution)
 
 
 def share(value: float, distribution: BaseDistribution) -> float:

@@ -1,7 +1,6 @@
 """Predicts learning curves: the best score that a configuration reaches within some more epochs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,6 @@ MAX_ROWS = 1000
 """Maximum number of rows to fit to; of more, a random sample is used."""
 ABSENT = -1.0
 """Stands for a parameter that a trial does not have, and for the score before the first epoch."""
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """An encoded configuration and its scores so far, one per epoch; none for one that was not tried."""
-
-    code: Sequence[float]
-    scores: Sequence[float] = ()
 
 
 class Encoder:
@@ -65,9 +56,8 @@ class CurveModel:
     deep-kernel Gaussian process and a transformer.
     """
 
-    def __init__(self, *, max_epochs: int, random: np.random.Generator) -> None:
-        """Args: the maximum number of epochs of a trial; source of all random choices."""
-        self._max_epochs = max_epochs
+    def __init__(self, random: np.random.Generator) -> None:
+        """Args: the source of all random choices."""
         self._random = random
         self._trees: list[Any] = []
 
@@ -76,15 +66,20 @@ class CurveModel:
         """Whether there were scores to fit to."""
         return bool(self._trees)
 
-    def fit(self, curves: Iterable[Curve]) -> None:
-        """Fit to all scores; without any, nothing changes."""
+    def fit(self, curves: Iterable[tuple[Sequence[float], Sequence[float]]]) -> None:
+        """Fit to all scores; without any, nothing changes.
+
+        Args:
+            curves: for each trial its encoded configuration and its scores, one per epoch.
+        """
         rows: list[list[float]] = []
         targets: list[float] = []
-        for curve in curves:
-            for done in range(n := len(curve.scores)):
+        for code, scores in curves:
+            for done in range(n := len(scores)):
+                now = self.state(code, scores[:done])
                 for horizon in {1, n - done}:
-                    rows.append(self._row(curve.code, curve.scores[:done], horizon))
-                    targets.append(max(curve.scores[: done + horizon]))
+                    rows.append([*now, horizon])
+                    targets.append(max(scores[: done + horizon]))
         if not rows:
             return
         x, y = np.array(rows, np.float32), np.array(targets)
@@ -99,14 +94,22 @@ class CurveModel:
         )
         self._trees = [tree.tree_ for tree in forest.fit(x, y).estimators_]
 
-    def predict(self, curves: Sequence[Curve], horizons: Sequence[int]) -> NDArray[np.float64]:
-        """The best score of each curve within further epochs, as each tree predicts it: [trees, curves]."""
-        rows = [self._row(curve.code, curve.scores, h) for curve, h in zip(curves, horizons, strict=True)]
-        x = np.array(rows, np.float32)
-        return np.stack([tree.predict(x)[:, 0] for tree in self._trees])
-
-    def _row(self, code: Sequence[float], scores: Sequence[float], horizon: int) -> list[float]:
+    def state(self, code: Sequence[float], scores: Sequence[float]) -> list[float]:
+        """What is known of a trial: its encoded configuration, and what its scores so far say."""
         last = scores[-1] if scores else ABSENT
         best = max(scores) if scores else ABSENT
         slope = scores[-1] - scores[-2] if len(scores) > 1 else 0.0
-        return [*code, len(scores) / self._max_epochs, horizon / self._max_epochs, last, best, slope]
+        return [*code, float(len(scores)), last, best, slope]
+
+    def predict(self, states: NDArray[np.float64], horizons: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Predict the best score of trials within further epochs.
+
+        Args:
+            states: a `state` per trial, [trials, columns].
+            horizons: numbers of epochs, [trials].
+
+        Returns:
+            What each tree predicts, [trees, trials].
+        """
+        x = np.column_stack([states, horizons]).astype(np.float32)
+        return np.stack([tree.predict(x)[:, 0] for tree in self._trees])

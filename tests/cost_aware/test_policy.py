@@ -1,0 +1,305 @@
+"""Decisions of a cost-aware search, in studies in memory."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+
+from search.cost_aware.cost import Cost
+from search.cost_aware.policy import NOTHING, Choice, FreezeThaw, Settings
+from search.cost_aware.pruner import CostAwarePruner
+from search.cost_aware.sampler import CostAwareSampler
+from search.cost_aware.space import draw_from
+
+EPOCHS = 4
+SPACE: dict[str, BaseDistribution] = {
+    "backbone": CategoricalDistribution(("small", "large")),
+    "frozen_share": FloatDistribution(0, 1),
+    "quality": FloatDistribution(0, 1),
+}
+CHEAP, DEAR = 0.1, 10.0
+"""Seconds of an epoch of `small` and of `large` where nothing is frozen."""
+
+
+def cost_of(params: Mapping[str, Any]) -> Cost:
+    """Costs that fall with the frozen share."""
+    full = CHEAP if params["backbone"] == "small" else DEAR
+    epoch = full * (1 - 0.9 * params["frozen_share"])
+    return Cost(start=0.0, epoch=epoch, switch=0.01)
+
+
+def score(params: Mapping[str, Any], epoch: int) -> float:
+    """A curve that rises to the quality of a configuration."""
+    return float(params["quality"] * (1 - 0.5**epoch))
+
+
+class Search:
+    """A search with one worker, which keeps trials that the pruner ends as paused ones."""
+
+    def __init__(self, *, first: int = 1, seed: int = 0, trials: int = 1000, **settings: Any) -> None:
+        self.policy = FreezeThaw(
+            draw=draw_from(SPACE),
+            cost_of=cost_of,
+            max_epochs=EPOCHS,
+            arm="backbone",
+            seed=seed,
+            settings=Settings(first_per_arm=first, **settings),
+        )
+        self.study = optuna.create_study(
+            direction="maximize", sampler=CostAwareSampler(self.policy), pruner=CostAwarePruner(self.policy)
+        )
+        self.trials: dict[int, optuna.Trial] = {}
+        self.paused: set[int] = set()
+        self.seconds = 0.0
+        self._trials = trials
+        self._reported: dict[int, list[float]] = {}
+
+    @property
+    def best(self) -> float:
+        """The best score so far."""
+        return max(map(max, filter(None, self._reported.values())), default=0.0)
+
+    def choose(self, *, busy: tuple[int, ...] = ()) -> Choice:
+        """Ask the policy."""
+        may_ask = len(self.trials) < self._trials
+        return self.policy.choose(self.study, paused=self.paused, busy=busy, may_ask=may_ask)
+
+    def turn(self, value: Callable[[Mapping[str, Any], int], float] = score) -> Choice:
+        """Let the worker do what the policy chooses until the trial pauses or ends."""
+        choice = self.choose()
+        if choice == NOTHING:
+            return choice
+        trial = self.study.ask(SPACE) if choice.new else self.trials[choice.trial or 0]
+        self.trials[trial.number] = trial
+        self.paused.discard(trial.number)
+        done = len(self._reported.setdefault(trial.number, []))
+        for epoch in range(done + 1, EPOCHS + 1):
+            self.seconds += cost_of(trial.params).epoch
+            trial.report(value(trial.params, epoch), epoch)
+            self._reported[trial.number].append(value(trial.params, epoch))
+            if epoch == EPOCHS:
+                self.study.tell(trial, value(trial.params, epoch))
+            elif trial.should_prune():
+                self.paused.add(trial.number)
+                break
+        return choice
+
+    def add(self, *scores: float, state: TrialState = TrialState.RUNNING, **params: Any) -> int:
+        """Add a trial with known scores; a running one is paused."""
+        full = {"backbone": "small", "frozen_share": 0.0, "quality": 0.5} | params
+        self.study.enqueue_trial(full)
+        trial = self.study.ask(SPACE)
+        for epoch, reported in enumerate(scores, 1):
+            trial.report(reported, epoch)
+        if state.is_finished():
+            self.study.tell(trial, max(scores) if state == TrialState.COMPLETE else None, state=state)
+        else:
+            self.paused.add(trial.number)
+        self.trials[trial.number] = trial
+        return trial.number
+
+
+def test_a_search_begins_with_the_cheapest_of_each_arm_the_cheapest_arm_first() -> None:
+    search = Search(first=2)
+    for _ in range(4):
+        assert search.turn().new
+    params = [trial.params for trial in search.study.trials]
+    assert [p["backbone"] for p in params] == ["small", "large", "small", "large"]
+    assert all(p["frozen_share"] > 0.9 for p in params)
+
+
+def test_a_new_trial_has_the_parameters_that_were_chosen_and_each_is_proposed_once() -> None:
+    search = Search()
+    for _ in range(30):
+        search.turn()
+    new = [tuple(trial.params.values()) for trial in search.study.trials]
+    assert len(set(new)) == len(new)
+    assert all(trial.distributions == SPACE for trial in search.study.trials)
+
+
+def test_a_promising_paused_trial_is_resumed_before_a_hopeless_one() -> None:
+    search = Search(first=1, trials=0)
+    for _ in range(6):
+        search.add(0.2, 0.3, 0.35, 0.37, quality=0.4, state=TrialState.COMPLETE)
+        search.add(0.4, 0.6, 0.7, 0.75, quality=0.8, state=TrialState.COMPLETE)
+    hopeless = search.add(0.2, quality=0.4)
+    promising = search.add(0.42, quality=0.85)
+    assert search.choose().trial == promising
+    assert search.policy.least_promising(search.study, search.paused) == hopeless
+
+
+@pytest.mark.parametrize(("exponent", "backbone"), [(1.0, "small")])
+def test_of_two_equally_promising_trials_the_cheaper_one_is_resumed(exponent: float, backbone: str) -> None:
+    search = Search(first=0, trials=0, cost_exponent=exponent)
+    numbers = {}
+    for name in ("large", "small"):
+        for _ in range(4):
+            search.add(0.4, 0.6, 0.7, 0.75, backbone=name, state=TrialState.COMPLETE)
+        numbers[name] = search.add(0.41, backbone=name)
+    assert search.choose().trial == numbers[backbone]
+
+
+def test_cost_is_ignored_where_the_exponent_is_0() -> None:
+    """The dear arm is better by a little: it wins only if its cost is ignored."""
+
+    def chosen(exponent: float) -> int | None:
+        search = Search(first=0, trials=0, cost_exponent=exponent, rise=0.0)
+        for _ in range(8):
+            search.add(0.4, 0.5, 0.55, 0.6, backbone="small", quality=0.6, state=TrialState.COMPLETE)
+            search.add(0.4, 0.5, 0.56, 0.62, backbone="large", quality=0.6, state=TrialState.COMPLETE)
+        search.add(0.4, 0.5, 0.55, backbone="small", quality=0.6)
+        dear = search.add(0.4, 0.5, 0.56, backbone="large", quality=0.6)
+        choice = search.choose().trial
+        return None if choice is None else choice - dear
+
+    assert chosen(0.0) == 0
+    assert chosen(1.0) == -1
+
+
+def test_the_exponent_falls_as_the_budget_is_spent() -> None:
+    search = Search(first=0, trials=0, cost_exponent=1.0, rise=0.0)
+    for _ in range(8):
+        search.add(0.4, 0.5, 0.55, 0.6, backbone="small", quality=0.6, state=TrialState.COMPLETE)
+        search.add(0.4, 0.5, 0.56, 0.62, backbone="large", quality=0.6, state=TrialState.COMPLETE)
+    cheap = search.add(0.4, 0.5, 0.55, backbone="small", quality=0.6)
+    dear = search.add(0.4, 0.5, 0.56, backbone="large", quality=0.6)
+    assert search.choose().trial == cheap
+    search.policy._progress = lambda: 1.0
+    assert search.choose().trial == dear
+
+
+def test_a_trial_goes_on_where_nothing_else_is_worth_the_switch() -> None:
+    search = Search(first=0, trials=0)
+    for _ in range(6):
+        search.add(0.4, 0.6, 0.7, 0.75, state=TrialState.COMPLETE)
+    own = search.add(0.41)
+    search.paused.clear()
+    search.choose(busy=(own,))
+    assert not search.trials[own].should_prune()
+
+
+def test_a_trial_pauses_where_a_paused_one_promises_more() -> None:
+    search = Search(first=0, trials=0)
+    for _ in range(6):
+        search.add(0.1, 0.15, 0.18, 0.2, quality=0.2, state=TrialState.COMPLETE)
+        search.add(0.4, 0.6, 0.7, 0.75, quality=0.8, state=TrialState.COMPLETE)
+    own = search.add(0.1, quality=0.2)
+    better = search.add(0.42, quality=0.8)
+    search.paused = {better}
+    search.choose(busy=(own, better))  # as if other workers held both
+    search.policy._busy = {own}
+    assert search.trials[own].should_prune()
+    assert search.choose().trial == better
+
+
+def test_the_rest_of_a_trial_that_costs_less_than_a_switch_is_computed_at_once() -> None:
+    search = Search(first=1)
+    search.policy._cost_of = lambda params: Cost(start=0.0, epoch=0.001, switch=1.0)
+    search.turn()
+    assert search.study.trials[0].state == TrialState.COMPLETE
+
+
+def test_nothing_is_left_where_all_trials_have_ended() -> None:
+    search = Search(trials=2)
+    for _ in range(20):
+        if search.turn() == NOTHING:
+            break
+    assert search.choose() == NOTHING
+    assert len(search.study.trials) == 2
+
+
+def test_paused_trials_that_cannot_gain_are_left_and_no_new_ones_begin_when_flat_stops_a_search() -> None:
+    search = Search(first=0, rise=0.0, noise=1e-6)
+    for _ in range(10):
+        search.add(0.2, 0.2, 0.2, 0.2, state=TrialState.COMPLETE, quality=0.2)
+    search.add(0.2, quality=0.2)
+    assert search.choose() != NOTHING
+    search.policy._stop_when_flat = True
+    assert search.choose() == NOTHING
+
+
+def test_a_failed_trial_counts_as_the_lowest_score() -> None:
+    search = Search(first=0, trials=0, rise=0.0)
+    for quality in np.linspace(0.0, 1.0, 12):
+        if quality < 0.5:
+            search.add(state=TrialState.FAIL, quality=quality)
+        else:
+            search.add(0.5, 0.5, 0.5, 0.6, state=TrialState.COMPLETE, quality=quality)
+    hopeless = search.add(quality=0.1)
+    good = search.add(quality=0.9)
+    assert search.choose().trial == good
+    assert search.policy.least_promising(search.study, {hopeless, good}) == hopeless
+
+
+def test_workers_that_choose_at_once_get_different_trials() -> None:
+    search = Search(first=0, trials=0)
+    for _ in range(4):
+        search.add(0.4, 0.6, 0.7, 0.75, state=TrialState.COMPLETE)
+    numbers = {search.add(0.4 + 0.01 * i) for i in range(6)}
+    chosen: set[int] = set()
+    for _ in range(6):
+        search.paused = numbers - chosen
+        choice = search.choose(busy=tuple(chosen))
+        assert choice.trial is not None
+        chosen.add(choice.trial)
+    assert chosen == numbers
+
+
+def test_decisions_repeat_with_the_same_seed() -> None:
+    def params(seed: int) -> list[dict[str, Any]]:
+        search = Search(seed=seed)
+        for _ in range(15):
+            search.turn()
+        return [trial.params for trial in search.study.trials]
+
+    assert params(1) == params(1)
+    assert params(1) != params(2)
+
+
+def test_a_good_configuration_is_found_for_less_than_by_random_search() -> None:
+    """Quality is the score at the end; a random search needs 100 draws for the best per cent."""
+
+    def seconds(seed: int) -> float:
+        search = Search(seed=seed, trials=100)
+        while search.best < 0.92 and search.turn() != NOTHING:
+            pass
+        return search.seconds
+
+    def random_seconds(seed: int) -> float:
+        random, total, best = np.random.default_rng(seed), 0.0, 0.0
+        while best < 0.92:
+            params = draw_from(SPACE)(random).params
+            total += EPOCHS * cost_of(params).epoch
+            best = max(best, score(params, EPOCHS))
+        return total
+
+    ours = np.median([seconds(seed) for seed in range(3)])
+    assert ours < 0.2 * np.median([random_seconds(seed) for seed in range(25)])
+
+
+def test_without_anything_that_pauses_it_samples_and_prunes_a_plain_study() -> None:
+    policy = FreezeThaw(draw=draw_from(SPACE), cost_of=cost_of, max_epochs=EPOCHS, arm="backbone", seed=0)
+    study = optuna.create_study(
+        direction="maximize", sampler=CostAwareSampler(policy), pruner=CostAwarePruner(policy)
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        params = {
+            "backbone": trial.suggest_categorical("backbone", ("small", "large")),
+            "frozen_share": trial.suggest_float("frozen_share", 0, 1),
+            "quality": trial.suggest_float("quality", 0, 1),
+        }
+        for epoch in range(1, EPOCHS + 1):
+            trial.report(score(params, epoch), epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return score(params, EPOCHS)
+
+    study.optimize(objective, n_trials=40)
+    states = {trial.state for trial in study.trials}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best_value > 0.8
