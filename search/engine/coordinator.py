@@ -1,6 +1,7 @@
 """The decisions of a search: what runs next, what stops, and what happens if a worker or its node fails."""
 
 import textwrap
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Coordinator:
         say: Callable[[str], None],
         clock: Callable[[], float],
         strategy: Strategy | None = None,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Set up.
 
@@ -86,6 +88,7 @@ class Coordinator:
             say: prints a line for the user.
             clock: returns seconds, monotonic.
             strategy: chooses what an idle worker trains; by default new trials only.
+            timer: returns seconds, to measure how long decisions take.
         """
         self._study = study
         self._recorder = recorder
@@ -96,6 +99,7 @@ class Coordinator:
         self._say = say
         self._clock = clock
         self._strategy = strategy or OptunaStrategy()
+        self._timer = timer
         self._pauses = self._strategy.pauses and limits.checkpoint_bytes != 0
         waiting = [number for number in study.running if self._pauses and study.epochs(number)]
         self._paused = dict.fromkeys(waiting)
@@ -143,12 +147,15 @@ class Coordinator:
         """
         if len(self._running) + len(self.resting) >= self._limits.workers:
             return Wait()
+        began = self._timer()
         trial = self._next_trial()
         if trial is None:
             self._finished = not (self._running or self.resting)
             return Finished() if self._finished else Wait()
         recipe = self._draw(trial)
+        decided = self._timer()
         attempt = self._recorder.begin(trial.number, recipe)
+        self._recorder.decided(trial.number, decided - began)
         self._running[worker] = trial.number
         self._held_since[worker] = self._last_report[worker] = self._clock()
         self._nodes.trial_started(worker)
@@ -253,23 +260,28 @@ class Coordinator:
         self._nodes.epoch_done(worker, report.usage.node)
         known = self._study.knows(number, report.row.epoch)
         self._recorder.epoch(report)
-        pruned = self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
+        self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
         if report.finished:
             self._study.complete(number)
-        elif pruned and not self._strategy.pauses:
-            self._study.prune(number)
-        elif pruned and not known:  # of a known epoch, it was decided to continue after it
-            return self._pause(worker, number)
-        else:
+            return self._ended(worker, number)
+        # whoever resumed a paused trial has decided already to continue after the epochs that it has
+        decided = known and self._strategy.pauses
+        if decided or not self._should_prune(number):
             self._recorder.changed(number)
             return Decision.CONTINUE
+        if self._pauses:
+            return self._pause(worker, number)
+        self._study.prune(number)
         return self._ended(worker, number)
 
+    def _should_prune(self, number: int) -> bool:
+        began = self._timer()
+        pruned = self._study.should_prune(number)
+        self._recorder.decided(number, self._timer() - began)
+        return pruned
+
     def _pause(self, worker: str, number: int) -> Decision:
-        """Pause a trial; without checkpoints, it would have to start over, so it is pruned."""
-        if not self._pauses:
-            self._study.prune(number)
-            return self._ended(worker, number)
+        """Release the worker of a trial that may be resumed."""
         self._release(worker)
         self._paused[number] = None
         self._recorder.changed(number)

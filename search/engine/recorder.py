@@ -73,6 +73,11 @@ class Recorder:
         self._largest_checkpoint = max(self._largest_checkpoint, size)
         return size
 
+    def decided(self, number: int, seconds: float) -> None:
+        """Add to the time that decisions about a running trial took."""
+        row = self._rows[number]
+        row.decision_seconds = (row.decision_seconds or 0.0) + seconds
+
     def epoch(self, report: EpochReport) -> None:
         """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated."""
         number, usage = report.row.trial, report.usage

@@ -1,4 +1,4 @@
-"""The latest checkpoint of each running trial."""
+"""The latest checkpoint of each running or paused trial."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ class Unsaved(NamedTuple):
 
 
 class CheckpointStore:
-    """Stores the latest checkpoint of each running trial, within a budget.
+    """Stores the latest checkpoint of each running or paused trial, within a budget.
 
     It runs in one process on the machine with the run's folder. Workers on any machine send checkpoints to it and
     fetch them from it, so no shared disk is needed. A checkpoint is the state of a fine-tune after an epoch and the
@@ -73,12 +73,15 @@ class CheckpointStore:
     def put(self, trial: int, epoch: int, arrays: Arrays, row: Mapping[str, Any]) -> Unsaved | None:
         """Replace the trial's checkpoint by this one; if there is no space for it, the previous one is kept.
 
+        One of a later epoch is kept too: if a trial was paused and resumed at once, its former worker may still be
+        sending when its next worker already does.
+
         Returns:
-            Why it was not stored; None if it was, or if the trial has ended.
+            Why it was not stored; None if it was, or if it is not needed.
         """
-        if trial in self._ended:
-            return None
         earlier = self._of(trial)
+        if trial in self._ended or (earlier and epoch_number(earlier[-1].name) > epoch):
+            return None
         others = sum(path.stat().st_size for path in self._folder.glob("trial-*") if path not in earlier)
         size = sum(array.nbytes for array in arrays.values())
         if others + size > self._budget_bytes:

@@ -28,7 +28,8 @@ Confusion = Annotated[tuple[tuple[int, ...], ...], "tracks"]
 class TrialRow:
     """A trial in any state; `val_*` are the scores of its best epoch.
 
-    `error` is why a trial failed; `stopped` is what ended a PRUNED trial other than its pruner.
+    `decision_seconds` is the time that the driver took to choose the trial's settings and whether to train its next
+    epoch. `error` is why a trial failed; `stopped` is what ended a PRUNED trial other than its pruner.
     """
 
     study: str
@@ -68,6 +69,7 @@ class TrialRow:
     features_seconds: Seconds | None = None
     training_seconds: Seconds | None = None
     epoch_seconds_expected: Seconds | None = None
+    decision_seconds: Seconds | None = None
     memory_before_bytes: Bytes | None = None
     peak_memory_bytes: Bytes | None = None
     node: str | None = None

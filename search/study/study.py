@@ -74,9 +74,15 @@ class Study:
         if self._study.user_attrs.get(RUN_ID) != run_id:
             self._study.set_user_attr(RUN_ID, run_id)
 
-    def use(self, sampler: BaseSampler) -> None:
-        """Replace the sampler."""
+    def use(self, sampler: BaseSampler, pruner: BasePruner | None = None) -> None:
+        """Replace the sampler, and the pruner if one is given."""
         self._study.sampler = sampler  # public: Optuna's own PartialFixedSampler is set in this way
+        self._study.pruner = pruner or self._study.pruner
+
+    @property
+    def of_optuna(self) -> optuna.Study:
+        """The study to read, for what decides by all of its trials; it is changed by the other methods only."""
+        return self._study
 
     @property
     def running(self) -> tuple[int, ...]:
@@ -146,17 +152,15 @@ class Study:
         """Whether this epoch of a running trial was reported before."""
         return epoch in self._scores[number]
 
-    def report(self, number: int, *, epoch: int, f1: float) -> bool:
-        """Report the validation F1 of an epoch, unless that epoch was reported before.
-
-        Returns:
-            Whether the pruner wants the trial to end.
-        """
-        trial = self._running[number]
+    def report(self, number: int, *, epoch: int, f1: float) -> None:
+        """Report the validation F1 of an epoch, unless that epoch was reported before."""
         if not self.knows(number, epoch):
-            trial.report(f1, epoch)
+            self._running[number].report(f1, epoch)
             self._scores[number][epoch] = f1
-        return trial.should_prune()
+
+    def should_prune(self, number: int) -> bool:
+        """Whether the pruner wants a running trial to end after its last reported epoch."""
+        return self._running[number].should_prune()
 
     def complete(self, number: int) -> None:
         """End a trial that ran to its own end; its value is the F1 of its best epoch."""

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.config.grid import Configuration, Grid, grid
 from search.config.schema import SearchConfig
 from search.study.optuna_internals import all_trials, set_user_attr
-from search.study.study import REPEAT, WARM_START, Study, stopped_by
+from search.study.study import CHECKPOINT_BUDGET, REPEAT, WARM_START, Study, stopped_by
 
 _Tried = list[set[Configuration]]
 """The configurations that were tried, by the index of the seed."""
@@ -141,12 +141,12 @@ def used_up(config: SearchConfig) -> str:
 def _tried(trials: Sequence[FrozenTrial], space: Grid, seeds: int) -> _Tried:
     """The configurations tried with each seed.
 
-    Not counted are trials of earlier searches, and trials that the time budget stopped: those may be tried again.
+    Not counted are trials of earlier searches, and running trials that a budget stopped: those may be tried again.
     """
     tried: _Tried = [set() for _ in range(seeds)]
     for trial in trials:
         repeat = trial.user_attrs.get(REPEAT, 0)
-        counts = WARM_START not in trial.user_attrs and stopped_by(trial) is None
+        counts = WARM_START not in trial.user_attrs and stopped_by(trial) in (None, CHECKPOINT_BUDGET)
         if counts and repeat < seeds and (found := space.configuration(trial.params)):
             tried[repeat].add(found)
     return tried

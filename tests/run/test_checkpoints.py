@@ -48,6 +48,13 @@ def test_checkpoints_stay_within_the_budget_and_a_damaged_one_is_ignored(tmp_pat
     assert store.last(9) is None
 
 
+def test_a_checkpoint_that_arrives_late_does_not_replace_one_of_a_later_epoch(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, 10_000)
+    for epoch in (3, 2):  # a former worker is still sending that of epoch 2
+        assert store.put(7, epoch, ARRAYS, {"epoch": epoch}) is None
+    assert _names(tmp_path) == ["trial-00007-epoch-003.safetensors"]
+
+
 def test_on_a_full_disk_the_previous_checkpoint_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,8 @@ def test_every_pruner_ends_the_worse_of_many_trials(pruner: str, tmp_path: Path)
         number, rate = study.ask().number, (1 + n % 4) / 40
         decay = n % 4 == 0  # decreasing, for the pruner that waits for stagnation
         for epoch in range(1, 9):
-            if study.report(number, epoch=epoch, f1=rate / epoch if decay else _f1(rate, epoch)):
+            study.report(number, epoch=epoch, f1=rate / epoch if decay else _f1(rate, epoch))
+            if study.should_prune(number):
                 study.prune(number)
                 pruned += 1
                 break
@@ -130,7 +131,8 @@ def test_tpe_with_hyperband_samples_a_fifth_of_the_gtzan_search_at_random(
     for number in range(30):
         rate = sample(study.ask(), config).learning_rate
         for epoch in (4, 12):  # hyperband decides at these epochs only
-            if study.report(number, epoch=epoch, f1=_f1(rate, epoch)):
+            study.report(number, epoch=epoch, f1=_f1(rate, epoch))
+            if study.should_prune(number):
                 study.prune(number)
                 break
         else:
@@ -143,8 +145,10 @@ def test_tpe_with_hyperband_samples_a_fifth_of_the_gtzan_search_at_random(
 def test_the_pruner_none_prunes_nothing(tmp_path: Path) -> None:
     study = _study(tmp_path, pruner="none")
     first, second = study.ask().number, study.ask().number
-    assert not any(study.report(first, epoch=e, f1=0.9) for e in range(1, 9))
-    assert not any(study.report(second, epoch=e, f1=0.0) for e in range(1, 9))
+    for number, f1 in ((first, 0.9), (second, 0.0)):
+        for epoch in range(1, 9):
+            study.report(number, epoch=epoch, f1=f1)
+            assert not study.should_prune(number)
 
 
 def test_optuna_reads_how_each_trial_ended_from_the_journal(tmp_path: Path) -> None:

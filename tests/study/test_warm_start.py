@@ -103,7 +103,8 @@ def _searched(run: Path, changes: dict[str, Any] | None = None) -> Path:
         trial = study.ask()
         rate = sample(trial, config).learning_rate
         for epoch in range(1, 5):
-            if study.report(trial.number, epoch=epoch, f1=_f1(rate, epoch)):
+            study.report(trial.number, epoch=epoch, f1=_f1(rate, epoch))
+            if study.should_prune(trial.number):
                 study.prune(trial.number)
                 break
         else:
@@ -180,8 +181,10 @@ def test_the_pruner_compares_with_trials_taken_over(earlier: Path, new: Path, tm
     (tmp_path / "cold").mkdir()
     cold, warm = _study(tmp_path / "cold"), _study(new)
     _teach(warm, earlier)
-    assert warm.report(warm.ask().number, epoch=1, f1=0.0), "below the median of the trials taken over"
-    assert not cold.report(cold.ask().number, epoch=1, f1=0.0)
+    for study, pruned in ((warm, True), (cold, False)):
+        number = study.ask().number
+        study.report(number, epoch=1, f1=0.0)
+        assert study.should_prune(number) == pruned, "below the median of the trials taken over"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ from typing import Any
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.coordinator import Coordinator, Limits
 from search.engine.messages import Assignment
+from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
+from search.recovery.reconcile import reconcile
+from search.recovery.unclaimed import Unclaimed
 from search.run.schemas import TrialRow
 from search.run.tables import ResultsWriter
 from search.study.pruners import make_pruner
@@ -47,6 +50,7 @@ class Coordinated:
         *,
         show: Callable[[TrialRow], None] = lambda row: None,
         study: Study | None = None,
+        strategy: Strategy | None = None,
         **limits: Any,
     ) -> None:
         """Begin a search.
@@ -56,6 +60,7 @@ class Coordinated:
             config: its settings.
             show: called with each changed row.
             study: where it is not one of random trials that are not pruned.
+            strategy: where it does not always start new trials.
             limits: see `Limits`; by default two workers, no retries and a minute for an epoch.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,15 +70,20 @@ class Coordinated:
         self.said: list[str] = []
         self.forgotten: list[int] = []
         self.study = study or open_study(folder)
+        writer = ResultsWriter(folder)
+        recorder = Recorder(self.study, writer, name=folder.name, show=show)
+        if self.study.asked:
+            recorder.take_up(reconcile(folder, config, self.study, writer, Unclaimed(folder)))
         self.coordinator = Coordinator(
             self.study,
-            Recorder(self.study, ResultsWriter(folder), name=folder.name, show=show),
+            recorder,
             limits=Limits(**{"workers": 2, "retries": 0, "epoch_limit": 60.0} | limits),
             goal=lambda: goal(config, self.study),
             draw=lambda trial: sample(trial, config),
             forget=self.forgotten.append,
             say=self.said.append,
             clock=self.clock,
+            strategy=strategy,
         )
 
     def assign(self, worker: str) -> Assignment:

@@ -1,0 +1,51 @@
+"""A strategy and a pruner that do what a test says, for searches that pause trials."""
+
+from collections.abc import Collection, Sequence
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+
+from search.engine.messages import Choice, New, Nothing, Resume
+
+
+class PauseAfter(BasePruner):
+    """Wants trials to end, or to pause, after some of their epochs."""
+
+    def __init__(self, *epochs: tuple[int, int]) -> None:
+        """Args: trial and epoch, for each epoch after which one should pause."""
+        self._epochs = set(epochs)
+        self.asked: list[tuple[int, int]] = []
+        """Trial and epoch of each question."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether this epoch is among them."""
+        at = trial.number, max(trial.intermediate_values)
+        self.asked.append(at)
+        return at in self._epochs
+
+
+class Scripted:
+    """A strategy whose choices are known beforehand; after them, it starts new trials and resumes the oldest."""
+
+    pauses = True
+
+    def __init__(self, *choices: Choice, gives_up: Sequence[int] = ()) -> None:
+        """Args: the first choices, and the order in which paused trials are given up."""
+        self._choices = list(choices)
+        self._gives_up = gives_up
+        self.asked: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = []
+        """For each question the paused and the busy trials, and whether there may be a new one."""
+
+    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> Choice:
+        """The next choice."""
+        self.asked.append((tuple(sorted(paused)), tuple(sorted(busy)), may_ask))
+        if self._choices:
+            return self._choices.pop(0)
+        if may_ask:
+            return New()
+        return Resume(min(paused)) if paused else Nothing()
+
+    def least_promising(self, paused: Collection[int]) -> int:
+        """The first of the order that is paused."""
+        return next(number for number in self._gives_up if number in paused)
