@@ -214,9 +214,10 @@ class FreezeThaw:
                 known = self._known[trial.number] = self._candidate(
                     Configuration(trial.params, trial.distributions), trial.number
                 )
-            if known is not None and known.open:
-                if trial.state.is_finished() or len(trial.intermediate_values) > len(known.scores):
-                    self._read(trial, known)
+            if known is None or not known.open:
+                continue
+            if trial.state.is_finished() or len(trial.intermediate_values) > len(known.scores):
+                self._read(trial, known)
 
     def _read(self, trial: FrozenTrial, known: _Candidate) -> None:
         steps = trial.intermediate_values
