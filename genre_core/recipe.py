@@ -10,6 +10,7 @@ _CHOICES = {
     "precision": ("float32", "bfloat16"),
     "class_weights": ("none", "balanced"),
     "schedule": ("cosine", "constant"),
+    "head_init": ("probe", "random"),
 }
 
 
@@ -58,6 +59,9 @@ class Recipe:
     """Epochs over which the learning rate rises linearly from 0; may be fractional."""
     schedule: str = "cosine"
     """The learning rate after warm-up: `cosine` decays it to 0, `constant` keeps it."""
+    head_init: str = "random"
+    """The new head before the first epoch: `random`, or `probe`, a logistic regression on the features of the network
+    with all blocks frozen (LP-FT, arXiv:2202.10054). Without trainable blocks, the head is random."""
     precision: str = "float32"
     """The type that layers compute in; with `bfloat16` (autocast), weights and sums stay float32."""
     seed: int = 0

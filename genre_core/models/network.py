@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,7 @@ class Network(nn.Module):
         digests: tuple[str, ...],
         precision: str,
         channels_last: bool,
+        trainable_digests: tuple[str, ...] = (),
     ) -> None:
         """Freeze the first `len(digests)` blocks.
 
@@ -70,6 +71,7 @@ class Network(nn.Module):
             digests: a hash of each frozen block's tensors.
             precision: see `Recipe.precision`.
             channels_last: whether feature maps have the channels_last memory format.
+            trainable_digests: a hash of each other block's initial tensors; empty for a network that is not trained.
         """
         super().__init__()
         named, depth = list(blocks.items()), len(digests)
@@ -77,6 +79,7 @@ class Network(nn.Module):
         self.frozen = FrozenBlocks(OrderedDict(named[:depth]))
         self.trainable = nn.Sequential(OrderedDict([*named[depth:], ("head", head)]))
         self.digests = digests
+        self._trainable_digests = trainable_digests
         self.precision = precision
         self.channels_last = channels_last
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -133,6 +136,31 @@ class Network(nn.Module):
         """All tensors by `block.layer...` name; the names do not depend on the freeze depth."""
         parts = self.frozen.state_dict() | self.trainable.state_dict()
         return {"image.mean": self.image.mean, "image.std": self.image.std, **parts}
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer."""
+        head = self.trainable.get_submodule("head")
+        assert isinstance(head, nn.Linear)
+        return head
+
+    @contextmanager
+    def frozen_whole(self) -> Iterator["Network"]:
+        """A view of this network with all blocks frozen, before any training: its tensors are the same ones."""
+        *blocks, (_, head) = self.trainable.named_children()
+        assert len(blocks) == len(self._trainable_digests), "the network is built to be trained"
+        assert isinstance(head, nn.Linear)
+        try:
+            yield Network(
+                image=self.image,
+                blocks=OrderedDict([*self.frozen.named_children(), *blocks]),
+                head=head,
+                digests=self.digests + self._trainable_digests,
+                precision=self.precision,
+                channels_last=self.channels_last,
+            )
+        finally:
+            self.trainable.requires_grad_(True).train()
 
     @property
     def trainable_parameters(self) -> int:
@@ -201,12 +229,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(features, n_genres)
-    digests = tuple(initial.digests[name] for name in frozen)
+    digests = tuple(initial.digests[name] for name in blocks)
     return Network(
         image=image,
         blocks=blocks,
         head=head,
-        digests=digests,
+        digests=digests[:frozen_blocks],
+        trainable_digests=digests[frozen_blocks:],
         precision=precision,
         channels_last=_channels_last(backbone, device),
     ).to(device)

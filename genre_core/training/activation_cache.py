@@ -71,6 +71,11 @@ class ActivationCache:
             return "none"
         return "computed" if self._stored is None else "shared"
 
+    @property
+    def identity(self) -> str:
+        """A string that is equal for equal activations: their file name in the cache. Needs a frozen block."""
+        return self._names()[-1]
+
     def __getitem__(self, segments: Tensor) -> Tensor:
         """Activations of the segments with these indices, int64 [batch] -> [batch, ...]."""
         if self._stored is None:

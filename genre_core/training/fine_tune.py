@@ -16,6 +16,7 @@ from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.augmentation import mixup, spec_augment
+from genre_core.training.head_probe import probe
 from genre_core.training.metrics import Scores, confusion_matrix, scores
 from genre_core.training.segments import Segments
 
@@ -80,6 +81,7 @@ class FineTune:
         self.track_logits = np.empty((0, 0), np.float32)
         """Logits of the validation tracks after the last epoch, [tracks, genres]."""
         self._recipe = recipe
+        self._node_cache = node_cache
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
         self._random = np.random.default_rng()
@@ -90,6 +92,7 @@ class FineTune:
         self.features_seconds = sum(
             part.seconds for part in (self._train_activations, self._validation_activations) if part
         )
+        """Seconds spent on activations, and before the first epoch on the probe, without waiting for other workers."""
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
         self._optimizer = _optimizer(network, recipe)
 
@@ -110,6 +113,7 @@ class FineTune:
         Raises:
             Diverged: a loss is not finite, or far above that of guessing.
         """
+        self._initialise_head()
         epoch = self.epochs_done + 1
         started = time.perf_counter()
         self._arithmetic = 0.0
@@ -138,6 +142,7 @@ class FineTune:
         Raises:
             Diverged: the loss is not finite, or far above that of guessing.
         """
+        self._initialise_head()
         epoch = self.epochs_done + 1
         loss = self._train_epoch(epoch)
         self._check(epoch, loss, None)
@@ -167,6 +172,21 @@ class FineTune:
                 )
         done, self.best_f1, best = state["progress"].tolist()
         self.epochs_done, self.best_epoch = int(done), int(best)
+
+    def _initialise_head(self) -> None:
+        """Before the first epoch, set the head as `Recipe.head_init` says; a resumed fine-tune has its head already."""
+        has_trainable_blocks = len(self.network.trainable) > 1
+        if self.epochs_done or self._recipe.head_init != "probe" or not has_trainable_blocks:
+            return
+        began, waited = time.perf_counter(), self._node_cache.waited_seconds
+        found = probe(
+            self.network, self._train, genre_weights=self._genre_weights, node_cache=self._node_cache
+        )
+        with torch.no_grad():
+            self.network.head.weight.copy_(found.weight)
+            self.network.head.bias.copy_(found.bias)
+        waited = self._node_cache.waited_seconds - waited
+        self.features_seconds += time.perf_counter() - began - waited
 
     def _train_epoch(self, epoch: int) -> float:
         """Train one epoch; returns the mean loss. All of its random numbers depend only on (seed, epoch)."""

@@ -37,6 +37,8 @@ class Training(Settings):
     schedule: str = Recipe.schedule
     class_weights: str = Recipe.class_weights
     augment_at: str = Recipe.augment_at
+    head_init: str = "random"
+    """Runs that do not name it are older than this setting: random."""
 
 
 class Split(Settings):
@@ -150,9 +152,12 @@ class SearchConfig(Settings):
     @classmethod
     def _defaults_of_an_older_run(cls, settings: Any) -> Any:
         """What a run did that does not name a setting, because it is older than the setting."""
-        if isinstance(settings, dict) and settings.get("provenance") is not None:
-            return {"level": "absolute"} | settings | _space_of_an_older_run(settings.get("space", {}))
-        return settings
+        if not isinstance(settings, dict) or settings.get("provenance") is None:
+            return settings
+        training = settings.get("training", {})
+        if isinstance(training, dict):
+            settings = settings | {"training": {"head_init": Recipe.head_init} | training}
+        return {"level": "absolute"} | settings | _space_of_an_older_run(settings.get("space", {}))
 
     def weights_of(self, backbone: str) -> str:
         """The value of `weights` for this backbone."""

@@ -38,11 +38,8 @@ class FinalModel:
 
     def is_of(self, card: Card) -> bool:
         """Whether a card belongs to this model."""
-        return (self.trial, self.epochs, asdict(self.recipe)) == (
-            card["trial"],
-            card["epoch"],
-            card["recipe"],
-        )
+        recipe = {"head_init": Recipe.head_init} | card["recipe"]  # which an older card lacks
+        return (self.trial, self.epochs, asdict(self.recipe)) == (card["trial"], card["epoch"], recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,8 @@ def _best(folder: Path) -> list[FinalModel]:
     best: dict[Recipe, FinalModel] = {}
     for row in trials[trials["val_f1"].notna()].to_dict("records"):
         settings = {field.name: row[field.name] for field in fields(Recipe)}
+        if pd.isna(settings["head_init"]):  # of an earlier version
+            settings["head_init"] = Recipe.head_init
         recipe = Recipe(**settings | {"epochs": row["max_epochs"], "seed": int(trials["seed"].max())})
         best.setdefault(recipe, FinalModel(trial=row["trial"], epochs=row["best_epoch"], recipe=recipe))
     return list(best.values())

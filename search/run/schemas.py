@@ -48,6 +48,7 @@ class TrialRow:
     masking: float | None
     augment_at: str | None
     class_weights: str | None
+    head_init: str | None
     schedule: str | None
     warmup_epochs: Annotated[float | None, "epochs"]
     max_epochs: Epochs

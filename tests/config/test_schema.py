@@ -11,7 +11,7 @@ from refusals import refused
 
 from genre_core.errors import ErrorCode, InputError
 from search.config.mistakes import setting_path
-from search.config.schema import SearchConfig, load, to_yaml
+from search.config.schema import SearchConfig, Training, load, to_yaml
 from search.config.space import choices, is_share
 from search.errors import SearchErrorCode
 
@@ -284,3 +284,28 @@ def test_pydantic_locates_a_mistake_in_a_union_by_keys_and_our_tags_only(
         f"pydantic {pydantic.VERSION} reports {caught.value.errors()[0]['loc']}: adapt "
         "search.config.mistakes.setting_path, or tag the union with a tag of search.config.settings.TAGS"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "head_init"),
+    [
+        ({}, Training().head_init),
+        ({"provenance": {"corpus": "0"}}, "random"),
+        ({"provenance": {"corpus": "0"}, "training": {"epochs": 3}}, "random"),
+        ({"provenance": {"corpus": "0"}, "training": {"head_init": "probe"}}, "probe"),
+        ({"training": {"head_init": "probe"}}, "probe"),
+    ],
+)
+def test_a_run_without_head_init_predates_the_setting_and_has_random_heads(
+    settings: dict[str, Any], head_init: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    config = load(file, {})
+    assert config.training.head_init == head_init
+    assert load(_written(config, tmp_path / "again.yaml"), {}) == config
+
+
+def test_an_unknown_head_init_is_refused_with_the_known_ones() -> None:
+    with refused(ErrorCode.RECIPE_UNKNOWN_CHOICE, "probe, random", "head_init='zero'"):
+        load(None, {"training.head_init": "zero"})

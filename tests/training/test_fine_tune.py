@@ -239,6 +239,7 @@ BAD_RECIPES: dict[str, Any] = {
     "patience": 0,
     "warmup_epochs": -1.0,
     "schedule": "linear",
+    "head_init": "zero",
 }
 
 
