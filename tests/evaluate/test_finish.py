@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import noise
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -348,3 +350,12 @@ def test_the_command_shows_a_finished_search_and_the_next_commands(
     assert refused.returncode == 2
     assert str(tmp_path) in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_a_final_model_of_a_version_without_head_init_has_a_random_head() -> None:
+    recipe = noise.RECIPE
+    older = {name: value for name, value in asdict(recipe).items() if name != "head_init"}
+    card = {"trial": 3, "epoch": 2, "recipe": older}
+    model = final_worker.FinalModel(trial=3, epochs=2, recipe=recipe)
+    assert model.is_of(card)
+    assert not replace(model, recipe=replace(recipe, head_init="probe")).is_of(card)
