@@ -75,7 +75,7 @@ def simulate(
 def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
     """What to replay, and the first seed."""
     from search.config.schema import load
-    from search.engine.contenders import CONTENDERS, of_optuna
+    from search.engine.contenders import CONTENDERS, COST_AWARE, TODAY, of_optuna
 
     for key in overrides:
         if key.split(".")[0] not in _REPLAYED:
@@ -87,7 +87,7 @@ def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
     config = load(None, overrides)
     if overrides.keys() - {"seed"}:
         return [of_optuna(config.sampler, config.pruner)], config.seed
-    return [CONTENDERS["optuna_tpe_median"]], config.seed
+    return [CONTENDERS[COST_AWARE], CONTENDERS[TODAY]], config.seed
 
 
 def _outcomes(

@@ -1,17 +1,54 @@
 """The searches that a replay compares, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
+from genre_core.models.registry import block_names
 from search.config.schema import Optuna
+from search.cost_aware.cost import Cost
+from search.cost_aware.policy import FreezeThaw
+from search.cost_aware.pruner import CostAwarePruner
+from search.cost_aware.sampler import CostAwareSampler
+from search.cost_aware.space import Configuration
+from search.engine import messages
+from search.engine.baselines import AtEpochs, OneEpochThenBest, Promotion, Scores, rungs
+from search.engine.costs import Costs
+from search.engine.pool_sampler import BACKBONE, FROZEN_SHARE, Deck, frozen_depth
+from search.engine.ports import Strategy
+from search.engine.strategy import OptunaStrategy
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
+from search.study.study import Study
 
 AS_RECORDED = "as_recorded"
 """Replays the trials in the order in which they were recorded, each to its recorded end."""
+COST_AWARE, TODAY = "cost_aware", "optuna_tpe_median"
+"""What `simulate` compares by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What a search knows when it begins."""
+
+    deck: Deck
+    costs: Costs
+    max_epochs: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What decides in a search."""
+
+    sampler: BaseSampler | None
+    """None for the order in which the trials were recorded."""
+    pruner: BasePruner
+    strategy: Callable[[Study], Strategy] = lambda study: OptunaStrategy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,38 +56,100 @@ class Contender:
     """A way to search."""
 
     name: str
-    sampler: Callable[[int], BaseSampler | None]
-    """Makes the sampler for a seed; None stands for the order in which the trials were recorded."""
-    pruner: Callable[[int], BasePruner]
-    """Makes the pruner for a maximum number of epochs."""
+    parts: Callable[[Situation], Parts]
 
 
-def of_optuna(sampler: Optuna, pruner: Optuna) -> Contender:
+def of_optuna(sampler: Optuna, pruner: Optuna, *, name: str | None = None) -> Contender:
     """A search with one of Optuna's samplers and pruners."""
-    return Contender(
-        name=f"optuna_{sampler.name}_{pruner.name}",
-        sampler=lambda seed: make_sampler(sampler.name, sampler.parameters, seed=seed),
-        pruner=lambda epochs: make_pruner(pruner.name, pruner.parameters, epochs=epochs),
-    )
+
+    def parts(given: Situation) -> Parts:
+        return Parts(
+            sampler=make_sampler(sampler.name, sampler.parameters, seed=given.seed),
+            pruner=make_pruner(pruner.name, pruner.parameters, epochs=given.max_epochs),
+        )
+
+    return Contender(name=name or f"optuna_{sampler.name}_{pruner.name}", parts=parts)
 
 
 def _named(name: str, sampler: str, pruner: str) -> Contender:
-    own = of_optuna(Optuna(name=sampler), Optuna(name=pruner))
-    return Contender(name=name, sampler=own.sampler, pruner=own.pruner)
+    return of_optuna(Optuna(name=sampler), Optuna(name=pruner), name=name)
+
+
+def _as_recorded(given: Situation) -> Parts:
+    return Parts(sampler=None, pruner=make_pruner("none", {}, epochs=given.max_epochs))
+
+
+def _one_epoch_then_best(given: Situation) -> Parts:
+    return Parts(
+        sampler=make_sampler("random", {}, seed=given.seed),
+        pruner=AtEpochs([1]),
+        strategy=lambda study: OneEpochThenBest(_scores_of(study)),
+    )
+
+
+def _promotion(given: Situation) -> Parts:
+    pausing = rungs(given.max_epochs)
+    return Parts(
+        sampler=make_sampler("random", {}, seed=given.seed),
+        pruner=AtEpochs(pausing),
+        strategy=lambda study: Promotion(_scores_of(study), pausing),
+    )
+
+
+def _scores_of(study: Study) -> Scores:
+    return lambda: {trial.number: list(trial.intermediate_values.values()) for trial in study.trials}
+
+
+class _FreezeThawStrategy(Strategy):
+    """The policy of a cost-aware search as a strategy of the engine."""
+
+    pauses = True
+
+    def __init__(self, policy: FreezeThaw, study: Study) -> None:
+        self._policy = policy
+        self._study = study._study
+
+    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> messages.Choice:
+        """What the policy chooses."""
+        choice = self._policy.choose(self._study, paused=paused, busy=busy, may_ask=may_ask)
+        if choice.new:
+            return messages.New()
+        return messages.Nothing() if choice.trial is None else messages.Resume(choice.trial)
+
+    def least_promising(self, paused: Collection[int]) -> int:
+        """The policy's choice."""
+        return self._policy.least_promising(self._study, paused)
+
+
+def _cost_aware(given: Situation) -> Parts:
+    def cost_of(params: Mapping[str, Any]) -> Cost:
+        backbone = params[BACKBONE]
+        return given.costs.of(backbone, frozen_depth(params[FROZEN_SHARE], len(block_names(backbone))))
+
+    def draw(random: np.random.Generator) -> Configuration:
+        return Configuration(given.deck.draw(random), given.deck.space.distributions)
+
+    policy = FreezeThaw(
+        draw=draw, cost_of=cost_of, max_epochs=given.max_epochs, arm=BACKBONE, seed=given.seed
+    )
+    return Parts(
+        sampler=CostAwareSampler(policy, seed=given.seed),
+        pruner=CostAwarePruner(policy),
+        strategy=lambda study: _FreezeThawStrategy(policy, study),
+    )
 
 
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        _named("optuna_tpe_median", "tpe", "median"),
+        Contender(name=COST_AWARE, parts=_cost_aware),
+        _named(TODAY, "tpe", "median"),
         _named("optuna_tpe_hyperband", "tpe", "hyperband"),
         _named("optuna_gp_median", "gp", "median"),
         _named("random", "random", "none"),
         _named("random_asha", "random", "successive_halving"),
-        Contender(
-            name=AS_RECORDED,
-            sampler=lambda seed: None,
-            pruner=lambda epochs: make_pruner("none", {}, epochs=epochs),
-        ),
+        Contender(name="one_epoch_then_best", parts=_one_epoch_then_best),
+        Contender(name="successive_halving_promotion", parts=_promotion),
+        Contender(name=AS_RECORDED, parts=_as_recorded),
     )
 }

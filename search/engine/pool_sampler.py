@@ -53,6 +53,36 @@ def frozen_share(frozen_blocks: int, n_blocks: int) -> float:
     return (frozen_blocks + 0.5) / (n_blocks + 1)
 
 
+def frozen_depth(share: float, n_blocks: int) -> int:
+    """The frozen depth that a share in [0, 1] stands for."""
+    return min(n_blocks, math.floor(share * (n_blocks + 1)))
+
+
+class Deck:
+    """The members of a pool, each of which can be used once."""
+
+    def __init__(self, space: PoolSpace) -> None:
+        """Args: the space, none of whose members is used yet."""
+        self.space = space
+        self._unused = np.ones(len(space.members), bool)
+
+    @property
+    def unused(self) -> NDArray[np.intp]:
+        """Indices of the unused members."""
+        return np.flatnonzero(self._unused)
+
+    def use(self, member: int) -> Mapping[str, Any]:
+        """Use a member; returns its parameters."""
+        assert self._unused[member], "a member is used once"
+        self._unused[member] = False
+        return self.space.members[member]
+
+    def draw(self, random: np.random.Generator) -> Mapping[str, Any]:
+        """The parameters of an unused member, which stays unused; of any member if all are used."""
+        left = self.unused if self._unused.any() else np.arange(len(self._unused))
+        return self.space.members[int(random.choice(left))]
+
+
 def _parameters(curve: Curve, names: Sequence[str]) -> dict[str, Any]:
     own = {name: getattr(curve.recipe, name) for name in names}
     return own | {FROZEN_SHARE: frozen_share(curve.recipe.frozen_blocks, curve.n_blocks)}
@@ -73,18 +103,18 @@ class PoolSampler(BaseSampler):
     few trials to learn from, an unused member is drawn at random.
     """
 
-    def __init__(self, sampler: BaseSampler | None, space: PoolSpace, *, random: np.random.Generator) -> None:
+    def __init__(self, sampler: BaseSampler | None, deck: Deck, *, random: np.random.Generator) -> None:
         """Wrap a sampler.
 
         Args:
             sampler: the sampler to wrap; None for the members in their order.
-            space: the pool.
+            deck: the pool.
             random: draws members.
         """
         self._sampler = sampler
-        self._space = space
+        self._deck = deck
         self._random = random
-        self._unused = np.ones(len(space.members), bool)
+        space = self._space = deck.space
         self._coordinates = {
             name: np.array([_coordinate(distribution, member[name]) for member in space.members])
             for name, distribution in space.distributions.items()
@@ -111,9 +141,8 @@ class PoolSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The parameters of an unused member of the pool."""
         chosen = self._choose(study, trial)
-        self._unused[chosen] = False
         self._member[trial.number] = chosen
-        return dict(self._space.members[chosen])
+        return dict(self._deck.use(chosen))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -129,7 +158,7 @@ class PoolSampler(BaseSampler):
             self._sampler.after_trial(study, trial, state, values)
 
     def _choose(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        unused = np.flatnonzero(self._unused)
+        unused = self._deck.unused
         if self._sampler is None:
             return int(unused[0])
         inner = self._sampler.infer_relative_search_space(study, trial)
@@ -140,7 +169,7 @@ class PoolSampler(BaseSampler):
 
     def _distances(self, proposed: Mapping[str, Any]) -> NDArray[np.float64]:
         """Squared distance of every member to a proposal, which may lack parameters: [members]."""
-        total = np.zeros(len(self._unused))
+        total = np.zeros(len(self._space.members))
         for name, value in proposed.items():
             distribution, own = self._space.distributions[name], self._coordinates[name]
             gap = own - _coordinate(distribution, value)

@@ -13,10 +13,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial
 
 from genre_core.recipe import Recipe
-from search.engine.contenders import Contender
+from search.engine.contenders import Contender, Situation
 from search.engine.coordinator import Coordinator, Limits
+from search.engine.costs import Costs
 from search.engine.messages import Assignment, Decision, EpochReport, Failure, Usage
-from search.engine.pool_sampler import PoolSampler, PoolSpace
+from search.engine.pool_sampler import Deck, PoolSampler, PoolSpace
 from search.engine.recorded import Cell, Curve, Pool
 from search.engine.recorder import Recorder
 from search.run.schemas import EpochRow, TrialRow
@@ -92,6 +93,8 @@ class _Turn:
     attempt: int
     epoch: int
     """The last epoch that is done."""
+    replays: bool
+    """Whether the next report is the one of the checkpoint."""
     begins: float = 0.0
     """Time at which the work for the next report began or begins, in seconds."""
 
@@ -119,18 +122,22 @@ class Replay:
         """Set up; see `simulate`."""
         self._pool = pool
         self._space = PoolSpace.of(pool)
-        self._sampler = PoolSampler(
-            contender.sampler(seed), self._space, random=np.random.default_rng([seed, len(pool.curves)])
-        )
-        self.study = Study(
-            None, name="replay", sampler=self._sampler, pruner=contender.pruner(pool.max_epochs)
-        )
+        deck, costs = Deck(self._space), Costs()
+        parts = contender.parts(Situation(deck=deck, costs=costs, max_epochs=pool.max_epochs, seed=seed))
+        random = np.random.default_rng([seed, len(pool.curves)])
+        self._sampler = PoolSampler(parts.sampler, deck, random=random)
+        self.study = Study(None, name="replay", sampler=self._sampler, pruner=parts.pruner)
         self.now = 0.0
         """Virtual time in seconds."""
         self._coordinator = Coordinator(
             self.study,
             Recorder(
-                self.study, NoTables(), name="replay", show=lambda row: None, now=lambda: _EPOCH_OF_TIME
+                self.study,
+                NoTables(),
+                name="replay",
+                show=lambda row: None,
+                costs=costs,
+                now=lambda: _EPOCH_OF_TIME,
             ),
             limits=Limits(workers=workers, retries=0, epoch_limit=inf),
             goal=lambda: len(pool.curves),
@@ -138,6 +145,7 @@ class Replay:
             forget=lambda number: None,
             say=lambda line: None,
             clock=lambda: self.now,
+            strategy=parts.strategy(self.study),
         )
         self._idle = [f"worker-{number}" for number in range(workers)]
         self._turns: dict[str, _Turn] = {}
@@ -152,6 +160,11 @@ class Replay:
     def best_f1(self) -> float:
         """The best validation F1 so far."""
         return self._totals.improvements[-1].f1 if self._totals.improvements else -inf
+
+    @property
+    def paused(self) -> frozenset[int]:
+        """Numbers of the trials that are paused."""
+        return self._coordinator.paused
 
     def steps(self) -> Iterator[float]:
         """Replay the search; yields the virtual time after each report."""
@@ -199,16 +212,16 @@ class Replay:
     def _start(self, worker: str, assignment: Assignment) -> None:
         curve = self.curve_of(assignment.trial)
         progress = self._progress.setdefault(assignment.trial, _Progress())
-        turn = _Turn(assignment.trial, curve, assignment.attempt, progress.epoch)
+        resumes = progress.epoch > 0
+        turn = _Turn(assignment.trial, curve, assignment.attempt, progress.epoch, resumes)
         self._turns[worker] = turn
         cost = self._pool.cells[curve.cell]
         features = 0.0 if curve.cell in self._activations else cost.features
         computed = self._activations.setdefault(curve.cell, self.now + features)
         turn.begins = self.now if features else max(self.now, computed)
         progress.features_seconds += features
-        restore = cost.restore if turn.epoch else 0.0
-        work = features + curve.build_seconds + restore
-        self._after(worker, turn, work + self._next_epoch_seconds(turn))
+        first = cost.restore if resumes else self._next_epoch_seconds(turn)
+        self._after(worker, turn, features + curve.build_seconds + first)
 
     def _next_epoch_seconds(self, turn: _Turn) -> float:
         curve = turn.curve
@@ -223,19 +236,31 @@ class Replay:
     def _report(self, worker: str, turn: _Turn) -> None:
         self._totals.worker_seconds += self.now - turn.begins
         turn.begins = self.now
-        if turn.epoch == len(turn.curve.scores):
-            del self._turns[worker]
-            self._idle.append(worker)
-            self._coordinator.hear(worker, Failure(reason=str(turn.curve.error)))
-            return
-        turn.epoch += 1
-        self._progress[turn.trial].epoch = turn.epoch
-        self._totals.epochs += 1
-        self._note(turn.curve.scores[turn.epoch - 1])
-        if self._coordinator.hear(worker, self._epoch_report(worker, turn)) is Decision.CONTINUE:
-            self._after(worker, turn, self._next_epoch_seconds(turn))
+        if turn.replays:
+            report = self._epoch_report(worker, turn)
+            turn.replays = False
+            self._obey(self._coordinator.hear(worker, report), worker, turn)
+        elif turn.epoch == len(turn.curve.scores):
+            failure = Failure(reason=str(turn.curve.error))
+            self._obey(self._coordinator.hear(worker, failure), worker, turn)
         else:
-            del self._turns[worker]
+            turn.epoch += 1
+            self._progress[turn.trial].epoch = turn.epoch
+            self._totals.epochs += 1
+            self._note(turn.curve.scores[turn.epoch - 1])
+            self._obey(self._coordinator.hear(worker, self._epoch_report(worker, turn)), worker, turn)
+
+    def _obey(self, decision: Decision, worker: str, turn: _Turn) -> None:
+        """Let the worker do what the coordinator decided; one that pauses a trial stores its checkpoint first."""
+        if decision is Decision.CONTINUE:
+            self._after(worker, turn, self._next_epoch_seconds(turn))
+            return
+        del self._turns[worker]
+        save = self._pool.cells[turn.curve.cell].save if decision is Decision.PAUSE else 0.0
+        self._totals.worker_seconds += save
+        if save:
+            heapq.heappush(self._events, (self.now + save, next(self._order), worker))
+        else:
             self._idle.append(worker)
 
     def _note(self, f1: float) -> None:
@@ -269,6 +294,7 @@ class Replay:
             usage=_usage(curve, progress, node=worker),
             best_epoch=scores.index(max(scores)) + 1,
             finished=turn.epoch == len(curve.scores) and curve.error is None,
+            replayed=turn.replays,
         )
 
 
@@ -281,7 +307,7 @@ def _usage(curve: Curve, progress: _Progress, *, node: str) -> Usage:
         total_seconds=progress.seconds,
         memory_before_bytes=0,
         peak_memory_bytes=0,
-        device="virtual",
+        device="cpu",
         node=node,
         pid=0,
     )

@@ -15,7 +15,7 @@ from refusals import refused
 
 from genre_core.recipe import Recipe
 from search.engine.contenders import AS_RECORDED, CONTENDERS
-from search.engine.pool_sampler import PoolSampler, PoolSpace
+from search.engine.pool_sampler import Deck, PoolSampler, PoolSpace
 from search.engine.recorded import CellCost, Curve, Pool, read_pool
 from search.engine.simulator import Replay, Trace, simulate
 from search.errors import SearchErrorCode
@@ -24,7 +24,8 @@ from search.run.tables import read_trials
 
 SHARED_BACKBONES = ("alexnet", "resnet18")
 N_BLOCKS = {"alexnet": 7, "resnet18": 5}
-CHEAP = ("random", "random_asha", AS_RECORDED)
+PAUSING = ("one_epoch_then_best", "successive_halving_promotion", "cost_aware")
+STOPPING = ("random_asha", "optuna_tpe_median", "optuna_tpe_hyperband")
 
 
 def made_pool(n_curves: int = 40, *, seed: int = 0, n_epochs: int = 5) -> Pool:
@@ -102,6 +103,36 @@ def test_one_worker_without_pruning_needs_the_sum_of_the_costs_in_the_order_draw
     assert all(step.worker_seconds == pytest.approx(step.seconds) for step in trace.improvements)
 
 
+def test_pausing_costs_a_checkpoint_and_resuming_a_network_and_reading_it() -> None:
+    pool = made_pool()
+    replay = replayed(pool, "one_epoch_then_best")
+    drawn = order(replay)
+    now = 0.0
+    for cell in {curve.cell for curve in drawn}:
+        now += pool.cells[cell].features
+    for curve in drawn:  # an epoch each
+        now += curve.build_seconds + (curve.seconds[0] if curve.scores else curve.failing_seconds)
+        now += 0.25 * bool(curve.scores)
+    left = [curve for curve in drawn if curve.scores]
+    for curve in left:
+        now += curve.build_seconds + 0.5 + sum(curve.seconds[1:]) + curve.failing_seconds
+    assert replay.trace().seconds == pytest.approx(now)
+    ranked = sorted(left, key=lambda curve: -curve.scores[0])
+    ends = [trial.number for trial in sorted(replay.study.trials, key=lambda t: t.datetime_complete or 0)]
+    assert [replay.curve_of(number) for number in ends if replay.curve_of(number).scores] == ranked
+
+
+def test_promotion_resumes_a_third_of_each_rung() -> None:
+    pool = made_pool(27)
+    pool = replace(pool, curves=tuple(curve for curve in pool.curves if curve.error is None))
+    replay = replayed(pool, "successive_halving_promotion")
+    epochs = [len(trial.intermediate_values) for trial in replay.study.trials]
+    first = sorted((curve.scores[0] for curve in order(replay)), reverse=True)
+    assert len(epochs) // 3 <= sum(n > 1 for n in epochs) < len(epochs) // 2
+    best = [n for n, curve in enumerate(order(replay)) if curve.scores[0] >= first[len(epochs) // 3 - 1]]
+    assert all(epochs[n] > 1 for n in best)
+
+
 def test_the_recorded_order_is_kept_where_nothing_samples() -> None:
     pool = made_pool()
     assert order(replayed(pool, AS_RECORDED)) == list(pool.curves)
@@ -126,7 +157,7 @@ def test_a_worker_waits_for_activations_that_another_one_computes() -> None:
     assert trace.worker_seconds == pytest.approx(100.0 + 2 * own)
 
 
-@pytest.mark.parametrize("name", ["random_asha", "optuna_tpe_median", "optuna_tpe_hyperband"])
+@pytest.mark.parametrize("name", STOPPING + PAUSING)
 def test_the_study_agrees_with_the_pool(name: str) -> None:
     pool = made_pool()
     replay = replayed(pool, name, workers=4)
@@ -135,7 +166,7 @@ def test_the_study_agrees_with_the_pool(name: str) -> None:
     assert len({replay.curve_of(trial.number) for trial in trials}) == len(pool.curves)
     for trial in trials:
         curve = replay.curve_of(trial.number)
-        assert trial.state.is_finished()
+        assert trial.state.is_finished() or trial.number in replay.paused
         scores = tuple(
             trial.intermediate_values[epoch + 1] for epoch in range(len(trial.intermediate_values))
         )
@@ -150,10 +181,11 @@ def test_the_study_agrees_with_the_pool(name: str) -> None:
         if trial.state.name == "COMPLETE":
             assert scores == curve.scores
             assert trial.value == max(curve.scores)
-    assert "PRUNED" in {trial.state.name for trial in trials}
+    states = [replay.study.state(trial.number) for trial in trials]
+    assert ("PRUNED" in states) == (name in STOPPING)
 
 
-@pytest.mark.parametrize("name", CHEAP)
+@pytest.mark.parametrize("name", ["random", "random_asha", AS_RECORDED, *PAUSING])
 @pytest.mark.parametrize("workers", [1, 5])
 def test_virtual_time_never_goes_back(name: str, workers: int) -> None:
     replay = Replay(made_pool(), CONTENDERS[name], workers=workers, seed=0)
@@ -162,7 +194,7 @@ def test_virtual_time_never_goes_back(name: str, workers: int) -> None:
     assert times[0] > 0
 
 
-@pytest.mark.parametrize("name", ["random", "optuna_tpe_median"])
+@pytest.mark.parametrize("name", ["random", "optuna_tpe_median", "cost_aware"])
 def test_a_seed_decides_everything(name: str) -> None:
     pool = made_pool()
     traces = [simulate(pool, CONTENDERS[name], workers=3, seed=seed) for seed in (1, 1, 2)]
@@ -189,7 +221,7 @@ def test_a_proposal_becomes_the_nearest_unused_member() -> None:
         def nearest(self, proposed: dict[str, object]) -> int:
             return int(np.argmin(self._distances(proposed)))
 
-    sampler = Proposes(None, space, random=np.random.default_rng(0))
+    sampler = Proposes(None, Deck(space), random=np.random.default_rng(0))
     rates = [np.log(curve.recipe.learning_rate) for curve in pool.curves]
     momenta = [curve.recipe.momentum for curve in pool.curves]
     random = np.random.default_rng(3)
@@ -320,7 +352,8 @@ def test_settings_of_the_sampler_and_the_pruner_are_used(recorded: Path, genre_s
     assert [{**line, "strategy": ""} for line in never] == [
         {**line, "strategy": ""} for line in replay("--sampler", "random", "--pruner", "none")
     ]
-    assert replay("--set", "seed=5") != replay("--set", "seed=6")
+    other = replay("--sampler", "random", "--pruner", "none", "--set", "seed=6")
+    assert other != replay("--sampler", "random", "--pruner", "none")
 
 
 MISTAKES = [
