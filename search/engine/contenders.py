@@ -10,6 +10,7 @@ from optuna.samplers import BaseSampler
 
 from genre_core.models.registry import block_names
 from search.config.schema import Optuna
+from search.config.space import FROZEN_SHARE, blocks_of
 from search.cost_aware.cost import Cost
 from search.cost_aware.policy import FreezeThaw
 from search.cost_aware.pruner import CostAwarePruner
@@ -18,7 +19,7 @@ from search.cost_aware.space import Configuration
 from search.engine import messages
 from search.engine.baselines import AtEpochs, OneEpochThenBest, Promotion, Scores, rungs
 from search.engine.costs import Costs
-from search.engine.pool_sampler import BACKBONE, FROZEN_SHARE, Deck, frozen_depth
+from search.engine.pool_sampler import BACKBONE, Deck
 from search.engine.ports import Strategy
 from search.engine.strategy import OptunaStrategy
 from search.study.pruners import make_pruner
@@ -107,7 +108,7 @@ class _FreezeThawStrategy(Strategy):
 
     def __init__(self, policy: FreezeThaw, study: Study) -> None:
         self._policy = policy
-        self._study = study._study
+        self._study = study.of_optuna
 
     def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> messages.Choice:
         """What the policy chooses."""
@@ -124,7 +125,7 @@ class _FreezeThawStrategy(Strategy):
 def _cost_aware(given: Situation) -> Parts:
     def cost_of(params: Mapping[str, Any]) -> Cost:
         backbone = params[BACKBONE]
-        return given.costs.of(backbone, frozen_depth(params[FROZEN_SHARE], len(block_names(backbone))))
+        return given.costs.of(backbone, blocks_of(params[FROZEN_SHARE], len(block_names(backbone))))
 
     def draw(random: np.random.Generator) -> Configuration:
         return Configuration(given.deck.draw(random), given.deck.space.distributions)

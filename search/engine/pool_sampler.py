@@ -12,10 +12,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config.space import Space
+from search.config.space import FROZEN_SHARE, Space, share_of
 from search.engine.recorded import Curve, Pool
 
-BACKBONE, FROZEN_SHARE = "backbone", "frozen_share"
+BACKBONE = "backbone"
 _LOG = ("learning_rate",)
 """Settings whose range is sampled in the logarithm."""
 _OTHER_BACKBONE, _OTHER_CHOICE = 10.0, 1.0
@@ -48,16 +48,6 @@ class PoolSpace:
         )
 
 
-def frozen_share(frozen_blocks: int, n_blocks: int) -> float:
-    """The share in [0, 1] that represents a frozen depth."""
-    return (frozen_blocks + 0.5) / (n_blocks + 1)
-
-
-def frozen_depth(share: float, n_blocks: int) -> int:
-    """The frozen depth that a share in [0, 1] stands for."""
-    return min(n_blocks, math.floor(share * (n_blocks + 1)))
-
-
 class Deck:
     """The members of a pool, each of which can be used once."""
 
@@ -85,7 +75,7 @@ class Deck:
 
 def _parameters(curve: Curve, names: Sequence[str]) -> dict[str, Any]:
     own = {name: getattr(curve.recipe, name) for name in names}
-    return own | {FROZEN_SHARE: frozen_share(curve.recipe.frozen_blocks, curve.n_blocks)}
+    return own | {FROZEN_SHARE: share_of(curve.recipe.frozen_blocks, curve.n_blocks)}
 
 
 def _distribution(name: str, values: Sequence[Any]) -> BaseDistribution:
