@@ -283,7 +283,7 @@ def _damage_explained(run: Path, way_out: str = "") -> Iterator[None]:
 
 
 def read_epochs_file(path: Path) -> tuple[pa.Table, TrialRow]:
-    """Read the epochs of a trial, and its row as of the last one.
+    """Read the epochs of a trial, null where an earlier version had no such column, and its row as of the last one.
 
     Raises:
         ArrowException, OSError: the file does not exist, or is damaged.
@@ -291,7 +291,11 @@ def read_epochs_file(path: Path) -> tuple[pa.Table, TrialRow]:
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         table = file.read()
         row = json.loads(file.metadata.metadata[_TRIAL])
-    return table.cast(EPOCHS), trial_of(row | {"started": datetime.fromisoformat(row["started"])})
+    for field in EPOCHS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    epochs = table.select(EPOCHS.names).cast(EPOCHS)
+    return epochs, trial_of(row | {"started": datetime.fromisoformat(row["started"])})
 
 
 def require_new(run: Path) -> None:

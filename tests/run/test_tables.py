@@ -12,8 +12,19 @@ from made_runs import trial_row
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
+from search.run.folder import RunFolder
 from search.run.schemas import EPOCHS, SCHEMA_VERSION, TRIALS, EpochRow
-from search.run.tables import ResultsWriter, read_epochs, read_finish, read_test_use, read_trials, require_new
+from search.run.tables import (
+    ResultsWriter,
+    read_epochs,
+    read_epochs_file,
+    read_finish,
+    read_test_use,
+    read_trials,
+    require_new,
+)
+
+RUN_OF_0_1 = Path(__file__).parents[1] / "data" / "run_of_0_1"
 
 
 @pytest.fixture
@@ -106,6 +117,16 @@ def test_plain_pandas_reads_both_tables(run: Path) -> None:
     writer.add_epoch(_epoch(0, 1), trial_row(0))
     assert len(pd.read_parquet(run / "results" / "trials.parquet")) == 1
     assert pd.read_parquet(run / "results" / "epochs")["confusion"][0][1].tolist() == [2, 3]
+
+
+def test_epochs_of_an_earlier_version_have_no_values_in_columns_that_it_did_not_have() -> None:
+    path = RunFolder(RUN_OF_0_1).epochs_of(0)
+    missing = set(EPOCHS.names) - set(pq.read_schema(path).names)
+    epochs, row = read_epochs_file(path)
+    assert "predicted" in missing
+    assert epochs.schema.equals(EPOCHS)
+    assert all(epochs[name].null_count == len(epochs) for name in missing)
+    assert epochs["epoch"].to_pylist() == list(range(1, row.epochs + 1))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
