@@ -141,6 +141,8 @@ def main() -> None:
 def _measure(config: SearchConfig, epochs: int, folder: Path, resources: Resources) -> list[dict[str, float]]:
     """Milliseconds per trial by part, at each mark."""
     clock = Clock()
+    assert config.sampler is not None
+    assert config.pruner is not None
     the_study = Study(
         folder / "study.journal",
         name="s",

@@ -24,6 +24,7 @@ class SearchErrorCode(StrEnum):
     PATH_INVALID = "path-invalid"
     ADDRESS_WITH_CREDENTIALS = "address-with-credentials"
     REPEAT_SEEDS_OF_INFINITE_SPACE = "repeat-seeds-of-infinite-space"
+    SAMPLER_OR_PRUNER_NOT_USED = "sampler-or-pruner-not-used"
     # data
     AUDIO_CHANGED = "audio-changed"
     AUDIO_UNREADABLE = "audio-unreadable"

@@ -35,6 +35,7 @@ class Display:
         self._trials = trials
         self._time_budget = time_budget
         self._running: dict[int, TrialRow] = {}
+        self._paused: set[int] = set()
         self._ended: Counter[str] = Counter()
         self._ended_seconds = 0.0
         self._best: TrialRow | None = None
@@ -90,25 +91,30 @@ class Display:
     def trial(self, row: "TrialRow") -> None:
         """Update a trial from its row; print one line if it has ended."""
         self._count(row)
-        if row.state != "RUNNING":
+        if row.state not in ("RUNNING", "PAUSED"):
             self._console.print(trial_line(row), soft_wrap=True)
 
     def _count(self, row: "TrialRow") -> None:
         if self._best is None or (row.val_f1 or 0.0) > (self._best.val_f1 or 0.0):
             self._best = replace(row)
+        self._paused.discard(row.trial)
         if row.state == "RUNNING":
             self._running[row.trial] = row
             return
         self._running.pop(row.trial, None)
+        if row.state == "PAUSED":
+            self._paused.add(row.trial)
+            return
         self._ended[row.state] += 1
         self._ended_seconds += row.seconds or 0.0
 
     def headline(self) -> str:
         """The progress of the search in one line."""
         done = sum(self._ended.values())
-        if not done and not self._running:
+        if not (done or self._running or self._paused):
             return "starting Ray"
         parts = [f"{done}/{self._trials} trials", f"{len(self._running)} running"]
+        parts += [f"{len(self._paused)} paused"] if self._paused else []
         parts += [
             f"{self._ended[state]} {STATE_WORD[state]}" for state in ("PRUNED", "FAIL") if self._ended[state]
         ]
@@ -129,7 +135,7 @@ class Display:
         left = [cost * (row.max_epochs - row.epochs) for cost, row in zip(costs, rows, strict=True)]
         whole = [cost * row.max_epochs for cost, row in zip(costs, rows, strict=True)]
         typical = self._ended_seconds / done if done else sum(whole) / len(rows)
-        by_cost = (sum(left) + typical * (self._trials - done - len(rows))) / len(rows)
+        by_cost = (sum(left) + typical * (self._trials - done - len(rows) - len(self._paused))) / len(rows)
         return by_cost if by_budget is None else min(by_cost, by_budget)
 
     def _table(self) -> Group:

@@ -86,6 +86,8 @@ def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
             )
     config = load(None, overrides)
     if overrides.keys() - {"seed"}:
+        assert config.sampler is not None, "it is filled in where the pruner is given"
+        assert config.pruner is not None, "it is filled in where the sampler is given"
         return [of_optuna(config.sampler, config.pruner)], config.seed
     return [CONTENDERS[COST_AWARE], CONTENDERS[TODAY]], config.seed
 

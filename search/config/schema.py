@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -70,7 +70,12 @@ def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-_DURATIONS = ("time_budget", "epoch_limit")
+OPTUNA: Final = "optuna"
+COST_AWARE: Final = "cost_aware"
+"""Values of `search`."""
+_OPTUNA_DEFAULTS = {"sampler": "tpe", "pruner": "median"}
+
+_DURATIONS = ("time_budget", "worker_budget", "epoch_limit")
 """Settings in seconds."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds per unit of a duration."""
@@ -109,11 +114,20 @@ class SearchConfig(Settings):
     """`imagenet`, `random` or the path of a state dict; or a mapping from backbones to these (default imagenet)."""
     space: Space = Space()
     training: Training = Training()
-    sampler: Annotated[Optuna, BeforeValidator(_named)] = Optuna(name="tpe")
-    pruner: Annotated[Optuna, BeforeValidator(_named)] = Optuna(name="median")
+    search: Literal["cost_aware", "optuna"] = COST_AWARE
+    """`cost_aware` trains what is worth most for its cost, and pauses trials. `optuna` uses `sampler` and `pruner`; it
+    is the default where one of them is given, and in runs that are older than this setting."""
+    sampler: Annotated[Optuna | None, BeforeValidator(_named)] = None
+    """Only with search: optuna; by default tpe."""
+    pruner: Annotated[Optuna | None, BeforeValidator(_named)] = None
+    """Only with search: optuna; by default median."""
+    stop_when_flat: bool = False
+    """Whether a cost-aware search ends before its last trial when nothing promises a better score."""
     trials: int = Field(default=50, ge=1)
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     """Seconds after which the search ends; written with a unit: 90s, 30m, 2h or 1.5d."""
+    worker_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
+    """Seconds that all workers together may train, after which the search ends; written as `time_budget`."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial, so that trials differ in their settings only."""
     repeat_seeds: int = Field(default=1, ge=1)
@@ -140,7 +154,8 @@ class SearchConfig(Settings):
     epoch_limit: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(_seconds)] = 3600.0
     """Seconds after which an epoch counts as hanging and its worker is killed; written as `time_budget`."""
     checkpoint_budget: float = Field(default=20.0, ge=0)
-    """GiB in the run's folder for checkpoints of running trials. 0 for none: interrupted trials restart."""
+    """GiB in the run's folder for checkpoints of running and paused trials. 0 for none: interrupted trials restart,
+    and a trial that would be paused is pruned."""
     warm_start: tuple[Name, ...] = ()
     """Folders of earlier searches whose trials the sampler and the pruner learn from."""
     mlflow: Name | None = None
@@ -158,6 +173,17 @@ class SearchConfig(Settings):
         if isinstance(training, dict):
             settings = settings | {"training": {"head_init": Recipe.head_init} | training}
         return {"level": "absolute"} | settings | _space_of_an_older_run(settings.get("space", {}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_by_sampler_and_pruner(cls, settings: Any) -> Any:
+        """Fill in `search` where it is not given, and what of Optuna is not given where it is used."""
+        if not isinstance(settings, dict):
+            return settings
+        given = any(settings.get(name) is not None for name in (*_OPTUNA_DEFAULTS, "provenance"))
+        search = settings.get("search", OPTUNA if given else COST_AWARE)
+        missing = {name: value for name, value in _OPTUNA_DEFAULTS.items() if settings.get(name) is None}
+        return {**settings, "search": search} | (missing if search == OPTUNA else {})
 
     def weights_of(self, backbone: str) -> str:
         """The value of `weights` for this backbone."""
@@ -199,6 +225,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     config = _with_absolute_paths(config)
     _check_weights(config)
     _check_repeat_seeds(config)
+    _check_search(config)
     _check_space(config)
     return config
 
@@ -284,6 +311,17 @@ def _check_repeat_seeds(config: SearchConfig) -> None:
             f"with a range for space.{name}; list its values, or give the range a step",
             code=SearchErrorCode.REPEAT_SEEDS_OF_INFINITE_SPACE,
         )
+
+
+def _check_search(config: SearchConfig) -> None:
+    """A cost-aware search has its own sampler and pruner."""
+    for name in _OPTUNA_DEFAULTS if config.search == COST_AWARE else ():
+        if (given := getattr(config, name)) is not None:
+            raise InputError(
+                f"{name} applies to search: {OPTUNA} only, but got {name}={given.name} with search: {config.search}; "
+                f"leave out {name}, or set search={OPTUNA}",
+                code=SearchErrorCode.SAMPLER_OR_PRUNER_NOT_USED,
+            )
 
 
 def _check_space(config: SearchConfig) -> None:

@@ -140,6 +140,13 @@ class Coordinator:
         now = self._clock()
         return self._released_seconds + sum(now - since for since in self._held_since.values())
 
+    @property
+    def progress(self) -> float:
+        """The spent share of the budgets of time, from 0 to 1; 0 without one."""
+        budget, workers = self._limits.time_budget, self._limits.worker_budget
+        elapsed = 0.0 if self._started is None else self._clock() - self._started
+        return min(1.0, max(elapsed / budget if budget else 0.0, self.spent / workers if workers else 0.0))
+
     def next_for(self, worker: str) -> Assignment | Wait | Finished:
         """Assign the next trial to an idle worker.
 
@@ -284,7 +291,7 @@ class Coordinator:
         """Release the worker of a trial that may be resumed."""
         self._release(worker)
         self._paused[number] = None
-        self._recorder.changed(number)
+        self._recorder.pause(number)
         self._make_room()
         return Decision.PAUSE
 

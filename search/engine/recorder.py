@@ -1,13 +1,14 @@
 """The rows of the results tables, updated with every report and every decision."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from genre_core.recipe import Recipe
 from search.engine.costs import Costs
 from search.engine.messages import EpochReport
 from search.engine.ports import Tables
-from search.run.schemas import RUNNING, TrialRow, new_trial
+from search.run.schemas import PAUSED, RUNNING, TrialRow, new_trial
 from search.study.study import Study
 
 STATE_BYTES = 8
@@ -72,6 +73,13 @@ class Recorder:
         size = self._largest_checkpoint if parameters is None else STATE_BYTES * parameters
         self._largest_checkpoint = max(self._largest_checkpoint, size)
         return size
+
+    def pause(self, number: int) -> None:
+        """Record that a trial was paused: the tables have it as RUNNING, and the user sees that no worker has it."""
+        row = self._rows[number]
+        row.pauses = (row.pauses or 0) + 1  # None in a table of an earlier version
+        self._writer.put_trial(row)
+        self._show(replace(row, state=PAUSED))
 
     def decided(self, number: int, seconds: float) -> None:
         """Add to the time that decisions about a running trial took."""

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genre_core.errors import InputError
+from search.config.schema import OPTUNA
 from search.config.space import Space
 from search.errors import SearchErrorCode
 from search.evaluate.verdict import extension_note
@@ -140,7 +141,8 @@ def _test_scores(run: Path, best: int) -> list[Text]:
 def repeat_command(run: Path, row: "pd.Series[Any]") -> str:
     """The command that repeats a trial, with identical results on the same machine."""
     fixed = {f"space.{name}": row[name] for name in Space.model_fields}
-    fixed |= {"sampler": "random", "pruner": "none", "trials": 1, "time_budget": "null", "warm_start": "[]"}
+    fixed |= {"search": OPTUNA, "sampler": "random", "pruner": "none", "trials": 1}
+    fixed |= {"time_budget": "null", "worker_budget": "null", "warm_start": "[]"}
     fixed["seed"] = row["seed"]
     settings = " ".join(f"--set {shlex.quote(f'{key}={_plain(value)}')}" for key, value in fixed.items())
     return f"{command('run', '--config', run / 'config.yaml')} {settings}"

@@ -117,7 +117,7 @@ class Report:
 
     @property
     def cut_off(self) -> int:
-        """Number of PRUNED trials that were ended by the time budget rather than the pruner."""
+        """Number of PRUNED trials that were ended by a budget rather than the pruner."""
         return int(self.trials["stopped"].notna().sum())
 
 

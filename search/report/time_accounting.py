@@ -68,8 +68,11 @@ def _busy(trials: pd.DataFrame, now: pd.Timestamp) -> float:
 def _overhead(ran: pd.DataFrame) -> "pd.Series[float]":
     """The idle seconds of a worker during each trial and before it.
 
-    Zero for trials that were resumed, because their times come from several workers.
+    Zero for trials that were resumed, because their times come from several workers, and for searches that pause
+    trials, because what a worker did between two trials is unknown.
     """
+    if pd.to_numeric(ran["pauses"]).fillna(0).any():
+        return pd.Series(0.0, ran.index)
     once = ran[(ran["attempt"] == 1) & ran["finished"].notna()].sort_values("started")
     idle = (once["finished"] - once["started"]).dt.total_seconds() - once["seconds"]
     earlier = once.groupby(["node", "pid"], dropna=False)["finished"].shift()
@@ -78,7 +81,7 @@ def _overhead(ran: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _by_the_pruner(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a trial was ended by the pruner, as opposed to the time budget."""
+    """Whether a trial was ended by the pruner, as opposed to a budget."""
     return (trials["state"] == "PRUNED") & trials["stopped"].isna()
 
 

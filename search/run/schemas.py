@@ -14,6 +14,8 @@ from genre_core.recipe import Recipe
 SCHEMA_VERSION = "4"
 RUNNING = "RUNNING"
 """The state of a trial that has not ended; the other states are Optuna's COMPLETE, PRUNED and FAIL."""
+PAUSED = "PAUSED"
+"""How a RUNNING trial that no worker has is shown; the tables have no such state."""
 
 Seconds = Annotated[float, "s"]
 Nats = Annotated[float, "nats"]
@@ -28,6 +30,7 @@ Confusion = Annotated[tuple[tuple[int, ...], ...], "tracks"]
 class TrialRow:
     """A trial in any state; `val_*` are the scores of its best epoch.
 
+    `attempt` counts the workers that the trial was assigned to, and `pauses` how often it was paused in between.
     `decision_seconds` is the time that the driver took to choose the trial's settings and whether to train its next
     epoch. `error` is why a trial failed; `stopped` is what ended a PRUNED trial other than its pruner.
     """
@@ -78,6 +81,7 @@ class TrialRow:
     device: str | None = None
     seed: int | None
     attempt: int = 1
+    pauses: int = 0
     repeated_epochs: Epochs = 0
     started: datetime
     finished: datetime | None = None

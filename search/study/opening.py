@@ -3,11 +3,14 @@
 import logging
 from pathlib import Path
 
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
 
 from search.config.schema import SearchConfig
 from search.config.space import is_conditional
+from search.cost_aware.policy import FreezeThaw
+from search.cost_aware.pruner import CostAwarePruner
+from search.cost_aware.sampler import CostAwareSampler
 from search.run.folder import RunFolder
 from search.run.identity import RUN_ID
 from search.study.pruners import make_pruner
@@ -18,6 +21,8 @@ from search.study.without_repeats import without_repeats
 
 def open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
     """Open the study of this name in a run's journal, or create it.
+
+    A cost-aware search cannot choose before it knows what trials cost: see `use_policy`.
 
     Args:
         config: the configuration of the run, with its provenance.
@@ -37,10 +42,14 @@ def open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
 def sampler_of(config: SearchConfig, *, asked: int) -> BaseSampler:
     """The sampler of a configuration, which does not repeat configurations of a finite space.
 
+    That of a cost-aware search only completes a trial that was being sampled when the driver died.
+
     Args:
         config: the configuration of the search.
         asked: number of trials that the study already has; see `make_sampler`.
     """
+    if config.sampler is None:
+        return without_repeats(RandomSampler(seed=config.seed), config, asked=asked)
     sampler = make_sampler(
         config.sampler.name,
         config.sampler.parameters,
@@ -52,5 +61,20 @@ def sampler_of(config: SearchConfig, *, asked: int) -> BaseSampler:
 
 
 def pruner_of(config: SearchConfig) -> BasePruner:
-    """The pruner of a configuration."""
+    """The pruner of a configuration; that of a cost-aware search wants no trial to end."""
+    if config.pruner is None:
+        return NopPruner()
     return make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
+
+
+def use_policy(study: Study, policy: FreezeThaw, config: SearchConfig) -> None:
+    """Let a policy sample the trials of a study and decide when they pause.
+
+    Args:
+        study: the study of a cost-aware search.
+        policy: the policy.
+        config: the configuration of the search.
+    """
+    asked = study.asked + len(study.known)
+    sampler = without_repeats(CostAwareSampler(policy, seed=config.seed), config, asked=asked)
+    study.use(sampler, CostAwarePruner(policy))

@@ -14,7 +14,7 @@ from ray.tune.error import TuneError
 from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
 from genre_core.system.interruption import announce_interrupts, interrupt_handler_kept
-from search.config.schema import SearchConfig, to_yaml
+from search.config.schema import OPTUNA, SearchConfig, to_yaml
 from search.config.space import ends
 from search.data import prepare
 from search.data.music import locate_music
@@ -23,7 +23,9 @@ from search.data.reporter import Reporter as PreparationReporter
 from search.engine import ports
 from search.engine.coordinator import Coordinator, Limits
 from search.engine.costs import Costs, Workload
+from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
+from search.engine.strategy import CostAwareStrategy, OptunaStrategy
 from search.recovery.reconcile import reconcile
 from search.recovery.reopen import record_extension, restore_study, with_identity
 from search.recovery.unclaimed import Unclaimed
@@ -37,8 +39,9 @@ from search.run.provenance import versions
 from search.run.schemas import TrialRow
 from search.run.tables import ResultsWriter, require_new, require_run
 from search.study import warm_start
-from search.study.opening import open_study, pruner_of, sampler_of
-from search.study.study import Study
+from search.study.opening import open_study, pruner_of, sampler_of, use_policy
+from search.study.policy import make_policy
+from search.study.study import TIME_BUDGET, Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, used_up
 from search.tune import mlflow, ray_internals
@@ -174,14 +177,14 @@ def _search(
     run = RunFolder(folder)
     costs = Costs(workload(config, prepared))
     recorder = _recorder(config, the_study, folder, reporter, costs)
+    strategy = _strategy(config, the_study, costs, progress=lambda: coordinator.progress)
     clear_checkpoints(run.checkpoints, keep=the_study.running)
+    checkpoint_bytes = int(config.checkpoint_budget * GIB)
     actors = Actors(
         weights=weights_files(config, resources),
         models=(models := resources.actor(ModelStore, run.models.absolute(), config.keep_models)),
         checkpoints=(
-            checkpoints := resources.actor(
-                CheckpointStore, run.checkpoints.absolute(), int(config.checkpoint_budget * GIB)
-            )
+            checkpoints := resources.actor(CheckpointStore, run.checkpoints.absolute(), checkpoint_bytes)
         ),
         barrier=resources.actor(StartupBarrier, min(resources.workers, wanted - the_study.ended)),
     )
@@ -193,19 +196,24 @@ def _search(
             retries=config.retries,
             epoch_limit=config.epoch_limit,
             time_budget=config.time_budget,
+            worker_budget=config.worker_budget,
+            checkpoint_bytes=checkpoint_bytes,
         ),
         goal=lambda: goal(config, the_study),
         draw=lambda trial: sample(trial, config),
         forget=lambda number: checkpoints.drop.remote(number),
         say=reporter.say,
         clock=time.monotonic,
+        strategy=strategy,
     )
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
     _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
-    interrupted = the_study.ended < goal(config, the_study) and not stopper.stopped
+    over = stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)
+    interrupted = not over
     if stopped := coordinator.end(interrupted=interrupted):
-        reporter.say(f"time budget spent; running trials that were stopped, keeping their epochs: {stopped}")
+        budget = coordinator.spent_budget() or TIME_BUDGET
+        reporter.say(f"{budget} spent; running trials that were stopped, keeping their epochs: {stopped}")
     if not interrupted:
         if goal(config, the_study) <= the_study.ended < config.trials:
             reporter.say(used_up(config))
@@ -213,6 +221,23 @@ def _search(
         if error := the_study.all_failed():
             raise SearchFailed(error)
     return not interrupted
+
+
+def _strategy(
+    config: SearchConfig, the_study: Study, costs: Costs, *, progress: Callable[[], float]
+) -> Strategy:
+    """The strategy of a search; that of a cost-aware one samples and pauses the study's trials from now on."""
+    if config.search == OPTUNA:
+        return OptunaStrategy()
+    limited = config.time_budget is not None or config.worker_budget is not None
+    policy = make_policy(
+        config,
+        cost_of=costs.of,
+        progress=progress if limited else None,
+        asked=the_study.asked + len(the_study.known),
+    )
+    use_policy(the_study, policy, config)
+    return CostAwareStrategy(policy, the_study)
 
 
 def workload(config: SearchConfig, prepared: Prepared) -> Workload:

@@ -310,3 +310,42 @@ def test_a_run_without_head_init_predates_the_setting_and_has_random_heads(
 def test_an_unknown_head_init_is_refused_with_the_known_ones() -> None:
     with refused(ErrorCode.RECIPE_UNKNOWN_CHOICE, "probe, random", "head_init='zero'"):
         load(None, {"training.head_init": "zero"})
+
+
+    ("given", "search", "sampler", "pruner"),
+    [
+        ({}, "cost_aware", None, None),
+        ({"search": "cost_aware"}, "cost_aware", None, None),
+        ({"search": "optuna"}, "optuna", "tpe", "median"),
+        ({"sampler": "gp"}, "optuna", "gp", "median"),
+        ({"pruner": {"name": "hyperband", "reduction_factor": 3}}, "optuna", "tpe", "hyperband"),
+        ({"pruner.name": "none"}, "optuna", "tpe", "none"),
+        ({"search": "optuna", "sampler": "random", "pruner": "none"}, "optuna", "random", "none"),
+        ({"search": "cost_aware", "provenance": {}}, "cost_aware", None, None),
+        ({"sampler": "tpe", "pruner": "median", "provenance": {}}, "optuna", "tpe", "median"),
+    ],
+)
+def test_a_sampler_or_a_pruner_means_optuna_whose_defaults_are_filled_in_and_config_yaml_reads_back_equal(
+    given: dict[str, Any], search: str, sampler: str | None, pruner: str | None, tmp_path: Path
+) -> None:
+    config = load(None, given)
+    assert config.search == search
+    assert [one and one.name for one in (config.sampler, config.pruner)] == [sampler, pruner]
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load(tmp_path / "config.yaml", {}) == config
+
+
+@pytest.mark.parametrize("name", ["sampler", "pruner"])
+def test_a_cost_aware_search_has_no_sampler_and_no_pruner_of_optuna(name: str) -> None:
+    with refused(SearchErrorCode.SAMPLER_OR_PRUNER_NOT_USED, f"{name}=random", "search=optuna"):
+        load(None, {"search": "cost_aware", name: "random"})
+    assert load(None, {"search": "cost_aware", name: None}).search == "cost_aware"
+
+
+def test_the_workers_time_is_a_duration(tmp_path: Path) -> None:
+    config = load(None, {"worker_budget": "1.5h"})
+    assert config.worker_budget == 5400.0
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load(tmp_path / "config.yaml", {}) == config
+    with refused(SearchErrorCode.SETTING_INVALID, "worker_budget", "5400", "2h"):
+        load(None, {"worker_budget": 5400})

@@ -21,6 +21,7 @@ def _trials(*rows: dict[str, Any]) -> pd.DataFrame:
             "node": "n",
             "pid": 1,
             "stopped": None,
+            "pauses": 0,
         }
         own = {
             "training_seconds": row["seconds"] - row["features_seconds"],
@@ -51,3 +52,15 @@ def test_time_is_accounted_for_and_savings_are_estimated() -> None:
     assert spent.busy == 55.5 - 2 * 1.0
     assert spent.pruning_saved == 6 * 8.0 / 4  # six epochs at its own speed
     assert spent.sharing_saved == (10 * 4.0 - 4.0) + 10 * 4.0  # a pass of 4 s for each epoch
+
+
+def test_the_time_during_which_a_trial_was_paused_is_not_a_workers_overhead() -> None:
+    complete = {"state": "COMPLETE", "epochs": 10, "features": "none", "features_seconds": 0.0}
+    paused = complete | {"state": "PRUNED", "epochs": 1, "pauses": 1}
+    spent = time_spent(_trials(complete | {"seconds": 20.0}, paused | {"seconds": 2.0}))
+    assert spent.by_backbone.loc["resnet18"].to_dict() == {
+        "features": 0.0,
+        "training": 20.0,
+        "pruned": 2.0,
+        "overhead": 0.0,
+    }

@@ -125,8 +125,9 @@ def test_tpe_with_hyperband_samples_a_fifth_of_the_gtzan_search_at_random(
 
     monkeypatch.setattr(RandomSampler, "sample_independent", noted)
     config = load(Path(__file__).parents[2] / "configs" / "gtzan.yaml", {})
-    pruner = make_pruner(config.pruner.name, config.pruner.parameters, epochs=config.training.epochs)
-    sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=0)
+    rungs = {"min_resource": 4, "reduction_factor": 3}
+    pruner = make_pruner("hyperband", rungs, epochs=config.training.epochs)
+    sampler = make_sampler("tpe", {"n_startup_trials": config.trials // 5}, seed=0)
     study = Study(tmp_path / "study.journal", name="s", sampler=sampler, pruner=pruner)
     for number in range(30):
         rate = sample(study.ask(), config).learning_rate

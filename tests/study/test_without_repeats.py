@@ -92,6 +92,7 @@ def _space(name: str, **changes: Any) -> tuple[SearchConfig, int]:
 
 
 def _study(folder: Path, config: SearchConfig, *, pruner: str = "none", asked: int = 0) -> Study:
+    assert config.sampler
     sampler = make_sampler(config.sampler.name, config.sampler.parameters, seed=config.seed, asked=asked)
     return Study(
         folder / "study.journal",
