@@ -312,6 +312,7 @@ def test_an_unknown_head_init_is_refused_with_the_known_ones() -> None:
         load(None, {"training.head_init": "zero"})
 
 
+@pytest.mark.parametrize(
     ("given", "search", "sampler", "pruner"),
     [
         ({}, "cost_aware", None, None),
