@@ -9,6 +9,7 @@ class SearchErrorCode(StrEnum):
     # cli
     OPTION_REPEATED = "option-repeated"
     SETTING_REPEATED = "setting-repeated"
+    PRICE_INVALID = "price-invalid"
     SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"
     # cluster_lint

@@ -1,5 +1,6 @@
 """Options and arguments of commands, how they become settings, and an app that rejects repeated options."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,21 @@ Trials = Annotated[str | None, typer.Option(metavar="N", help="Total number of t
 TimeBudget = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop after this time, such as 90s, 30m or 2h.")
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop when all workers together have trained this long, such as 4h."),
+]
+StopWhenFlat = Annotated[
+    bool,
+    typer.Option("--stop-when-flat", help="Stop when no trial promises a better score."),
+]
+Price = Annotated[
+    str | None,
+    typer.Option(metavar="X", help="Price of an hour of one worker, to show what the search costs."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be searched and what it would cost, and stop.")
+]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of the sampler and of the trials.")]
 RepeatSeeds = Annotated[
     str | None,
@@ -119,6 +135,26 @@ def cache_folder(given: Path | None) -> Path:
     from platformdirs import user_cache_path
 
     return given or user_cache_path("genre-search")
+
+
+def price_of(text: str | None) -> float | None:
+    """The value of --price.
+
+    Raises:
+        InputError: it is not a number of 0 or more.
+    """
+    if text is None:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not (math.isfinite(price) and price >= 0):
+        raise InputError(
+            f"--price must be a number of 0 or more, but got {text!r}; give the price of a worker-hour, such as 2.5",
+            code=SearchErrorCode.PRICE_INVALID,
+        )
+    return price
 
 
 def settings(

@@ -1,5 +1,6 @@
 """Progress of a running search: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,27 +14,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from search.cli.plan_output import between, money, plan_lines, worker_time
 from search.report.formatting import STATE_STYLE, STATE_WORD, duration, score
 
 if TYPE_CHECKING:  # the display needs neither Ray nor torch
     from genre_core.system.progress import ProgressCallback
+    from search.engine.forecast import Forecast, Plan
     from search.run.schemas import TrialRow
 
 
 class Display:
     """Shows the preparation and the trials of a search on a console."""
 
-    def __init__(self, console: Console, *, trials: int = 0, time_budget: float | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        trials: int = 0,
+        time_budget: float | None = None,
+        price: float | None = None,
+    ) -> None:
         """Create a display.
 
         Args:
             console: where to print.
             trials: number of trials planned.
             time_budget: seconds that the search may take; None for no limit.
+            price: of an hour of a worker; None for no price.
         """
         self._console = console
         self._trials = trials
         self._time_budget = time_budget
+        self._price = price
+        self._forecast: Forecast | None = None
+        self._worker_budget: float | None = None
+        self._earlier = 0.0
+        """Worker time before the search was resumed."""
+        self._seconds: dict[int, float] = {}
+        """Trial -> its worker time so far."""
         self._running: dict[int, TrialRow] = {}
         self._paused: set[int] = set()
         self._ended: Counter[str] = Counter()
@@ -81,11 +99,19 @@ class Display:
         )
         self._trials = trials
 
+    def plan(self, plan: "Plan") -> None:
+        """Print what the search is about to do, and keep its forecast."""
+        self._forecast = plan.forecast
+        self._worker_budget = plan.budget
+        for line in plan_lines(plan, price=self._price):
+            self.say(line)
+
     def take_up(self, rows: "Sequence[TrialRow]") -> None:
         """Count the trials of a resumed search without printing a line for each."""
         running = sum(row.state == "RUNNING" for row in rows)
         for row in rows:
             self._count(row)
+        self._earlier = sum(self._seconds.values())
         self.say(f"{len(rows) - running} trials have ended; {running} interrupted trials will continue")
 
     def trial(self, row: "TrialRow") -> None:
@@ -95,6 +121,7 @@ class Display:
             self._console.print(trial_line(row), soft_wrap=True)
 
     def _count(self, row: "TrialRow") -> None:
+        self._seconds[row.trial] = row.seconds or 0.0
         if self._best is None or (row.val_f1 or 0.0) > (self._best.val_f1 or 0.0):
             self._best = replace(row)
         self._paused.discard(row.trial)
@@ -123,6 +150,36 @@ class Display:
         if (left := self._seconds_left(done)) is not None:
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
+
+    def spending(self) -> str:
+        """The worker time so far, and the forecast of all of it, in one line."""
+        spent = sum(self._seconds.values())
+        line = f"spent {worker_time(spent, spent, self._price)}"
+        if self._forecast is None or not self._forecast.trials:
+            return line
+        low, high = self._left(self._forecast)
+        price = "" if self._price is None else f", {money(spent + low, spent + high, self._price)}"
+        return f"{line}; forecast {between(spent + low, spent + high)}{price}"
+
+    def spent(self) -> str | None:
+        """What the search has spent and what had been forecast, in one line; None if it had nothing left to do."""
+        if self._forecast is None or not self._forecast.trials:
+            return None
+        low, high = (self._earlier + end for end in (self._forecast.low, self._forecast.high))
+        seconds = sum(self._seconds.values())
+        return f"spent {worker_time(seconds, seconds, self._price)}; the forecast was {between(low, high)}"
+
+    def _left(self, forecast: "Forecast") -> tuple[float, float]:
+        """The range of the worker time left: a trial that has begun may be pruned at any moment."""
+        low, high = forecast.per_trial
+        begun = len(self._seconds) - sum(self._ended.values())
+        new = max(0, self._trials - len(self._seconds))
+        running = [1 - row.epochs / row.max_epochs for row in list(self._running.values())]
+        unfinished = sum(running) + begun - len(running)
+        budget = (
+            math.inf if self._worker_budget is None else self._worker_budget - sum(self._seconds.values())
+        )
+        return min(new * low, max(budget, 0.0)), min((new + unfinished) * high, max(budget, 0.0))
 
     def _seconds_left(self, done: int) -> float | None:
         """Estimated seconds left from the costs so far, at most the rest of the time budget; None if unknown."""
@@ -162,7 +219,7 @@ class Display:
                 "-" if row.epoch_seconds_expected is None else f"{row.epoch_seconds_expected:.2g}",
                 score(row.val_f1),
             )
-        return Group(Text(self.headline(), style="bold"), table)
+        return Group(Text(self.headline(), style="bold"), Text(self.spending()), table)
 
 
 def trial_line(row: "TrialRow") -> Text:

@@ -12,19 +12,23 @@ from search.cli.options import (
     Address,
     AfterFinish,
     App,
+    Budget,
     Cache,
     ConfigFile,
     CpusPerTrial,
     Data,
+    DryRun,
     FeatureCache,
     MovedData,
     Name,
     Overrides,
+    Price,
     RepeatSeeds,
     RunArgument,
     RunArguments,
     Runs,
     Seed,
+    StopWhenFlat,
     Storage,
     TimeBudget,
     Trials,
@@ -32,6 +36,7 @@ from search.cli.options import (
     WarmStart,
     Workers,
     cache_folder,
+    price_of,
     settings,
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
@@ -52,6 +57,10 @@ def run(
     name: Name = None,
     trials: Trials = None,
     time_budget: TimeBudget = None,
+    budget: Budget = None,
+    stop_when_flat: StopWhenFlat = False,
+    price: Price = None,
+    dry_run: DryRun = False,
     address: Address = None,
     workers: Workers = None,
     cpus_per_trial: CpusPerTrial = None,
@@ -76,30 +85,37 @@ def run(
       genre-search run --data ~/music --trials 50 --time-budget 2h
 
       genre-search run --config configs/demo.yaml --set space.backbone=resnet18
+
+      genre-search run --data ~/music --budget 4h --price 2.5 --dry-run
     """
     from search.config.schema import load
     from search.run.tables import require_new
 
-    limits = {"trials": trials, "time_budget": time_budget, "seed": seed, "repeat_seeds": repeat_seeds}
+    limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
+    limits |= {"seed": seed, "repeat_seeds": repeat_seeds}
     resources = {"workers": workers, "cpus_per_trial": cpus_per_trial, "trials_per_gpu": trials_per_gpu}
     overrides = settings(
         values=limits | resources | {"feature_cache": feature_cache},
         texts={"data": data, "address": address, "storage": storage},
         overrides=set_,
     )
-    if warm_start:
-        overrides["warm_start"] = warm_start
+    overrides |= {"stop_when_flat": True} if stop_when_flat else {}
+    overrides |= {"warm_start": warm_start} if warm_start else {}
+    hourly = price_of(price)
     folder = runs / (name or _default_name(config))
     require_new(folder)
     loaded = load(config, overrides)
+    title = f"Search {folder.name}: up to {loaded.trials} trials over {', '.join(loaded.backbones)}"
+    if dry_run:
+        _dry_run(loaded, title, cache=cache_folder(cache), price=hourly)
+        return
 
     def start(screen: "Display") -> bool:
         from search.tune import search
 
         return search.run(loaded, folder=folder.absolute(), cache=cache_folder(cache), reporter=screen)
 
-    title = f"Search {folder.name}: up to {loaded.trials} trials over {', '.join(loaded.backbones)}"
-    _drive(start, title, loaded, folder)
+    _drive(start, title, loaded, folder, price=hourly)
 
 
 @app.command()
@@ -107,6 +123,9 @@ def resume(
     run: RunArgument,
     trials: Trials = None,
     time_budget: TimeBudget = None,
+    budget: Budget = None,
+    stop_when_flat: StopWhenFlat = False,
+    price: Price = None,
     address: Address = None,
     workers: Workers = None,
     trials_per_gpu: TrialsPerGpu = None,
@@ -137,11 +156,14 @@ def resume(
 
         fetch(storage, run.name, run)
     require_run(run)
-    limits = {"trials": trials, "time_budget": time_budget, "repeat_seeds": repeat_seeds}
+    limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
+    limits |= {"repeat_seeds": repeat_seeds}
     overrides = settings(
         values=limits | {"workers": workers, "trials_per_gpu": trials_per_gpu},
         texts={"address": address, "storage": storage},
     )
+    overrides |= {"stop_when_flat": True} if stop_when_flat else {}
+    hourly = price_of(price)
     loaded = load(RunFolder(run).config, overrides)
 
     def start(screen: "Display") -> bool:
@@ -156,7 +178,13 @@ def resume(
             data=data,
         )
 
-    _drive(start, f"Resuming search {run.resolve().name}: up to {loaded.trials} trials", loaded, run)
+    _drive(
+        start,
+        f"Resuming search {run.resolve().name}: up to {loaded.trials} trials",
+        loaded,
+        run,
+        price=hourly,
+    )
 
 
 @app.command()
@@ -231,7 +259,25 @@ def best(run: RunArgument) -> None:
     show(*leaderboard.best_trial(run))
 
 
-def _drive(start: "Callable[[Display], bool]", title: str, config: "SearchConfig", folder: Path) -> None:
+def _dry_run(config: "SearchConfig", title: str, *, cache: Path, price: float | None) -> None:
+    """Show the plan of a search."""
+    from search.cli.progress import Display
+    from search.tune.plan import dry_run
+
+    display = Display(console(), trials=config.trials, price=price)
+    display.say(title)
+    with interruptible(lambda: "nothing was started"):
+        display.plan(dry_run(config, cache=cache, reporter=display))
+
+
+def _drive(
+    start: "Callable[[Display], bool]",
+    title: str,
+    config: "SearchConfig",
+    folder: Path,
+    *,
+    price: float | None = None,
+) -> None:
     """Run a search and show its results; after an interrupt, print how to resume it.
 
     Args:
@@ -239,6 +285,7 @@ def _drive(start: "Callable[[Display], bool]", title: str, config: "SearchConfig
         title: the first line shown.
         config: the settings of the search.
         folder: the run folder.
+        price: of an hour of a worker; None for no price.
     """
 
     def next_step() -> str:
@@ -247,22 +294,31 @@ def _drive(start: "Callable[[Display], bool]", title: str, config: "SearchConfig
         return "nothing was started, and no file was left behind"
 
     with interruptible(next_step):
-        complete = _completed(start, title, config, folder)
+        complete = _completed(start, title, config, folder, price)
         _show_results(folder, complete=complete)
         if not complete:
             raise KeyboardInterrupt
 
 
-def _completed(start: "Callable[[Display], bool]", title: str, config: "SearchConfig", folder: Path) -> bool:
+def _completed(
+    start: "Callable[[Display], bool]",
+    title: str,
+    config: "SearchConfig",
+    folder: Path,
+    price: float | None,
+) -> bool:
     """Run a search; returns whether it reached its end."""
     from search.cli.progress import Display
     from search.run.checkpoints import is_full
     from search.tune.search import SearchFailed
 
-    display = Display(console(), trials=config.trials, time_budget=config.time_budget)
+    display = Display(console(), trials=config.trials, time_budget=config.time_budget, price=price)
     display.say(title)
     try:
-        return start(display)
+        complete = start(display)
+        if spent := display.spent():
+            display.say(spent)
+        return complete
     except SearchFailed as error:
         raise typer.Exit(complain(f"all trials failed; the first error: {error}", FAILED)) from error
     except OSError as error:

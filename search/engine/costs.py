@@ -3,13 +3,13 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from genre_core.models.block_costs import REFERENCE_PIXELS, multiply_adds, trainable_parameters
 from genre_core.models.registry import block_names
 from search.cost_aware.cost import Cost
-from search.run.schemas import RUNNING, TrialRow
+from search.run.schemas import TrialRow
 
 BACKWARD = 2.0
 """Multiply-adds of a backward pass relative to the forward pass."""
@@ -58,6 +58,22 @@ class Workload:
         return self.train_segments + self.validation_segments
 
 
+@dataclass(frozen=True, kw_only=True)
+class CellCost:
+    """The cost of trials of one backbone and frozen depth for a workload."""
+
+    backbone: str
+    frozen_blocks: int
+    epoch_seconds: float
+    pass_seconds: float | None = None
+    """Seconds to pass all segments through all blocks of the backbone, if that was measured."""
+
+    def scaled(self, factor: float) -> "CellCost":
+        """The cost with that many times as many segments."""
+        whole = None if self.pass_seconds is None else factor * self.pass_seconds
+        return replace(self, epoch_seconds=factor * self.epoch_seconds, pass_seconds=whole)
+
+
 class Costs:
     """Measured and estimated seconds by kind of device; updated whenever a row of the trials' table changes."""
 
@@ -66,28 +82,37 @@ class Costs:
         self._workload = workload
         self._devices: dict[str, _DeviceCosts] = {}
         self._counted: dict[int, tuple[float, int]] = {}
-        """Running trial -> its seconds and epochs that are already included in a cell."""
+        """Trial -> its seconds and epochs that are already included in a cell."""
         self._answers: dict[tuple[str, int, str | None], Cost] = {}
         """What `of` has computed since the last epoch, because samplers ask for many configurations."""
 
     def observe(self, row: TrialRow) -> None:
-        """Add the new epochs in a trial's row."""
-        seconds, epochs = row.training_seconds or 0.0, row.epochs
-        old_seconds, old_epochs = self._counted.pop(row.trial, (0.0, 0))
-        if epochs > old_epochs:
+        """Add the new epochs in a trial's row; epochs without a recorded time are left out."""
+        if row.training_seconds is None:
+            return
+        old_seconds, old_epochs = self._counted.get(row.trial, (0.0, 0))
+        self._counted[row.trial] = row.training_seconds, row.epochs
+        if row.epochs > old_epochs:
             device = row.device or "cpu"
-            new = seconds - old_seconds, epochs - old_epochs
-            self.learn(device, row.backbone, row.frozen_blocks, seconds=new[0], epochs=new[1])
+            seconds, epochs = row.training_seconds - old_seconds, row.epochs - old_epochs
+            self.learn(device, row.backbone, row.frozen_blocks, seconds=seconds, epochs=epochs)
             self._on(device).activations(
                 row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
             )
-        if row.state == RUNNING:
-            self._counted[row.trial] = (seconds, epochs)
 
     def learn(self, device: str, backbone: str, frozen_blocks: int, *, seconds: float, epochs: float) -> None:
         """Add measured epochs; a number below one is a measured part of an epoch."""
         self._answers.clear()
         self._devices.setdefault(device, self._on(device)).epochs(backbone, frozen_blocks, seconds, epochs)
+
+    def prime(self, known: "CellCost", *, device: str) -> None:
+        """Assume a cost that was measured elsewhere, until the cell is measured."""
+        self._answers.clear()
+        self._devices.setdefault(device, self._on(device)).prime(known)
+
+    def measured(self) -> dict[str, list["CellCost"]]:
+        """Device -> the costs of the cells in which trials have run."""
+        return {device: costs.measured() for device, costs in self._devices.items()}
 
     def of(self, backbone: str, frozen_blocks: int, *, device: str | None = None) -> Cost:
         """The cost of a trial.
@@ -134,16 +159,49 @@ class _DeviceCosts:
         """Backbone -> seconds per multiply-add of the slowest pass through its frozen blocks."""
         self._shared: dict[str, dict[int, bool]] = defaultdict(dict)
         """Backbone -> frozen blocks -> whether their activations are stored."""
+        self._primed: set[tuple[str, int]] = set()
+        """Cells with a cost that was measured elsewhere."""
 
     @property
     def total_epochs(self) -> float:
-        """Number of measured epochs."""
-        return sum(epochs for cells in self._cells.values() for _, epochs in cells.values())
+        """Number of measured epochs; epochs of other searches do not count."""
+        return sum(
+            epochs
+            for backbone, cells in self._cells.items()
+            for depth, (_, epochs) in cells.items()
+            if (backbone, depth) not in self._primed
+        )
 
     def epochs(self, backbone: str, depth: int, seconds: float, epochs: float) -> None:
         """Add measured epochs."""
+        if (backbone, depth) in self._primed:
+            self._primed.remove((backbone, depth))
+            del self._cells[backbone][depth]
         old_seconds, old_epochs = self._cells[backbone].get(depth, (0.0, 0.0))
         self._cells[backbone][depth] = old_seconds + seconds, old_epochs + epochs
+
+    def prime(self, known: CellCost) -> None:
+        """Assume a cost until the cell is measured."""
+        if known.frozen_blocks not in self._cells[known.backbone]:
+            self._cells[known.backbone][known.frozen_blocks] = known.epoch_seconds, 1.0
+            self._primed.add((known.backbone, known.frozen_blocks))
+        if known.pass_seconds is not None and known.backbone not in self._passes:
+            self._passes[known.backbone] = known.pass_seconds / self._whole(known.backbone)
+
+    def measured(self) -> list[CellCost]:
+        """The cells in which trials have run."""
+        passes = self._whole_passes()
+        return [
+            CellCost(
+                backbone=backbone,
+                frozen_blocks=depth,
+                epoch_seconds=seconds / epochs,
+                pass_seconds=passes[backbone] * self._whole(backbone) if backbone in passes else None,
+            )
+            for backbone, cells in self._cells.items()
+            for depth, (seconds, epochs) in cells.items()
+            if (backbone, depth) not in self._primed
+        ]
 
     def activations(self, backbone: str, depth: int, *, kind: str | None, seconds: float) -> None:
         """Add the time that a trial needed for its activations.
@@ -179,6 +237,10 @@ class _DeviceCosts:
     @property
     def _overhead(self) -> float:
         return STEP_SECONDS * self._work.steps
+
+    def _whole(self, backbone: str) -> float:
+        """Multiply-adds of passing all segments through all blocks."""
+        return self._work.segments * self._arithmetic(backbone, 0, None)
 
     def _arithmetic(self, backbone: str, first: int, last: int | None) -> float:
         """Multiply-adds of one segment's forward pass through some blocks."""
@@ -273,13 +335,21 @@ def _typical(rates: Iterable[float]) -> float | None:
     return median(known) if known else None
 
 
+def build_seconds(backbone: str, frozen_blocks: int) -> float:
+    """Estimated seconds to build a network from its initial weights."""
+    return (
+        BUILD_SECONDS
+        + PARAMETER_BYTES * trainable_parameters(backbone, frozen_blocks) / BUILD_BYTES_PER_SECOND
+    )
+
+
 def _cost(costs: _DeviceCosts, backbone: str, frozen_blocks: int) -> Cost:
-    parameters = trainable_parameters(backbone, frozen_blocks)
-    build = BUILD_SECONDS + PARAMETER_BYTES * parameters / BUILD_BYTES_PER_SECOND
+    build = build_seconds(backbone, frozen_blocks)
+    checkpoint = CHECKPOINT_BYTES * trainable_parameters(backbone, frozen_blocks)
     return Cost(
         start=build + costs.activation_seconds(backbone, frozen_blocks),
         epoch=costs.epoch_seconds(backbone, frozen_blocks),
-        switch=build + CHECKPOINT_BYTES * parameters / CHECKPOINT_BYTES_PER_SECOND,
+        switch=build + checkpoint / CHECKPOINT_BYTES_PER_SECOND,
     )
 
 

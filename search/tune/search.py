@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from statistics import mean
 from typing import Any, Protocol
 
 from ray import tune
@@ -15,14 +14,14 @@ from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
 from genre_core.system.interruption import announce_interrupts, interrupt_handler_kept
 from search.config.schema import OPTUNA, SearchConfig, to_yaml
-from search.config.space import ends
 from search.data import prepare
 from search.data.music import locate_music
 from search.data.prepare import Prepared
 from search.data.reporter import Reporter as PreparationReporter
 from search.engine import ports
 from search.engine.coordinator import Coordinator, Limits
-from search.engine.costs import Costs, Workload
+from search.engine.costs import Costs
+from search.engine.forecast import Plan
 from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
 from search.engine.strategy import CostAwareStrategy, OptunaStrategy
@@ -39,6 +38,7 @@ from search.run.provenance import versions
 from search.run.schemas import TrialRow
 from search.run.tables import ResultsWriter, require_new, require_run
 from search.study import warm_start
+from search.study.journal import recorded_trials
 from search.study.opening import open_study, pruner_of, sampler_of, use_policy
 from search.study.policy import make_policy
 from search.study.study import TIME_BUDGET, Study
@@ -48,6 +48,7 @@ from search.tune import mlflow, ray_internals
 from search.tune.actors import StartupBarrier, ask
 from search.tune.adapter import BudgetStopper, CoordinatorScheduler, CoordinatorSearcher
 from search.tune.cluster import Resources, acquire, needs, require_capacity
+from search.tune.plan import make_plan, remember
 from search.tune.trainable import GIB, Actors, GenreTrial, weights_files, working_set
 
 
@@ -60,6 +61,9 @@ class Reporter(PreparationReporter, ports.Reporter, Protocol):
 
     def expect(self, trials: int) -> None:
         """There will be only this many trials, because the search space has no more configurations."""
+
+    def plan(self, plan: Plan) -> None:
+        """The search is about to do this."""
 
     def take_up(self, rows: Sequence[TrialRow]) -> None:
         """The search resumes with these trials."""
@@ -96,6 +100,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         callbacks = mlflow.callbacks(config.mlflow, folder.name)
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
+        reporter.plan(plan := make_plan(config, prepared, cache=cache))
         with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources, driving(folder):
             if config.precision == "auto":
                 config = config.model_copy(update={"precision": "bfloat16" if resources.gpus else "float32"})
@@ -106,7 +111,9 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
                 _write_config(config, prepared, folder)
                 the_study = open_study(config, folder, name=folder.resolve().name)
                 _warm_start(the_study, config, earlier, prepared, reporter)
-                return _search(config, prepared, the_study, folder, cache, reporter, resources, callbacks)
+                return _search(
+                    config, prepared, the_study, folder, cache, reporter, resources, callbacks, plan.costs
+                )
 
 
 def resume(
@@ -154,11 +161,15 @@ def resume(
         config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
+        rows, left = recorded_trials(folder).values(), wanted - the_study.ended
+        reporter.plan(plan := make_plan(config, prepared, cache=cache, rows=rows, trials=left))
         with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources:
             _write_config(config, prepared, folder)
             with mirrored(config, folder, reporter, resumed=True):
                 _warm_start(the_study, config, earlier, prepared, reporter)
-                return _search(config, prepared, the_study, folder, cache, reporter, resources, callbacks)
+                return _search(
+                    config, prepared, the_study, folder, cache, reporter, resources, callbacks, plan.costs
+                )
 
 
 def _search(
@@ -170,12 +181,12 @@ def _search(
     reporter: Reporter,
     resources: Resources,
     callbacks: list[tune.Callback],
+    costs: Costs,
 ) -> bool:
     """Run the search from the current state of the study; whether it was completed, not interrupted."""
     if (wanted := goal(config, the_study)) < config.trials:
         reporter.expect(wanted)
     run = RunFolder(folder)
-    costs = Costs(workload(config, prepared))
     recorder = _recorder(config, the_study, folder, reporter, costs)
     strategy = _strategy(config, the_study, costs, progress=lambda: coordinator.progress)
     clear_checkpoints(run.checkpoints, keep=the_study.running)
@@ -209,6 +220,7 @@ def _search(
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
     _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
+    _remember(cache, config, prepared, costs, say=reporter.say)
     over = stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)
     interrupted = not over
     if stopped := coordinator.end(interrupted=interrupted):
@@ -240,16 +252,14 @@ def _strategy(
     return CostAwareStrategy(policy, the_study)
 
 
-def workload(config: SearchConfig, prepared: Prepared) -> Workload:
-    """What an epoch of the search's trials consists of."""
-    _, _, mels, frames = prepared.train.mels.shape
-    return Workload(
-        train_segments=len(prepared.train.mels),
-        validation_segments=len(prepared.validation.mels),
-        pixels=mels * frames,
-        batch_size=round(mean(ends("batch_size", config.space.batch_size))),
-        sharing=config.feature_cache > 0 and config.training.augment_at == "cut",
-    )
+def _remember(
+    cache: Path, config: SearchConfig, prepared: Prepared, costs: Costs, *, say: Callable[[str], None]
+) -> None:
+    """Store the measured costs for the forecasts of other searches, which can do without."""
+    try:
+        remember(cache, config, prepared, costs)
+    except OSError as error:
+        say(f"the costs of this search were not stored for later forecasts: {error}")
 
 
 def _recorder(

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from made_runs import trial_row
+from plans import make_plan_of
 from rich.console import Console
 
 from search.cli.progress import Display
+from search.engine.forecast import Forecast, Plan
 from search.report.formatting import duration
 from search.run.schemas import TrialRow
 
@@ -85,6 +87,41 @@ def test_the_time_left_is_at_most_the_time_budget() -> None:
     display.trial(_row(0, "COMPLETE"))
     display.trial(_row(1, "RUNNING"))
     assert "about 2 h 5 min left" in display.headline()
+
+
+def _plan(**options: Any) -> Plan:
+    """A plan of ten trials that cost 36 to 360 s each."""
+    forecast = Forecast(trials=10, low=360.0, high=3600.0)
+    return make_plan_of(forecast=forecast, **options)
+
+
+def test_what_is_spent_and_the_forecast_follow_the_trials() -> None:
+    display, screen = _display(price=2.0)
+    display.plan(_plan())
+    assert "6 min 0 s to 1 h 0 min of worker time, price 0.20 to 2.00" in screen.getvalue()
+    assert display.spending().startswith(
+        "spent 0 s of worker time, price 0.00; forecast 6 min 0 s to 1 h 0 min"
+    )
+    display.trial(_row(0, "COMPLETE", seconds=100.0))
+    display.trial(_row(1, "RUNNING", seconds=80.0, epochs=4, max_epochs=8))
+    assert display.spending() == (
+        "spent 3 min 0 s of worker time, price 0.10; forecast 7 min 48 s to 54 min 0 s, price 0.26 to 1.80"
+    ), "8 trials are to come, at most half of one is left"
+
+
+def test_the_forecast_is_at_most_the_budget() -> None:
+    display, _ = _display()
+    display.plan(_plan(budget=600.0))
+    display.trial(_row(0, "COMPLETE", seconds=100.0))
+    assert display.spending() == "spent 1 min 40 s of worker time; forecast 7 min 4 s to 10 min 0 s"
+
+
+def test_a_resumed_search_has_spent_what_it_spent_before() -> None:
+    display, _ = _display()
+    display.plan(_plan())
+    display.take_up([_row(0, "COMPLETE", seconds=100.0)])
+    display.trial(_row(1, "COMPLETE", seconds=50.0))
+    assert display.spent() == "spent 2 min 30 s of worker time; the forecast was 7 min 40 s to 1 h 2 min"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import yaml
 from genre_core.corpus.tracks import Corpus, load_corpus
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml
+from search.engine.forecast import Plan
 from search.engine.messages import EpochReport, Usage
 from search.engine.recorder import Recorder
 from search.run.folder import RunFolder
@@ -53,6 +54,9 @@ class Quiet:
         """Nothing is shown."""
 
     def expect(self, trials: int) -> None:
+        """Nothing is shown."""
+
+    def plan(self, plan: Plan) -> None:
         """Nothing is shown."""
 
     def take_up(self, rows: Sequence[TrialRow]) -> None:

@@ -1,0 +1,114 @@
+"""The plan of a search as lines of at most 80 columns."""
+
+import textwrap
+from collections.abc import Iterator
+
+from search.config.space import DepthRange, FloatRange, IntRange, Space
+from search.engine.forecast import CostSource, Forecast, Plan
+from search.report.formatting import duration
+
+COLUMNS = 80
+
+
+def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:
+    """What is searched, what it costs, and the forecast.
+
+    Args:
+        plan: of the search.
+        price: of an hour of a worker; None for no price.
+    """
+    return [*_space(plan), *_data(plan), *_costs(plan), *_forecast(plan, price)]
+
+
+def worker_time(low: float, high: float, price: float | None) -> str:
+    """A range of worker time, and its price if that of an hour is known."""
+    text = f"{between(low, high)} of worker time"
+    return text if price is None else f"{text}, {money(low, high, price)}"
+
+
+def between(low: float, high: float) -> str:
+    """Two durations, or one if they read the same."""
+    ends = duration(low), duration(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def money(low: float, high: float, price: float) -> str:
+    """The price of a range of worker time, without a currency."""
+    ends = f"{low / 3600 * price:.2f}", f"{high / 3600 * price:.2f}"
+    return f"price {ends[0] if ends[0] == ends[1] else ' to '.join(ends)}"
+
+
+def _space(plan: Plan) -> Iterator[str]:
+    space = plan.config.space
+    searched = {name: text for name in Space.model_fields if (text := _range(getattr(space, name)))}
+    count = "infinitely many" if plan.configurations is None else f"{plan.configurations:,}"
+    yield f"Space: {count} configurations, {len(plan.kinds)} pairs of backbone and frozen blocks"
+    width = max(map(len, searched), default=0)
+    for name, text in searched.items():
+        yield from textwrap.wrap(
+            f"  {name:<{width}}  {text}", COLUMNS, subsequent_indent=" " * (width + 4), break_on_hyphens=False
+        )
+
+
+def _range(value: object) -> str:
+    """The values of a searched setting; empty for a fixed one."""
+    match value:
+        case DepthRange() | IntRange():
+            return f"{value.low} to {value.high}"
+        case FloatRange():
+            return f"{value.low:g} to {value.high:g}{', logarithmic' * value.log}"
+        case tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return ""
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    work, (mels, frames) = plan.workload, plan.image
+    yield (
+        f"Segments: {work.train_segments:,} to train on, {work.validation_segments:,} to validate, "
+        f"{mels} mels x {frames} frames"
+    )
+
+
+def _costs(plan: Plan) -> Iterator[str]:
+    epochs = plan.config.training.epochs
+    match plan.source:
+        case CostSource.UNKNOWN:
+            yield "Costs: none measured on this cluster yet, and none are probed on a cluster"
+            return
+        case CostSource.PROBED:
+            yield f"Costs on {plan.device}: one batch of each backbone was timed on this machine"
+        case CostSource.MEASURED:
+            yield f"Costs on {plan.device}: {plan.measured} of {len(plan.kinds)} pairs measured, the others estimated"
+    yield f"  {'backbone':<12}{'frozen':>8}{'activations':>15}{'epoch':>15}{f'{epochs} epochs':>15}"
+    for backbone in plan.config.backbones:
+        depths = sorted({kind.frozen_blocks for kind in plan.kinds if kind.backbone == backbone})
+        for depth in dict.fromkeys((depths[-1], depths[0])):
+            cost = plan.costs.of(backbone, depth)
+            whole = cost.start + epochs * cost.epoch
+            cells = "".join(f"{short(seconds):>15}" for seconds in (cost.start, cost.epoch, whole))
+            yield f"  {backbone:<12}{depth:>8}{cells}"
+
+
+def short(seconds: float) -> str:
+    """A duration, of less than ten seconds with two digits."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else duration(seconds)
+
+
+def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
+    if plan.forecast is None:
+        yield "Forecast: after the first search on this cluster"
+        return
+    low, high = plan.forecast.low, plan.forecast.high
+    yield f"Forecast of {plan.forecast.trials} trials: {worker_time(low, high, price)}"
+    if plan.workers:
+        yield f"  with {plan.workers} workers: {between(low / plan.workers, high / plan.workers)}"
+    yield from _fit(plan.forecast)
+
+
+def _fit(forecast: Forecast) -> Iterator[str]:
+    if forecast.fit is not None:
+        fewest, most = forecast.fit
+        count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        yield f"  the budget is spent after {count} of {forecast.trials} trials"

@@ -1,0 +1,197 @@
+"""The forecast of a search: the working time of its trials, as a range."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_core.models.registry import block_names
+from search.config.schema import Optuna, SearchConfig, Training
+from search.config.space import DepthRange, Space, choices
+from search.engine.costs import Costs, Workload, build_seconds
+
+DRAWS = 200
+"""Searches that are simulated."""
+OUTSIDE = 0.05
+"""Fraction of the simulated searches outside either end of the range."""
+
+
+STARTUP_TRIALS = {"median": 5, "percentile": 5}
+"""Optuna's defaults: trials before the first can be pruned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A kind of trial, which determines its cost."""
+
+    backbone: str
+    frozen_blocks: int
+    share: float
+    """Fraction of uniformly drawn configurations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Seconds of all workers together.
+
+    The lower end prunes every trial at its first look, the upper end trains each to its last epoch; both leave out
+    the same small fraction of searches that happen to draw cheaper or costlier trials.
+    """
+
+    trials: int
+    low: float
+    high: float
+    fit: tuple[int, int] | None = None
+    """Fewest and most trials that fit into the budget; None if there is none, or if all of them do."""
+
+    @property
+    def per_trial(self) -> tuple[float, float]:
+        """The range of one trial's mean."""
+        trials = max(self.trials, 1)
+        return self.low / trials, self.high / trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """How many epochs a trial is trained."""
+
+    first: int
+    """At least."""
+    complete: int
+    """Trials that are trained to the end before any can be pruned."""
+    all: int
+    """At most."""
+
+
+class CostSource(Enum):
+    """Where the costs of a forecast come from."""
+
+    MEASURED = "measured"
+    """In earlier trials under the same conditions."""
+    PROBED = "probed"
+    """One batch of each backbone was timed."""
+    UNKNOWN = "unknown"
+    """Nothing is known of the cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a search is about to do, and what it will cost."""
+
+    config: SearchConfig
+    workload: Workload
+    image: tuple[int, int]
+    """Mels and frames of a segment."""
+    configurations: int | None
+    """Number of configurations; None if there are infinitely many."""
+    workers: int | None
+    """Trials at a time; None if only the cluster knows."""
+    device: str
+    source: CostSource
+    costs: Costs
+    kinds: tuple[Cell, ...]
+    """Kinds of trials in the search space."""
+    measured: int
+    """Of these, with measured costs."""
+    budget: float | None
+    """Seconds of all workers together; None for no limit."""
+    forecast: Forecast | None
+    """Of the trials that are left; None if the costs are unknown."""
+
+
+def cells(space: Space) -> list[Cell]:
+    """All kinds of trials in a search space."""
+    backbones = choices(space.backbone)
+    found = []
+    for backbone in backbones:
+        depths = _depths(backbone, space.frozen_blocks)
+        found += [
+            Cell(backbone=backbone, frozen_blocks=depth, share=1 / len(backbones) / len(depths))
+            for depth in depths
+        ]
+    return found
+
+
+def looks(training: Training, pruner: Optuna | None) -> Looks:
+    """The epochs of a trial by early stopping and by the pruner; without one, trials are paused after any epoch."""
+    patient = min(training.epochs, training.patience + 1)
+    if pruner is None:
+        return Looks(first=1, complete=0, all=training.epochs)
+    if pruner.name == "none":
+        return Looks(first=patient, complete=0, all=training.epochs)
+    given = pruner.parameters
+    first = given.get("min_resource", given.get("n_warmup_steps", 0) + 1)
+    startup = given.get("n_startup_trials", STARTUP_TRIALS.get(pruner.name, 0))
+    return Looks(
+        first=min(first if isinstance(first, int) else 1, patient), complete=int(startup), all=training.epochs
+    )
+
+
+def forecast(
+    costs: Costs,
+    kinds: Sequence[Cell],
+    looks: Looks,
+    *,
+    trials: int,
+    budget: float | None = None,
+    seed: int = 0,
+) -> Forecast:
+    """Simulate searches that draw their trials uniformly.
+
+    Args:
+        costs: of the kinds of trials.
+        kinds: of trials.
+        looks: how long trials are trained.
+        trials: number of trials to run.
+        budget: seconds of all workers together; None for no limit.
+        seed: of the simulation.
+    """
+    if not trials:
+        return Forecast(trials=0, low=0.0, high=0.0)
+    random = np.random.default_rng(seed)
+    drawn = random.choice(len(kinds), size=(DRAWS, trials), p=_shares(kinds))
+    cost = [costs.of(kind.backbone, kind.frozen_blocks) for kind in kinds]
+    first = np.array([c.start for c in cost])
+    again = np.array([build_seconds(kind.backbone, kind.frozen_blocks) for kind in kinds])
+    start = np.where(_first_of_its_kind(drawn), first[drawn], again[drawn])
+    epoch = np.array([c.epoch for c in cost])[drawn]
+    fewest = np.where(np.arange(trials) < looks.complete, looks.all, looks.first)
+    low, high = np.cumsum(start + epoch * fewest, axis=1), np.cumsum(start + epoch * looks.all, axis=1)
+    return Forecast(
+        trials=trials,
+        low=_capped(float(np.quantile(low[:, -1], OUTSIDE)), budget),
+        high=_capped(float(np.quantile(high[:, -1], 1 - OUTSIDE)), budget),
+        fit=None if budget is None else _fit(low, high, budget),
+    )
+
+
+def _depths(backbone: str, value: int | tuple[int, ...] | DepthRange) -> tuple[int, ...]:
+    if isinstance(value, DepthRange):
+        high = len(block_names(backbone)) if value.high == "all" else value.high
+        return tuple(range(value.low, high + 1))
+    return choices(value)
+
+
+def _shares(kinds: Sequence[Cell]) -> NDArray[np.float64]:
+    shares = np.array([kind.share for kind in kinds])
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
+def _first_of_its_kind(drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether no trial before it in the same search is of the same kind, [searches, trials]."""
+    first = np.zeros(drawn.shape, dtype=bool)
+    for row, kinds in zip(first, drawn, strict=True):
+        row[np.unique(kinds, return_index=True)[1]] = True
+    return first
+
+
+def _capped(seconds: float, budget: float | None) -> float:
+    return seconds if budget is None else min(seconds, budget)
+
+
+def _fit(low: NDArray[np.float64], high: NDArray[np.float64], budget: float) -> tuple[int, int] | None:
+    """The median numbers of trials that end within the budget, if each takes long and if each is pruned."""
+    fewest, most = (int(np.median((spent <= budget).sum(axis=1))) for spent in (high, low))
+    return None if fewest == low.shape[1] else (fewest, most)

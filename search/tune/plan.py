@@ -1,0 +1,199 @@
+"""What a search is about to do, and its forecast from the costs of this machine, before Ray starts."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from search.config.grid import grid
+from search.config.schema import SearchConfig
+from search.config.space import ends
+from search.data import prepare
+from search.data.prepare import Prepared
+from search.data.reporter import Reporter
+from search.engine import cost_cache
+from search.engine.cost_cache import Conditions
+from search.engine.costs import CellCost, Costs, Workload
+from search.engine.forecast import Cell, CostSource, Plan, cells, forecast, looks
+from search.run.schemas import TrialRow
+from search.tune.cluster import fit, needs
+from search.tune.probe import Setting, probe
+
+PROBE_SECONDS = 10.0
+"""Longest probe at the start of a search."""
+DRY_RUN_PROBE_SECONDS = 60.0
+"""Longest probe of a dry run."""
+
+
+def dry_run(config: SearchConfig, *, cache: Path, reporter: Reporter) -> Plan:
+    """Prepare the data as a search would, and plan it. Ray is not started, and no run folder is created.
+
+    Raises:
+        InputError: the data, the weights or the resources cannot be used.
+    """
+    found = prepare.read_data(config)
+    if config.address is None:
+        local_workers(config)
+    prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
+    return make_plan(config, prepared, cache=cache, probe_seconds=DRY_RUN_PROBE_SECONDS)
+
+
+def make_plan(
+    config: SearchConfig,
+    prepared: Prepared,
+    *,
+    cache: Path,
+    rows: Iterable[TrialRow] = (),
+    trials: int | None = None,
+    probe_seconds: float = PROBE_SECONDS,
+) -> Plan:
+    """Plan a search.
+
+    Args:
+        config: of the search.
+        prepared: its data.
+        cache: folder with the costs of earlier searches.
+        rows: of its trials so far.
+        trials: number of trials that are left [default: all].
+        probe_seconds: longest time for a probe if a backbone has no costs yet.
+    """
+    work = workload(config, prepared)
+    workers, device = (config.workers, "cluster") if config.address else local_workers(config)
+    costs = Costs(work)
+    known = cost_cache.read(cache, conditions(config, prepared, device), segments=work.segments)
+    device, source = _prime(costs, known, device, config, prepared, probe_seconds=probe_seconds)
+    for row in rows:
+        costs.observe(row)
+        source = CostSource.MEASURED if row.epochs else source
+    kinds = tuple(cells(config.space))
+    budget = worker_seconds(config, workers)
+    return Plan(
+        config=config,
+        workload=work,
+        image=_image(prepared),
+        configurations=finite.size if (finite := grid(config.space)) else None,
+        workers=workers,
+        device=device,
+        source=source,
+        costs=costs,
+        kinds=kinds,
+        measured=_count_measured(kinds, known.get(device, []), costs),
+        budget=budget,
+        forecast=None
+        if source is CostSource.UNKNOWN
+        else forecast(
+            costs,
+            kinds,
+            looks(config.training, config.pruner),
+            trials=config.trials if trials is None else trials,
+            budget=budget,
+        ),
+    )
+
+
+def workload(config: SearchConfig, prepared: Prepared) -> Workload:
+    """What an epoch of the search's trials consists of."""
+    mels, frames = _image(prepared)
+    return Workload(
+        train_segments=len(prepared.train.mels),
+        validation_segments=len(prepared.validation.mels),
+        pixels=mels * frames,
+        batch_size=_batch_size(config),
+        sharing=config.feature_cache > 0 and config.training.augment_at == "cut",
+    )
+
+
+def conditions(config: SearchConfig, prepared: Prepared, device: str) -> Conditions:
+    """The conditions under which the trials of a search are measured.
+
+    Args:
+        config: of the search.
+        prepared: its data.
+        device: the kind of device that trains, of which the precision depends.
+    """
+    mels, frames = _image(prepared)
+    by_device = "float32" if device == "cpu" else "bfloat16"
+    return Conditions(
+        place=config.address or platform.node(),
+        mels=mels,
+        frames=frames,
+        batch_size=_batch_size(config),
+        threads=max(1, int(config.cpus_per_trial)),
+        precision=by_device if config.precision == "auto" else config.precision,
+    )
+
+
+def local_workers(config: SearchConfig) -> tuple[int, str]:
+    """Trials at a time on this machine, and `cpu` or `cuda`; InputError if no trial fits."""
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    workers, gpus = fit([node], needs(config))
+    return workers, "cuda" if gpus else "cpu"
+
+
+def worker_seconds(config: SearchConfig, workers: int | None) -> float | None:
+    """The tighter of the budgets of a search, in seconds of all workers together; None without one."""
+    budgets = [] if config.worker_budget is None else [config.worker_budget]
+    if config.time_budget is not None and workers is not None:
+        budgets.append(config.time_budget * workers)
+    return min(budgets, default=None)
+
+
+def remember(cache: Path, config: SearchConfig, prepared: Prepared, costs: Costs) -> None:
+    """Add the costs that a search has measured to the file of the cache.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    segments = workload(config, prepared).segments
+    for device, measured in costs.measured().items():
+        cost_cache.update(cache, conditions(config, prepared, device), {device: measured}, segments=segments)
+
+
+def _prime(
+    costs: Costs,
+    known: Mapping[str, list[CellCost]],
+    device: str,
+    config: SearchConfig,
+    prepared: Prepared,
+    *,
+    probe_seconds: float,
+) -> tuple[str, CostSource]:
+    """Give costs what is known or probed; returns the device's name and the source."""
+    if known:
+        device = max(known, key=lambda name: len(known[name]))
+    for cost in known.get(device, []):
+        costs.prime(cost, device=device)
+    missing = set(config.backbones) - {cost.backbone for cost in known.get(device, [])}
+    if not missing:
+        return device, CostSource.MEASURED
+    if config.address:
+        return device, CostSource.MEASURED if known else CostSource.UNKNOWN
+    mels, frames = _image(prepared)
+    where = conditions(config, prepared, device)
+    kind = "cpu" if device == "cpu" else "cuda"
+    setting = Setting(device=kind, threads=where.threads, precision=where.precision, mels=mels, frames=frames)
+    device, probed = probe(sorted(missing), setting, workload(config, prepared), limit_seconds=probe_seconds)
+    for cost in probed:
+        costs.prime(cost, device=device)
+    return device, CostSource.PROBED
+
+
+def _count_measured(kinds: Iterable[Cell], known: Iterable[CellCost], costs: Costs) -> int:
+    """How many kinds of trials have run, in this search or in an earlier one."""
+    ran = [cost for measured in costs.measured().values() for cost in measured]
+    seen = {(cost.backbone, cost.frozen_blocks) for cost in [*known, *ran]}
+    return sum((kind.backbone, kind.frozen_blocks) in seen for kind in kinds)
+
+
+def _image(prepared: Prepared) -> tuple[int, int]:
+    """Mels and frames of a segment."""
+    _, _, mels, frames = prepared.train.mels.shape
+    return mels, frames
+
+
+def _batch_size(config: SearchConfig) -> int:
+    """The middle of the searched batch sizes."""
+    sizes = ends("batch_size", config.space.batch_size)
+    return round((sizes[0] + sizes[-1]) / 2)

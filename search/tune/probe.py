@@ -1,0 +1,154 @@
+"""How fast this machine trains each backbone, timed on one batch."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genre_core.models.block_costs import multiply_adds
+from genre_core.models.initial_weights import blocks_without_weights
+from genre_core.models.network import CHANNELS_LAST_ON_CPU
+from search.engine.costs import CellCost, Workload
+
+REPEATS = 2
+"""Batches that are timed after one that warms up; the fastest counts."""
+PASSES = (1 + REPEATS) * 4
+"""Forward passes of a batch in the probe of a backbone; a training step counts as three."""
+GENRES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a trial computes."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+    precision: str
+    mels: int
+    frames: int
+
+
+def probe(
+    backbones: Sequence[str], setting: Setting, workload: Workload, *, limit_seconds: float
+) -> tuple[str, list[CellCost]]:
+    """Time a training step and a forward pass of each backbone with nothing frozen, the cheapest first.
+
+    A GPU is used by a process of its own, because it would keep memory there for as long as it lives.
+
+    Args:
+        backbones: names in `registry.BLOCKS`.
+        setting: how a trial computes.
+        workload: of an epoch.
+        limit_seconds: backbones that would take longer altogether are left out, except the first.
+
+    Returns:
+        The name of the device as in the trials' table, and the costs of the backbones.
+    """
+    if setting.device == "cpu":
+        return "cpu", _probe(backbones, setting, workload, limit_seconds)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_probe_gpu, backbones, setting, workload, limit_seconds).result()
+
+
+def _probe_gpu(
+    backbones: Sequence[str], setting: Setting, workload: Workload, limit_seconds: float
+) -> tuple[str, list[CellCost]]:
+    return torch.cuda.get_device_name(), _probe(backbones, setting, workload, limit_seconds)
+
+
+def _probe(
+    backbones: Sequence[str], setting: Setting, workload: Workload, limit_seconds: float
+) -> list[CellCost]:
+    began, measured = time.perf_counter(), list[CellCost]()
+    with _threads(setting.threads):
+        for backbone in sorted(backbones, key=lambda name: sum(multiply_adds(name))):
+            expected = _expected_seconds(backbone, measured, setting, workload)
+            if measured and time.perf_counter() - began + expected > limit_seconds:
+                break
+            measured.append(_time(backbone, setting, workload))
+    return measured
+
+
+def _expected_seconds(
+    backbone: str, measured: Sequence[CellCost], setting: Setting, workload: Workload
+) -> float:
+    """Seconds that the probe of a backbone will take, by that of the last one; 0 for the first."""
+    if not measured:
+        return 0.0
+    last = measured[-1]
+    pixels = setting.mels * setting.frames
+    relative = sum(multiply_adds(backbone, pixels=pixels)) / sum(multiply_adds(last.backbone, pixels=pixels))
+    return PASSES * relative * (last.pass_seconds or 0.0) * workload.batch_size / workload.segments
+
+
+def _time(backbone: str, setting: Setting, workload: Workload) -> CellCost:
+    network = _network(backbone, setting)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=True)
+    inputs = torch.rand(workload.batch_size, 3, setting.mels, setting.frames, device=setting.device)
+    genre = torch.zeros(workload.batch_size, dtype=torch.int64, device=setting.device)
+
+    def forward() -> Tensor:
+        with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bfloat16"):
+            outputs: Tensor = network(inputs)
+        return outputs
+
+    def step() -> None:
+        loss = F.cross_entropy(forward().float(), genre)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    train_seconds = _fastest(step, setting.device)
+    network.eval()
+    with torch.no_grad():
+        pass_seconds = _fastest(forward, setting.device)
+    per_segment = pass_seconds / workload.batch_size
+    return CellCost(
+        backbone=backbone,
+        frozen_blocks=0,
+        epoch_seconds=train_seconds * workload.steps + per_segment * workload.validation_segments,
+        pass_seconds=per_segment * workload.segments,
+    )
+
+
+def _network(backbone: str, setting: Setting) -> nn.Module:
+    """The backbone with a head and small weights, whose values do not change the time."""
+    blocks, features = blocks_without_weights(backbone)
+    network = nn.Sequential(*blocks.values(), nn.Linear(features, GENRES, device="meta")).to_empty(
+        device=setting.device
+    )
+    with torch.no_grad():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            tensor.fill_(1e-3 if tensor.is_floating_point() else 0)
+    if setting.device == "cuda" or backbone.startswith(CHANNELS_LAST_ON_CPU):
+        network = network.to(memory_format=torch.channels_last)
+    return network.train()
+
+
+def _fastest(work: Callable[[], object], device: str) -> float:
+    times = []
+    for _ in range(1 + REPEATS):
+        began = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with as many threads as a worker."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
