@@ -17,7 +17,12 @@ def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:
         plan: of the search.
         price: of an hour of a worker; None for no price.
     """
-    return [*_space(plan), *_data(plan), *_costs(plan), *_forecast(plan, price)]
+    lines = [*_space(plan), *_data(plan), *_costs(plan), *_forecast(plan, price)]
+    return [part for line in lines for part in ([line] if len(line) <= COLUMNS else _wrapped(line))]
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def worker_time(low: float, high: float, price: float | None) -> str:
@@ -45,9 +50,7 @@ def _space(plan: Plan) -> Iterator[str]:
     yield f"Space: {count} configurations, {len(plan.kinds)} pairs of backbone and frozen blocks"
     width = max(map(len, searched), default=0)
     for name, text in searched.items():
-        yield from textwrap.wrap(
-            f"  {name:<{width}}  {text}", COLUMNS, subsequent_indent=" " * (width + 4), break_on_hyphens=False
-        )
+        yield f"  {name:<{width}}  {text}"
 
 
 def _range(value: object) -> str:
@@ -101,9 +104,11 @@ def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
         yield "Forecast: after the first search on this cluster"
         return
     low, high = plan.forecast.low, plan.forecast.high
-    yield f"Forecast of {plan.forecast.trials} trials: {worker_time(low, high, price)}"
+    yield f"Forecast of {plan.forecast.trials} trials: {between(low, high)} of worker time"
     if plan.workers:
         yield f"  with {plan.workers} workers: {between(low / plan.workers, high / plan.workers)}"
+    if price is not None:
+        yield f"  {money(low, high, price)}, at {price:g} for an hour of a worker"
     yield from _fit(plan.forecast)
 
 

@@ -14,6 +14,8 @@ from search.engine.costs import Costs, Workload, build_seconds
 
 DRAWS = 200
 """Searches that are simulated."""
+SIMULATED_TRIALS = 1000
+"""Trials in each; longer searches continue at the mean of these."""
 OUTSIDE = 0.05
 """Fraction of the simulated searches outside either end of the range."""
 
@@ -150,20 +152,25 @@ def forecast(
     """
     if not trials:
         return Forecast(trials=0, low=0.0, high=0.0)
-    random = np.random.default_rng(seed)
-    drawn = random.choice(len(kinds), size=(DRAWS, trials), p=_shares(kinds))
+    drawn = np.random.default_rng(seed).choice(
+        len(kinds), size=(DRAWS, min(trials, SIMULATED_TRIALS)), p=_shares(kinds)
+    )
     cost = [costs.of(kind.backbone, kind.frozen_blocks) for kind in kinds]
     first = np.array([c.start for c in cost])
     again = np.array([build_seconds(kind.backbone, kind.frozen_blocks) for kind in kinds])
     start = np.where(_first_of_its_kind(drawn), first[drawn], again[drawn])
     epoch = np.array([c.epoch for c in cost])[drawn]
-    fewest = np.where(np.arange(trials) < looks.complete, looks.all, looks.first)
+    fewest = np.where(np.arange(drawn.shape[1]) < looks.complete, looks.all, looks.first)
     low, high = np.cumsum(start + epoch * fewest, axis=1), np.cumsum(start + epoch * looks.all, axis=1)
+    ends = np.quantile(low[:, -1], OUTSIDE), np.quantile(high[:, -1], 1 - OUTSIDE)
+    low_end, high_end = (float(end) * trials / drawn.shape[1] for end in ends)
+    if budget is None:
+        return Forecast(trials=trials, low=low_end, high=high_end)
     return Forecast(
         trials=trials,
-        low=_capped(float(np.quantile(low[:, -1], OUTSIDE)), budget),
-        high=_capped(float(np.quantile(high[:, -1], 1 - OUTSIDE)), budget),
-        fit=None if budget is None else _fit(low, high, budget),
+        low=min(low_end, budget),
+        high=min(high_end, budget),
+        fit=_fit(low, high, budget, trials=trials),
     )
 
 
@@ -187,11 +194,18 @@ def _first_of_its_kind(drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
     return first
 
 
-def _capped(seconds: float, budget: float | None) -> float:
-    return seconds if budget is None else min(seconds, budget)
-
-
-def _fit(low: NDArray[np.float64], high: NDArray[np.float64], budget: float) -> tuple[int, int] | None:
+def _fit(
+    low: NDArray[np.float64], high: NDArray[np.float64], budget: float, *, trials: int
+) -> tuple[int, int] | None:
     """The median numbers of trials that end within the budget, if each takes long and if each is pruned."""
-    fewest, most = (int(np.median((spent <= budget).sum(axis=1))) for spent in (high, low))
-    return None if fewest == low.shape[1] else (fewest, most)
+    fewest, most = (_within(spent, budget, trials=trials) for spent in (high, low))
+    return None if fewest == trials else (fewest, most)
+
+
+def _within(spent: NDArray[np.float64], budget: float, *, trials: int) -> int:
+    """Median number of trials that end within a budget, from the cumulative seconds [searches, trials]."""
+    simulated = spent.shape[1]
+    within = int(np.median((spent <= budget).sum(axis=1)))
+    if within < simulated:
+        return within
+    return min(trials, int(budget / float(np.median(spent[:, -1])) * simulated))

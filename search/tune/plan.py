@@ -195,5 +195,5 @@ def _image(prepared: Prepared) -> tuple[int, int]:
 
 def _batch_size(config: SearchConfig) -> int:
     """The middle of the searched batch sizes."""
-    sizes = ends("batch_size", config.space.batch_size)
+    sizes: tuple[int, ...] = ends("batch_size", config.space.batch_size)
     return round((sizes[0] + sizes[-1]) / 2)

@@ -29,9 +29,10 @@ def test_the_plan_shows_the_searched_settings_and_not_the_fixed_ones() -> None:
 
 def test_the_forecast_is_in_worker_time_in_time_and_in_money() -> None:
     lines = plan_lines(make_plan_of(forecast=HOURS), price=2.5)
-    assert lines[-2:] == [
-        "Forecast of 50 trials: 1 h 0 min to 10 h 0 min of worker time, price 2.50 to 25.00",
+    assert lines[-3:] == [
+        "Forecast of 50 trials: 1 h 0 min to 10 h 0 min of worker time",
         "  with 2 workers: 30 min 0 s to 5 h 0 min",
+        "  price 2.50 to 25.00, at 2.5 for an hour of a worker",
     ]
     assert not any("price" in line for line in plan_lines(make_plan_of(forecast=HOURS)))
 

@@ -90,3 +90,11 @@ def test_a_budget_caps_the_range_and_counts_the_trials_that_fit() -> None:
 def test_nothing_left_costs_nothing() -> None:
     found = forecast(Costs(), RESNET, Looks(first=1, complete=0, all=5), trials=0)
     assert (found.low, found.high) == (0.0, 0.0)
+
+
+def test_a_search_of_any_length_is_forecast_at_once() -> None:
+    costs, once = _known(resnet18=1.0, alexnet=3.0), Looks(first=1, complete=0, all=1)
+    short, long = (forecast(costs, BOTH, once, trials=trials) for trials in (1000, 4_000_000_000))
+    assert long.high == pytest.approx(short.high * 4_000_000)
+    fewest, most = forecast(costs, BOTH, once, trials=4_000_000_000, budget=short.high * 1000).fit or (0, 0)
+    assert 900_000 < fewest <= most < 1_100_000

@@ -47,7 +47,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing_behind(
     )
     assert done.returncode == 0, done.stderr
     assert "Forecast of 4 trials: " in done.stdout
-    assert ", price " in done.stdout
+    assert "price " in done.stdout
     assert "10 genres" in done.stdout
     assert not (tmp_path / "runs").exists()
 
@@ -108,4 +108,5 @@ def test_a_cluster_is_not_probed(tiny: Make, prepared: Prepared, tmp_path: Path)
 
 def test_the_budget_in_worker_time_follows_from_the_workers(tiny: Make) -> None:
     assert plan.worker_seconds(tiny(time_budget="60s"), 3) == 180.0
+    assert plan.worker_seconds(tiny(time_budget="60s", worker_budget="100s"), 3) == 100.0
     assert plan.worker_seconds(tiny(), 3) is None
