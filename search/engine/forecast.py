@@ -98,7 +98,7 @@ class Plan:
     measured: int
     """Of these, with measured costs."""
     budget: float | None
-    """Seconds of all workers together; None for no limit."""
+    """Seconds of all workers together, including those that the search has spent already; None for no limit."""
     forecast: Forecast | None
     """Of the trials that are left; None if the costs are unknown."""
 

@@ -62,13 +62,15 @@ def make_plan(
     work = workload(config, prepared)
     workers, device = (config.workers, "cluster") if config.address else local_workers(config)
     costs = Costs(work)
-    known = cost_cache.read(cache, conditions(config, prepared, device), segments=work.segments)
+    known = _known(cache, config, prepared, device)
     device, source = _prime(costs, known, device, config, prepared, probe_seconds=probe_seconds)
+    spent = 0.0
     for row in rows:
         costs.observe(row)
+        spent += row.seconds or 0.0
         source = CostSource.MEASURED if row.epochs else source
     kinds = tuple(cells(config.space))
-    budget = worker_seconds(config, workers)
+    budget = worker_seconds(config, workers, spent=spent)
     return Plan(
         config=config,
         workload=work,
@@ -80,7 +82,7 @@ def make_plan(
         costs=costs,
         kinds=kinds,
         measured=_count_measured(kinds, known.get(device, []), costs),
-        budget=budget,
+        budget=None if budget is None else spent + budget,
         forecast=None
         if source is CostSource.UNKNOWN
         else forecast(
@@ -132,9 +134,15 @@ def local_workers(config: SearchConfig) -> tuple[int, str]:
     return workers, "cuda" if gpus else "cpu"
 
 
-def worker_seconds(config: SearchConfig, workers: int | None) -> float | None:
-    """The tighter of the budgets of a search, in seconds of all workers together; None without one."""
-    budgets = [] if config.worker_budget is None else [config.worker_budget]
+def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 0.0) -> float | None:
+    """What is left of the tighter budget of a search, in seconds of all workers together; None without one.
+
+    Args:
+        config: of the search.
+        workers: trials at a time; None if that is unknown.
+        spent: worker time of the search before it was resumed, where the time budget starts anew.
+    """
+    budgets = [] if config.worker_budget is None else [max(0.0, config.worker_budget - spent)]
     if config.time_budget is not None and workers is not None:
         budgets.append(config.time_budget * workers)
     return min(budgets, default=None)
@@ -149,6 +157,18 @@ def remember(cache: Path, config: SearchConfig, prepared: Prepared, costs: Costs
     segments = workload(config, prepared).segments
     for device, measured in costs.measured().items():
         cost_cache.update(cache, conditions(config, prepared, device), {device: measured}, segments=segments)
+
+
+def _known(cache: Path, config: SearchConfig, prepared: Prepared, device: str) -> dict[str, list[CellCost]]:
+    """Device -> costs of earlier searches on the kind of device of this search; of a cluster, any kind."""
+    segments = workload(config, prepared).segments
+    read = {
+        kind: cost_cache.read(cache, conditions(config, prepared, kind), segments=segments)
+        for kind in ("cuda", "cpu")
+    }
+    gpus = {name: costs for name, costs in read["cuda"].items() if name != "cpu"}
+    cpus = {name: costs for name, costs in read["cpu"].items() if name == "cpu"}
+    return {"cpu": cpus, "cuda": gpus}.get(device, gpus or cpus)
 
 
 def _prime(

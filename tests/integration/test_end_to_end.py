@@ -1,6 +1,7 @@
 """The study, tables, models and output of a whole search through the command line agree with each other."""
 
 import json
+import re
 import shlex
 from importlib.metadata import version
 from pathlib import Path
@@ -186,3 +187,16 @@ def test_a_name_that_exists_is_refused(run: Path, music: Path, genre_search: Com
     assert "--name" in refused.stderr
     assert "genre-search resume" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_the_next_dry_run_knows_the_costs_of_the_search(
+    run: Path, music: Path, genre_search: Command, tmp_path: Path
+) -> None:
+    options = ("--data", music, "--runs", tmp_path / "runs", "--trials", TRIALS)
+    done = genre_search("run", *options, "--dry-run", *sets(training__epochs=4))
+    assert done.returncode == 0, done.stderr
+    measured = re.search(r"Costs on cpu: (\d) of 3 pairs measured", done.stdout)
+    assert measured, done.stdout
+    assert int(measured[1]) >= read_trials(run)["frozen_blocks"].nunique()
+    assert f"Forecast of {TRIALS} trials: " in done.stdout
+    assert not (tmp_path / "runs").exists()

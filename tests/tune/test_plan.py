@@ -109,4 +109,17 @@ def test_a_cluster_is_not_probed(tiny: Make, prepared: Prepared, tmp_path: Path)
 def test_the_budget_in_worker_time_follows_from_the_workers(tiny: Make) -> None:
     assert plan.worker_seconds(tiny(time_budget="60s"), 3) == 180.0
     assert plan.worker_seconds(tiny(time_budget="60s", worker_budget="100s"), 3) == 100.0
+    assert plan.worker_seconds(tiny(time_budget="60s", worker_budget="100s"), 3, spent=80.0) == 20.0
+    assert plan.worker_seconds(tiny(time_budget="60s"), 3, spent=80.0) == 180.0
     assert plan.worker_seconds(tiny(), 3) is None
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_costs_of_another_kind_of_device_are_not_used(tiny: Make, prepared: Prepared, tmp_path: Path) -> None:
+    on_cluster = tiny(address="10.0.0.1:6379", precision="float32")
+    segments = plan.workload(on_cluster, prepared).segments
+    cost = CellCost(backbone="resnet18", frozen_blocks=3, epoch_seconds=1.0)
+    for config, device in ((on_cluster, "NVIDIA H100"), (tiny(), "cpu")):
+        cost_cache.update(tmp_path, conditions(config, prepared, device), {device: [cost]}, segments=segments)
+    assert make_plan(on_cluster, prepared, cache=tmp_path).device == "NVIDIA H100"
+    assert make_plan(tiny(), prepared, cache=tmp_path).device == "cpu"
