@@ -58,7 +58,9 @@ class Grid:
         backbone = self._backbone(params)
         if backbone not in self.axes or (len(self.axes) > 1 and BACKBONE not in params):
             return None
-        axes, params = self.axes[backbone], _with_both_depths(params, backbone)
+        axes = self.axes[backbone]
+        if not axes.keys() <= params.keys():
+            params = _with_both_depths(params, backbone)
         indices = [axis.index(params[name]) for name, axis in axes.items() if name in params]
         known = [index for index in indices if index is not None]
         return (backbone, tuple(known)) if len(known) == len(axes) else None
