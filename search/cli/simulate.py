@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 
 app = App()
 
-_REPLAYED = ("sampler", "pruner", "seed")
+_REPLAYED = ("search", "sampler", "pruner", "seed")
 """Settings that a replay can change."""
 
 Runs = Annotated[
     list[Path], typer.Argument(metavar="RUN", help="Run folder; trials of several make one pool.")
+]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="cost_aware or optuna [default: both are compared].",
+        autocompletion=lambda: ["cost_aware", "optuna"],
+    ),
 ]
 Sampler = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna sampler to compare.")]
 Pruner = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna pruner to compare.")]
@@ -37,6 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per li
 @app.command()
 def simulate(
     runs: Runs,
+    search: Search = None,
     sampler: Sampler = None,
     pruner: Pruner = None,
     set_: Overrides = None,
@@ -57,7 +66,8 @@ def simulate(
     """
     from search.engine.recorded import read_pool
 
-    overrides = settings(texts={"sampler": sampler, "pruner": pruner}, overrides=set_)
+    texts = {"search": search, "sampler.name": sampler, "pruner.name": pruner}
+    overrides = settings(texts=texts, overrides=set_)
     contenders, seed = _contenders(overrides)
     pool = read_pool(runs)
     counts = list(dict.fromkeys(workers or [1]))
@@ -74,7 +84,7 @@ def simulate(
 
 def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
     """What to replay, and the first seed."""
-    from search.config.schema import load
+    from search.config.schema import OPTUNA, load
     from search.engine.contenders import CONTENDERS, COST_AWARE, TODAY, of_optuna
 
     for key in overrides:
@@ -84,12 +94,21 @@ def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
                 "start a search to change others",
                 code=SearchErrorCode.SETTING_NOT_REPLAYED,
             )
-    config = load(None, overrides)
-    if overrides.keys() - {"seed"}:
-        assert config.sampler is not None, "it is filled in where the pruner is given"
-        assert config.pruner is not None, "it is filled in where the sampler is given"
-        return [of_optuna(config.sampler, config.pruner)], config.seed
-    return [CONTENDERS[COST_AWARE], CONTENDERS[TODAY]], config.seed
+    config = load(None, _named(overrides))
+    if not overrides.keys() - {"seed"}:
+        return [CONTENDERS[COST_AWARE], CONTENDERS[TODAY]], config.seed
+    if config.search != OPTUNA:
+        return [CONTENDERS[COST_AWARE]], config.seed
+    assert config.sampler is not None, "the configuration fills it in"
+    assert config.pruner is not None, "the configuration fills it in"
+    return [of_optuna(config.sampler, config.pruner)], config.seed
+
+
+def _named(overrides: dict[str, object]) -> dict[str, object]:
+    """Overrides with the default sampler or pruner where only its parameters are given."""
+    defaults = {"sampler.name": "tpe", "pruner.name": "median"}
+    kinds = {key.split(".")[0] for key in overrides if "." in key}
+    return {key: name for key, name in defaults.items() if key.split(".")[0] in kinds} | overrides
 
 
 def _outcomes(
@@ -117,7 +136,7 @@ def _outcomes(
 
 
 def _introduce(pool: "Pool", repeats: int) -> None:
-    echo(f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; {repeats} replays each")
+    echo(f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; replays of each strategy: {repeats}")
     if pool.cut:
         what = "1 was" if pool.cut == 1 else f"{pool.cut} were"
         echo(

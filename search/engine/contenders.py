@@ -1,6 +1,6 @@
 """The searches that a replay compares, by name."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,11 @@ from search.cost_aware.policy import FreezeThaw
 from search.cost_aware.pruner import CostAwarePruner
 from search.cost_aware.sampler import CostAwareSampler
 from search.cost_aware.space import Configuration
-from search.engine import messages
 from search.engine.baselines import AtEpochs, OneEpochThenBest, Promotion, Scores, rungs
 from search.engine.costs import Costs
 from search.engine.pool_sampler import BACKBONE, Deck
 from search.engine.ports import Strategy
-from search.engine.strategy import OptunaStrategy
+from search.engine.strategy import CostAwareStrategy, OptunaStrategy
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
@@ -30,6 +29,10 @@ AS_RECORDED = "as_recorded"
 """Replays the trials in the order in which they were recorded, each to its recorded end."""
 COST_AWARE, TODAY = "cost_aware", "optuna_tpe_median"
 """What `simulate` compares by default."""
+
+
+_SHORT = {("random", "none"): "random", ("random", "successive_halving"): "random_asha"}
+"""Names of searches by Optuna's sampler and pruner; others are named after both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Contender:
     parts: Callable[[Situation], Parts]
 
 
-def of_optuna(sampler: Optuna, pruner: Optuna, *, name: str | None = None) -> Contender:
+def of_optuna(sampler: Optuna, pruner: Optuna) -> Contender:
     """A search with one of Optuna's samplers and pruners."""
 
     def parts(given: Situation) -> Parts:
@@ -69,11 +72,8 @@ def of_optuna(sampler: Optuna, pruner: Optuna, *, name: str | None = None) -> Co
             pruner=make_pruner(pruner.name, pruner.parameters, epochs=given.max_epochs),
         )
 
-    return Contender(name=name or f"optuna_{sampler.name}_{pruner.name}", parts=parts)
-
-
-def _named(name: str, sampler: str, pruner: str) -> Contender:
-    return of_optuna(Optuna(name=sampler), Optuna(name=pruner), name=name)
+    own = (sampler.name, pruner.name)
+    return Contender(name=_SHORT.get(own) or f"optuna_{'_'.join(own)}", parts=parts)
 
 
 def _as_recorded(given: Situation) -> Parts:
@@ -101,27 +101,6 @@ def _scores_of(study: Study) -> Scores:
     return lambda: {trial.number: list(trial.intermediate_values.values()) for trial in study.trials}
 
 
-class _FreezeThawStrategy(Strategy):
-    """The policy of a cost-aware search as a strategy of the engine."""
-
-    pauses = True
-
-    def __init__(self, policy: FreezeThaw, study: Study) -> None:
-        self._policy = policy
-        self._study = study.of_optuna
-
-    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> messages.Choice:
-        """What the policy chooses."""
-        choice = self._policy.choose(self._study, paused=paused, busy=busy, may_ask=may_ask)
-        if choice.new:
-            return messages.New()
-        return messages.Nothing() if choice.trial is None else messages.Resume(choice.trial)
-
-    def least_promising(self, paused: Collection[int]) -> int:
-        """The policy's choice."""
-        return self._policy.least_promising(self._study, paused)
-
-
 def _cost_aware(given: Situation) -> Parts:
     def cost_of(params: Mapping[str, Any]) -> Cost:
         backbone = params[BACKBONE]
@@ -136,19 +115,24 @@ def _cost_aware(given: Situation) -> Parts:
     return Parts(
         sampler=CostAwareSampler(policy, seed=given.seed),
         pruner=CostAwarePruner(policy),
-        strategy=lambda study: _FreezeThawStrategy(policy, study),
+        strategy=lambda study: CostAwareStrategy(policy, study),
     )
+
+
+def _plain(sampler: str, pruner: str) -> Contender:
+    """With Optuna's defaults."""
+    return of_optuna(Optuna(name=sampler), Optuna(name=pruner))
 
 
 CONTENDERS = {
     contender.name: contender
     for contender in (
         Contender(name=COST_AWARE, parts=_cost_aware),
-        _named(TODAY, "tpe", "median"),
-        _named("optuna_tpe_hyperband", "tpe", "hyperband"),
-        _named("optuna_gp_median", "gp", "median"),
-        _named("random", "random", "none"),
-        _named("random_asha", "random", "successive_halving"),
+        _plain("tpe", "median"),
+        _plain("tpe", "hyperband"),
+        _plain("gp", "median"),
+        _plain("random", "none"),
+        _plain("random", "successive_halving"),
         Contender(name="one_epoch_then_best", parts=_one_epoch_then_best),
         Contender(name="successive_halving_promotion", parts=_promotion),
         Contender(name=AS_RECORDED, parts=_as_recorded),

@@ -122,9 +122,10 @@ def _values(steps: Sequence[Reached | None], name: str) -> list[float]:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:
-    """A quantile by linear interpolation; None if it is infinite, unless its lower neighbour is not.
+    """A quantile by linear interpolation; None if it is infinite.
 
-    The median of repeats of which exactly half reached their goal is thus the slowest of these.
+    Between a finite and an infinite value, the lower quantiles and the median are the finite one. So the median of
+    repeats of which exactly half reached their goal is the slowest of these.
     """
     position = share * (len(ordered) - 1)
     below = ordered[math.floor(position)]
@@ -132,7 +133,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float | None:
     if math.isinf(below):
         return None
     if math.isinf(above):
-        return below if share == 0.5 else None
+        return below if share <= 0.5 else None
     return below + (position - math.floor(position)) * (above - below)
 
 

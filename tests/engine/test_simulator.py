@@ -302,7 +302,8 @@ def test_quantiles_count_repeats_that_did_not_reach_the_goal() -> None:
     traces = [trace((0.5, 1.0), (0.8, second)) for second in (10.0, 20.0, 30.0)]
     never = trace((0.5, 1.0))
     half = outcome("s", 1, 0.05, [*traces, never, never, never], best_f1=0.8)
-    assert (half.seconds_median, half.seconds_high, half.reached) == (30.0, None, 0.5)
+    assert (half.seconds_low, half.seconds_median, half.seconds_high) == (15.0, 30.0, None)
+    assert half.reached == 0.5
     assert outcome("s", 1, 0.05, [*traces, *[never] * 4], best_f1=0.8).seconds_median is None
     every = outcome("s", 1, 0.05, traces, best_f1=0.8)
     assert (every.seconds_low, every.seconds_median, every.seconds_high) == pytest.approx((12.0, 20.0, 28.0))
@@ -326,7 +327,7 @@ def test_json_has_a_line_for_each_strategy_number_of_workers_and_margin(
     assert all(line.keys() == KEYS for line in lines)
     found = [(line["strategy"], line["workers"], line["margin"]) for line in lines]
     assert len(found) == len(set(found))
-    assert {name for name, *_ in found} >= {"optuna_tpe_median"}
+    assert {name for name, *_ in found} == {"cost_aware", "optuna_tpe_median"}
     assert {(workers, margin) for _, workers, margin in found} == {
         (workers, margin) for workers in (1, 3) for margin in (0.05, 0.02, 0.01)
     }
@@ -340,18 +341,41 @@ def test_the_table_fits_80_columns_and_says_what_pruning_hides(tmp_path: Path, g
     assert "1 was pruned" in done.stdout
 
 
+CHOSEN = [
+    (("--search", "cost_aware"), {"cost_aware"}),
+    (("--search", "optuna"), {"optuna_tpe_median"}),
+    (("--pruner", "hyperband"), {"optuna_tpe_hyperband"}),
+    (("--set", "sampler=random", "--set", "pruner=none"), {"random"}),
+    ((), {"cost_aware", "optuna_tpe_median"}),
+]
+
+
+@pytest.mark.parametrize(("options", "names"), CHOSEN, ids=str)
+def test_options_choose_what_is_replayed(
+    options: tuple[str, ...], names: set[str], recorded: Path, genre_search: Command
+) -> None:
+    done = genre_search("simulate", recorded, "--json", "--repeats", 1, *options)
+    assert {json.loads(line)["strategy"] for line in done.stdout.splitlines()} == names
+
+
+def test_every_contender_has_its_name_and_an_own_key() -> None:
+    assert [contender.name for contender in CONTENDERS.values()] == list(CONTENDERS)
+    wanted = {"cost_aware", "optuna_tpe_median", "optuna_tpe_hyperband", "optuna_gp_median", "random"}
+    assert wanted < CONTENDERS.keys()
+
+
 def test_settings_of_the_sampler_and_the_pruner_are_used(recorded: Path, genre_search: Command) -> None:
     def replay(*options: str) -> list[dict[str, object]]:
         done = genre_search("simulate", recorded, "--json", *options)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    never = replay(
-        "--sampler", "random", "--set", "pruner.name=median", "--set", "pruner.n_startup_trials=99"
-    )
+    never = replay("--sampler", "random", "--pruner", "median", "--set", "pruner.n_startup_trials=99")
     assert [{**line, "strategy": ""} for line in never] == [
         {**line, "strategy": ""} for line in replay("--sampler", "random", "--pruner", "none")
     ]
+    assert never != replay("--sampler", "random", "--pruner", "median", "--set", "pruner.n_startup_trials=1")
+    assert never == replay("--set", "sampler=random", "--set", "pruner.n_startup_trials=99")
     other = replay("--sampler", "random", "--pruner", "none", "--set", "seed=6")
     assert other != replay("--sampler", "random", "--pruner", "none")
 
@@ -363,6 +387,8 @@ MISTAKES = [
     (("--sampler", "tpes"), "tpes"),
     (("--pruner", "medium"), "medium"),
     (("--set", "training.epochs=3"), "training.epochs"),
+    (("--search", "grid"), "grid"),
+    (("--search", "cost_aware", "--sampler", "tpe"), "sampler"),
 ]
 
 
