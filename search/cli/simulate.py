@@ -136,7 +136,9 @@ def _outcomes(
 
 
 def _introduce(pool: "Pool", repeats: int) -> None:
-    echo(f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; replays of each strategy: {repeats}")
+    echo(
+        f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; replays of each strategy: {repeats}"
+    )
     if pool.cut:
         what = "1 was" if pool.cut == 1 else f"{pool.cut} were"
         echo(

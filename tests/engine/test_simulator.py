@@ -28,7 +28,7 @@ PAUSING = ("one_epoch_then_best", "successive_halving_promotion", "cost_aware")
 STOPPING = ("random_asha", "optuna_tpe_median", "optuna_tpe_hyperband")
 
 
-def made_pool(n_curves: int = 40, *, seed: int = 0, n_epochs: int = 5) -> Pool:
+def made_pool(n_curves: int = 28, *, seed: int = 0, n_epochs: int = 5) -> Pool:
     """A pool whose curves rise to a random height; every seventh trial fails."""
     random = np.random.default_rng(seed)
     curves = []
