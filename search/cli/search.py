@@ -243,7 +243,8 @@ def results(
     if not several:
         show(leaderboard.summary(trials))
     for run, name in zip(runs, comparison.names(runs), strict=True):
-        show(*leaderboard.abandoned(run, trials[trials["study"] == name]))
+        own = trials[trials["study"] == name]
+        show(*(leaderboard.expected(run, own) if not several else []), *leaderboard.abandoned(run, own))
 
 
 @app.command()
@@ -334,6 +335,7 @@ def _show_results(folder: Path, *, complete: bool) -> None:
 
     trials = read_trials(folder)
     show(leaderboard.table(select(trials).head(5)), leaderboard.summary(trials))
+    show(*leaderboard.expected(folder, trials))
     if not complete:
         return
     if trials["val_f1"].notna().any():

@@ -13,6 +13,7 @@ from search.config.schema import OPTUNA
 from search.config.space import Space
 from search.errors import SearchErrorCode
 from search.evaluate.verdict import extension_note
+from search.report import expectation
 from search.report.formatting import STATE_STYLE, STATE_WORD, duration, plain_table, score
 from search.run import ranking
 from search.run.commands import command
@@ -60,6 +61,17 @@ def summary(trials: pd.DataFrame) -> Text:
     return text
 
 
+def expected(run: Path, trials: pd.DataFrame) -> list[Text]:
+    """What the best validation F1 of a run lets expect on new tracks; nothing if no trial has a score.
+
+    Args:
+        run: the run's folder.
+        trials: all trials of the run, as returned by `read_trials`.
+    """
+    found = expectation.sentence(run, trials)
+    return [Text(found)] if found else []
+
+
 def abandoned(run: Path, trials: pd.DataFrame) -> list[Text]:
     """A warning with the command to resume a run whose trials are RUNNING without a driver; otherwise nothing."""
     running = int((trials["state"] == RUNNING).sum())
@@ -103,7 +115,8 @@ def best_trial(run: Path) -> list[Any]:
     Raises:
         InputError: the folder is not a run, or none of its trials has a score.
     """
-    scored = ranking.select(read_trials(run))
+    trials = read_trials(run)
+    scored = ranking.select(trials)
     scored = scored[scored["val_f1"].notna()]
     if scored.empty:
         raise InputError(
@@ -117,7 +130,14 @@ def best_trial(run: Path) -> list[Any]:
         f"trial {row.trial} of {run}: validation F1 {row.val_f1:.3f} at epoch {row.best_epoch}", style="bold"
     )
     repeat = [Text("\nRepeat it with:"), Text(repeat_command(run, row))]
-    return [title, *_test_scores(run, int(row.trial)), _settings(row), _curve(curve), *repeat]
+    return [
+        title,
+        *expected(run, trials),
+        *_test_scores(run, int(row.trial)),
+        _settings(row),
+        _curve(curve),
+        *repeat,
+    ]
 
 
 def _test_scores(run: Path, best: int) -> list[Text]:

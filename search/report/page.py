@@ -23,7 +23,7 @@ from search.config import schema
 from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.evaluate.verdict import configurations, extension_note
-from search.report import charts
+from search.report import charts, expectation
 from search.report.charts import Chart
 from search.report.formatting import STATE_WORD, duration
 from search.report.importance import FROZEN, MIN_TRIALS, Importance, importances, seed_noise
@@ -74,6 +74,8 @@ class Report:
     """None before the first epoch has ended."""
     misclassified: Sequence[MisclassifiedTrack] | None
     """None if the model of trial `examined` is not kept."""
+    expectation: str | None
+    """What the best validation F1 lets expect on new tracks; None if no trial has a score."""
     test_look: TestUse | None
     """When the test set was used; None before `finish`."""
     extension_note: str | None
@@ -165,6 +167,7 @@ def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
         misclassified=worst_tracks(card, corpus, spectrograms=store) if card else None,
+        expectation=expectation.sentence(run, trials),
         test_look=read_test_use(run),
         extension_note=extension_note(run),
     )

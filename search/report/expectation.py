@@ -1,0 +1,49 @@
+"""What a search's best validation F1 lets expect on new tracks, in a sentence."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from search.run.optimism import Optimism, optimism, read_looks
+from search.run.tables import read_epochs
+
+
+def sentence(run: Path, trials: pd.DataFrame) -> str | None:
+    """The best validation F1 of a run and its optimism; None if no trial has a score.
+
+    Args:
+        run: the run's folder.
+        trials: all trials of the run, as returned by `read_trials`.
+    """
+    scored = trials["val_f1"].dropna()
+    if scored.empty:
+        return None
+    looks = read_looks(run, read_epochs(run))
+    return describe(float(scored.max()), optimism(looks) if looks else None, trials=len(scored))
+
+
+def describe(best: float, found: Optimism | None, *, trials: int) -> str:
+    """The sentence about the best validation F1.
+
+    Args:
+        best: the best validation F1.
+        found: its optimism; None if not known.
+        trials: number of trials with a score.
+    """
+    text = f"best validation F1 {best:.3f}; "
+    if found is None:
+        return (
+            f"{text}what to expect on new tracks is not known: without the predictions of its epochs, which earlier "
+            f"versions did not record, the optimism of the best of {_count(trials, 'trial')} cannot be estimated"
+        )
+    text += (
+        f"expected on new tracks about {best - found.value:.2f} (optimism of the best of "
+        f"{_count(found.looks, 'epoch')} of {_count(found.trials, 'trial')}: {found.value:.2f})"
+    )
+    if found.missing:
+        text += f"; {_count(found.missing, 'more epoch')} without recorded predictions not counted"
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
