@@ -146,7 +146,7 @@ def test_these_samplers_do_not_model_a_bounded_depth_of_several_backbones(sample
     ids=str,
 )
 def test_tpe_models_conditional_parameters_in_groups(frozen_blocks: Any, together: set[str]) -> None:
-    config = load(None, TWO | {"space.frozen_blocks": frozen_blocks})
+    config = load(None, TWO | {"sampler": "tpe", "space.frozen_blocks": frozen_blocks})
     noting = _noted(config, _scored(config, 12))
     assert (noting.together, noting.alone) == ([together, together], [])
 
