@@ -36,9 +36,11 @@ def describe(best: float, found: Optimism | None, *, trials: int) -> str:
             f"{text}what to expect on new tracks is not known: without the predictions of its epochs, which earlier "
             f"versions did not record, the optimism of the best of {_count(trials, 'trial')} cannot be estimated"
         )
+    at_most, at_least = (" at most", "at least ") if found.at_least else (" about", "")
     text += (
-        f"expected on new tracks about {best - found.value:.2f} (optimism of the best of "
-        f"{_count(found.looks, 'epoch')} of {_count(found.trials, 'trial')}: {found.value:.2f})"
+        f"expected on new tracks{at_most} {best - found.value:.2f} (optimism of the best of "
+        f"{_count(found.looks, 'epoch')} of {_count(found.trials, 'trial')}: {at_least}{found.value:.2f}"
+        f"{', as a genre has a single group of tracks' if found.at_least else ''})"
     )
     if found.missing:
         text += f"; {_count(found.missing, 'more epoch')} without recorded predictions not counted"

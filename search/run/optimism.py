@@ -79,6 +79,8 @@ class Optimism:
     """Number of trials that they belong to."""
     missing: int
     """Number of further looks whose predictions are not recorded."""
+    at_least: bool = False
+    """Whether a genre has a single group of several tracks, so that the value is too low."""
 
 
 def read_looks(run: Path, epochs: pd.DataFrame) -> Looks | None:
@@ -141,6 +143,7 @@ def optimism(looks: Looks) -> Optimism | None:
         looks=len(looks.f1),
         trials=len(np.unique(looks.trial)),
         missing=looks.missing,
+        at_least=bool((_units(looks).max() + 1) > len(np.unique(looks.group))),
     )
 
 
@@ -179,7 +182,8 @@ def resample(looks: Looks, resamples: int) -> Floats:
     """How often each unit of the tracks is drawn, [units, resamples].
 
     Groups are resampled as a whole, those of each genre among themselves, so that no genre gets lost. A group counts
-    for its most frequent genre. The tracks of a genre's only group are resampled one by one.
+    for its most frequent genre. The tracks of a genre's only group are resampled one by one, as if they were
+    independent, which finds less optimism than there is.
     """
     genres = _genre_of_units(looks, _units(looks))
     random = np.random.default_rng(SEED)

@@ -22,6 +22,10 @@ from search.run.tables import read_trials
             Optimism(value=0.0, looks=1, trials=1, missing=2),
             ("about 0.79", "1 epoch of 1 trial: 0.00", "2 more"),
         ),
+        (
+            Optimism(value=0.04, looks=135, trials=27, missing=0, at_least=True),
+            ("at most 0.75", "at least 0.04", "single group"),
+        ),
         (None, ("0.787", "not known", "30 trials")),
     ],
 )

@@ -106,6 +106,11 @@ def test_groups_are_resampled_as_a_whole() -> None:
     values = [each.value for each in found if each]
     assert values[1] == pytest.approx(values[0], abs=1e-5), "a group of copies counts as one track"
     assert values[2] < 0.8 * values[0]
+    assert not any(each.at_least for each in found if each)
+    merged = np.unique(np.where(copies.truth == 0, 0, copies.group), return_inverse=True)[1]
+    one_group = optimism(replace(copies, group=merged))
+    assert one_group
+    assert one_group.at_least
 
 
 def test_every_genre_is_drawn_as_often_as_it_has_groups_and_a_genres_only_group_track_by_track() -> None:
