@@ -25,6 +25,7 @@ from compare import machine
 from scipy import stats
 
 from genre_core.models.network import ToImage, build
+from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.system.progress import ProgressCallback
@@ -54,17 +55,21 @@ GRID: tuple[tuple[str, str, int, tuple[float, ...]], ...] = (
     (MUSIC, "alexnet", 6, (0.003, 0.015)),
     (BUILTIN, "densenet121", 4, (0.015,)),
     (BUILTIN, "resnet18", 4, (0.015,)),
-    (MUSIC, "alexnet", 4, (0.003, 0.015)),
+    (MUSIC, "alexnet", 4, (0.003,)),
     (MUSIC, "resnet18", 2, (0.015,)),
     (MUSIC, "densenet121", 2, (0.015,)),
     (MUSIC, "alexnet", 0, (0.003,)),
+    (MUSIC, "resnet18", 0, (0.015,)),
+    (MUSIC, "densenet121", 0, (0.015,)),
+    (MUSIC, "vgg16", 5, (0.003,)),
     (BUILTIN, "alexnet", 6, (0.015,)),
     (BUILTIN, "alexnet", 4, (0.015,)),
-    (MUSIC, "resnet18", 0, (0.015,)),
-    (MUSIC, "vgg16", 5, (0.003,)),
-    (MUSIC, "densenet121", 0, (0.015,)),
+    (MUSIC, "alexnet", 4, (0.015,)),
+    (MUSIC, "alexnet", 0, (0.015,)),
 )
 """Corpus, backbone, freeze depth, learning rates. On the built-in corpus, all weights are random."""
+_TRAINABLE = {(False, True): "all blocks", (True, False): "last block"}
+"""Whether any block is frozen, and whether several are trainable -> name."""
 
 
 class Printer:
@@ -100,31 +105,46 @@ def main() -> None:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
-    """Markdown: paired differences of F1, with an interval, for each backbone and freeze depth."""
-    lines = [
-        "| corpus | backbone | weights | depth | pairs | best F1, random | epoch 1 | epoch 2 | best |",
-        "|" + "---|" * 9,
-    ]
-    for keys, pairs in _pairs(runs).groupby(["corpus", "backbone", "weights", "frozen_blocks"], sort=False):
-        differences = [_interval(pairs[name].to_numpy()) for name in ("epoch 1", "epoch 2", "best")]
-        cells = [*map(str, keys), str(len(pairs)), f"{pairs['random'].mean():.3f}", *differences]
+    """Markdown: paired differences of F1, with an interval, by kind of weights and trainable blocks, and in detail."""
+    pairs = _pairs(runs)
+    groups = (["weights", "trainable"], ["corpus", "backbone", "weights", "frozen_blocks"])
+    return "\n\n".join(_table(pairs, keys) for keys in groups)
+
+
+def _table(pairs: pd.DataFrame, keys: list[str]) -> str:
+    titles = [*keys, "pairs", "best F1, random", "epoch 1", "epoch 2", "best", "lowest loss"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for values, own in pairs.groupby(keys, sort=False):
+        differences = [_interval(own[name].to_numpy()) for name in titles[-4:]]
+        cells = [*map(str, values), str(len(own)), f"{own['random'].mean():.3f}", *differences]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _pairs(runs: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """One row for each configuration and seed: probe minus random."""
-    frame = pd.DataFrame(runs)
     shared = ["corpus", "backbone", "weights", "frozen_blocks", "learning_rate", "seed"]
     rows = []
-    for keys, pair in frame.groupby(shared, sort=False):
-        f1 = {str(run["head_init"]): _all_epochs(run["val_f1"]) for run in pair.to_dict("records")}
-        if len(f1) == len(HEADS):
-            random, probe = (f1[head] for head in HEADS)
-            found = {"random": max(random), "best": max(probe) - max(random)}
-            epochs = {f"epoch {epoch}": probe[epoch - 1] - random[epoch - 1] for epoch in (1, 2)}
-            rows.append(dict(zip(shared, keys, strict=True)) | found | epochs)
+    for values, pair in pd.DataFrame(runs).groupby(shared, sort=False):
+        of_head = {run["head_init"]: dict(run) for run in map(runs.__getitem__, pair.index)}
+        if len(of_head) == len(HEADS):
+            settings = dict(zip(shared, values, strict=True))
+            rows.append(settings | _difference(*(of_head[head] for head in HEADS)))
     return pd.DataFrame(rows)
+
+
+def _difference(random: dict[str, Any], probe: dict[str, Any]) -> dict[str, Any]:
+    """The differences of a pair in F1 and validation loss."""
+    f1 = [_all_epochs(run["val_f1"]) for run in (random, probe)]
+    blocks = len(block_names(random["backbone"])) - random["frozen_blocks"]
+    return {
+        "trainable": _TRAINABLE.get((random["frozen_blocks"] > 0, blocks > 1), "about half"),
+        "random": max(f1[0]),
+        "epoch 1": f1[1][0] - f1[0][0],
+        "epoch 2": f1[1][1] - f1[0][1],
+        "best": max(f1[1]) - max(f1[0]),
+        "lowest loss": min(probe["val_loss"], default=math.nan) - min(random["val_loss"], default=math.nan),
+    }
 
 
 def _all_epochs(f1: Sequence[float]) -> list[float]:
@@ -155,10 +175,11 @@ def _arguments() -> argparse.Namespace:
 def _missing(seeds: int, runs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     names = ("corpus", "backbone", "frozen_blocks", "learning_rate", "seed", "head_init")
     done = {tuple(run[name] for name in names) for run in runs}
-    for corpus, backbone, depth, rates in GRID:
-        for asked in product((corpus,), (backbone,), (depth,), rates, range(seeds), HEADS):
-            if asked not in done:
-                yield dict(zip(names, asked, strict=True))
+    for seed in range(seeds):
+        for corpus, backbone, depth, rates in GRID:
+            for asked in product((corpus,), (backbone,), (depth,), rates, (seed,), HEADS):
+                if asked not in done:
+                    yield dict(zip(names, asked, strict=True))
 
 
 class Corpora:
