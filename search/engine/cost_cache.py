@@ -27,6 +27,8 @@ class Conditions:
     threads: int
     """Threads of each trial on a CPU."""
     precision: str
+    sharing: bool
+    """Whether activations of frozen blocks can be stored."""
 
 
 def read(cache: Path, conditions: Conditions, *, segments: int) -> dict[str, list[CellCost]]:

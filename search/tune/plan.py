@@ -103,7 +103,7 @@ def workload(config: SearchConfig, prepared: Prepared) -> Workload:
         validation_segments=len(prepared.validation.mels),
         pixels=mels * frames,
         batch_size=_batch_size(config),
-        sharing=config.feature_cache > 0 and config.training.augment_at == "cut",
+        sharing=_shares_activations(config),
     )
 
 
@@ -124,6 +124,7 @@ def conditions(config: SearchConfig, prepared: Prepared, device: str) -> Conditi
         batch_size=_batch_size(config),
         threads=max(1, int(config.cpus_per_trial)),
         precision=by_device if config.precision == "auto" else config.precision,
+        sharing=_shares_activations(config),
     )
 
 
@@ -211,6 +212,10 @@ def _image(prepared: Prepared) -> tuple[int, int]:
     """Mels and frames of a segment."""
     _, _, mels, frames = prepared.train.mels.shape
     return mels, frames
+
+
+def _shares_activations(config: SearchConfig) -> bool:
+    return config.feature_cache > 0 and config.training.augment_at == "cut"
 
 
 def _batch_size(config: SearchConfig) -> int:

@@ -8,7 +8,9 @@ import pytest
 from search.engine.cost_cache import FILE, Conditions, read, update
 from search.engine.costs import CellCost
 
-CONDITIONS = Conditions(place="here", mels=64, frames=68, batch_size=8, threads=1, precision="float32")
+CONDITIONS = Conditions(
+    place="here", mels=64, frames=68, batch_size=8, threads=1, precision="float32", sharing=True
+)
 COST = CellCost(backbone="resnet18", frozen_blocks=2, epoch_seconds=3.0, pass_seconds=1.5)
 
 
@@ -20,7 +22,14 @@ def test_costs_are_proportional_to_the_number_of_segments(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "other",
-    [{"place": "there"}, {"frames": 32}, {"batch_size": 16}, {"threads": 2}, {"precision": "bfloat16"}],
+    [
+        {"place": "there"},
+        {"frames": 32},
+        {"batch_size": 16},
+        {"threads": 2},
+        {"precision": "bfloat16"},
+        {"sharing": False},
+    ],
 )
 def test_costs_under_other_conditions_are_not_used(other: dict[str, object], tmp_path: Path) -> None:
     update(tmp_path, CONDITIONS, {"cpu": [COST]}, segments=100)
