@@ -103,8 +103,10 @@ def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
     if plan.forecast is None:
         yield "Forecast: after the first search on this cluster"
         return
-    low, high = plan.forecast.low, plan.forecast.high
+    low, high, most = plan.forecast.low, plan.forecast.high, plan.forecast.most
     yield f"Forecast of {plan.forecast.trials} trials: {between(low, high)} of worker time"
+    if most > high:
+        yield f"  at most {duration(most)}, with every trial trained to its last epoch"
     if plan.workers:
         yield f"  with {plan.workers} workers: {between(low / plan.workers, high / plan.workers)}"
     if price is not None:

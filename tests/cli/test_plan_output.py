@@ -12,7 +12,7 @@ from search.engine.costs import CellCost, Costs
 from search.engine.forecast import CostSource, Forecast
 from search.errors import SearchErrorCode
 
-HOURS = Forecast(trials=50, low=3600.0, high=36_000.0)
+HOURS = Forecast(trials=50, low=3600.0, high=36_000.0, most=72_000.0)
 
 
 def test_the_plan_shows_the_searched_settings_and_not_the_fixed_ones() -> None:
@@ -29,8 +29,9 @@ def test_the_plan_shows_the_searched_settings_and_not_the_fixed_ones() -> None:
 
 def test_the_forecast_is_in_worker_time_in_time_and_in_money() -> None:
     lines = plan_lines(make_plan_of(forecast=HOURS), price=2.5)
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "Forecast of 50 trials: 1 h 0 min to 10 h 0 min of worker time",
+        "  at most 20 h 0 min, with every trial trained to its last epoch",
         "  with 2 workers: 30 min 0 s to 5 h 0 min",
         "  price 2.50 to 25.00, at 2.5 for an hour of a worker",
     ]
@@ -38,7 +39,7 @@ def test_the_forecast_is_in_worker_time_in_time_and_in_money() -> None:
 
 
 def test_the_trials_that_fit_into_the_budget_are_counted() -> None:
-    forecast = Forecast(trials=50, low=3600.0, high=3600.0, fit=(5, 40))
+    forecast = Forecast(trials=50, low=3600.0, high=3600.0, most=3600.0, fit=(5, 40))
     assert "5 to 40 of 50 trials" in plan_lines(make_plan_of(forecast=forecast, budget=3600.0))[-1]
 
 
@@ -62,7 +63,7 @@ def test_a_cluster_of_unknown_costs_gets_no_numbers() -> None:
 @pytest.mark.parametrize("epochs", [1, 2**32 - 1])
 def test_every_line_fits_80_columns(epochs: int) -> None:
     config = load(None, {"space.backbone": sorted(BLOCKS), "training.epochs": epochs, "trials": 2**32 - 1})
-    forecast = Forecast(trials=config.trials, low=3.6e7, high=3.6e8, fit=(123_456, 4_123_456))
+    forecast = Forecast(trials=config.trials, low=3.6e7, high=3.6e8, most=3.7e8, fit=(123_456, 4_123_456))
     for source in CostSource:
         plan = make_plan_of(config, forecast=forecast, source=source, workers=1000)
         assert max(map(len, plan_lines(plan, price=9999.0))) <= 80

@@ -91,7 +91,7 @@ def test_the_time_left_is_at_most_the_time_budget() -> None:
 
 def _plan(**options: Any) -> Plan:
     """A plan of ten trials that cost 36 to 360 s each."""
-    forecast = Forecast(trials=10, low=360.0, high=3600.0)
+    forecast = Forecast(trials=10, low=360.0, high=3600.0, most=7200.0)
     return make_plan_of(forecast=forecast, **options)
 
 

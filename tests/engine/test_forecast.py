@@ -50,15 +50,23 @@ def test_a_trial_is_pruned_at_its_first_look_at_the_earliest(
     pruner: Optuna | None, first: int, complete: int
 ) -> None:
     training = Training(epochs=10, patience=3)
-    assert looks(training, pruner) == Looks(first=first, complete=complete, all=10)
+    prunes = pruner is None or pruner.name != "none"
+    assert looks(training, pruner) == Looks(first=first, complete=complete, all=10, prunes=prunes)
 
 
 def test_trials_of_one_kind_cost_their_epochs_and_their_networks() -> None:
-    found = forecast(_known(resnet18=2.0), RESNET, Looks(first=1, complete=3, all=5), trials=10)
-    networks = 10 * build_seconds("resnet18", 0)
-    assert found.low == pytest.approx(2.0 * (3 * 5 + 7) + networks)
-    assert found.high == pytest.approx(2.0 * 50 + networks)
+    found = forecast(_known(resnet18=2.0), RESNET, Looks(first=1, complete=3, all=5), trials=40)
+    networks = 40 * build_seconds("resnet18", 0)
+    assert found.low == pytest.approx(2.0 * (3 * 5 + 37) + networks)
+    assert found.high == pytest.approx(2.0 * 0.75 * 200 + networks)
+    assert found.most == pytest.approx(2.0 * 200 + networks)
     assert found.fit is None
+
+
+def test_without_a_pruner_every_trial_may_be_trained_to_its_end() -> None:
+    kinds, never = RESNET, Looks(first=4, complete=0, all=5, prunes=False)
+    found = forecast(_known(resnet18=2.0), kinds, never, trials=40)
+    assert found.high == found.most == pytest.approx(2.0 * 200 + 40 * build_seconds("resnet18", 0))
 
 
 def test_activations_are_computed_once_for_each_kind() -> None:
@@ -89,7 +97,7 @@ def test_a_budget_caps_the_range_and_counts_the_trials_that_fit() -> None:
 
 def test_nothing_left_costs_nothing() -> None:
     found = forecast(Costs(), RESNET, Looks(first=1, complete=0, all=5), trials=0)
-    assert (found.low, found.high) == (0.0, 0.0)
+    assert (found.low, found.high, found.most) == (0.0, 0.0, 0.0)
 
 
 def test_a_search_of_any_length_is_forecast_at_once() -> None:
