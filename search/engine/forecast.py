@@ -178,10 +178,11 @@ def forecast(
     epoch = np.array([c.epoch for c in cost])[drawn]
     fewest = np.where(np.arange(drawn.shape[1]) < looks.complete, looks.all, looks.first)
     limit = math.inf if budget is None else budget
+    simulated = int(drawn.shape[1])
 
     def end(epochs: float | NDArray[np.int64], quantile: float) -> float:
         spent = float(np.quantile((start + epoch * epochs).sum(axis=1), quantile))
-        return min(limit, spent * trials / drawn.shape[1])
+        return min(limit, spent * trials / simulated)
 
     return Forecast(
         trials=trials,
