@@ -143,7 +143,8 @@ def _introduce(pool: "Pool", repeats: int) -> None:
         what = "1 was" if pool.cut == 1 else f"{pool.cut} were"
         echo(
             f"{what} pruned, stopped or still running: a replay ends such a trial where it\n"
-            "ended, and its later epochs are unknown."
+            "ended, and its later epochs are unknown. To know them, record a search with\n"
+            "--set sampler=random --set pruner=none."
         )
 
 

@@ -228,10 +228,10 @@ def _curve(
 
 
 def _build_seconds(row: TrialRow, epochs: Sequence[float]) -> float:
-    """A trial's working time besides epochs and activations; 0 if unknown."""
+    """A trial's working time besides epochs and activations, per worker that it had; 0 if unknown."""
     if row.seconds is None:
         return 0.0
-    return max(0.0, row.seconds - (row.features_seconds or 0.0) - sum(epochs))
+    return max(0.0, row.seconds - (row.features_seconds or 0.0) - sum(epochs)) / row.attempt
 
 
 def _mean(values: Collection[float]) -> float:

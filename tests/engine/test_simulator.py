@@ -1,6 +1,7 @@
 """Replays of recorded curves: the same decisions as a search, with costs that plain loops confirm."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from search.report.replays import outcome
 from search.run.tables import read_trials
 
 SHARED_BACKBONES = ("alexnet", "resnet18")
+CORPUS = Path(__file__).parents[1] / "data/run_of_0_1/corpus.parquet"
 N_BLOCKS = {"alexnet": 7, "resnet18": 5}
 PAUSING = ("one_epoch_then_best", "successive_halving_promotion", "cost_aware")
 STOPPING = ("random_asha", "optuna_tpe_median", "optuna_tpe_hyperband")
@@ -269,6 +271,8 @@ def test_activations_cost_what_the_trial_that_computed_them_says(tmp_path: Path)
     pool = read_pool([run])
     assert pool.cells == {("alexnet", 3): CellCost(features=7.0)}
     assert [curve.build_seconds for curve in pool.curves] == pytest.approx([0.5, 0.5, 0.0])
+    changed(run, attempt=[1, 2, 1])  # the second trial was paused, or lost its worker
+    assert [curve.build_seconds for curve in read_pool([run]).curves] == pytest.approx([0.5, 0.25, 0.0])
 
 
 def test_costs_measured_on_a_quiet_machine_are_preferred(tmp_path: Path) -> None:
@@ -282,6 +286,20 @@ def test_costs_measured_on_a_quiet_machine_are_preferred(tmp_path: Path) -> None
     assert pool.cells == {("alexnet", 3): CellCost(features=5.0, save=0.1, restore=0.2)}
     assert {curve.build_seconds for curve in pool.curves} == {0.5}
     assert pool.curves[0].seconds == (2.0, 2.0, 2.0)
+
+
+def test_trials_of_several_runs_make_one_pool(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, ((0.2, 0.5, 0.4), (0.6, 0.7, 0.8))) for name in "ab"]
+    both = read_pool(runs)
+    assert both.curves == (*read_pool(runs[:1]).curves, *read_pool(runs[1:]).curves)
+
+
+def test_runs_whose_scores_are_not_comparable_make_no_pool(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", settings={"front_end": "mel64"})]
+    for run in runs:
+        shutil.copy(CORPUS, run / "corpus.parquet")
+    with refused(SearchErrorCode.RUNS_NOT_COMPARABLE, runs[0], runs[1], "front_end"):
+        read_pool(runs)
 
 
 def test_a_run_without_an_epoch_is_refused(tmp_path: Path) -> None:
