@@ -94,6 +94,7 @@ class FreezeThaw:
         max_epochs: int,
         arm: str | None = None,
         derived: Derived | None = None,
+        candidates: Callable[[], Sequence[Configuration]] | None = None,
         progress: Callable[[], float] | None = None,
         stop_when_flat: bool = False,
         seed: int = 0,
@@ -107,6 +108,8 @@ class FreezeThaw:
             max_epochs: maximum number of epochs of a trial.
             arm: a categorical parameter each of whose values is tried first, as cheaply as possible.
             derived: further numbers that a score depends on, computed from parameters.
+            candidates: returns all configurations that new trials may have, always as the same objects; by default
+                they are drawn, or are variations of good ones.
             progress: returns the spent share of the budget, from 0 to 1; None without a budget.
             stop_when_flat: whether to start no more trials when nothing is worth its cost.
             seed: seed of all random choices.
@@ -117,6 +120,7 @@ class FreezeThaw:
         self._max_epochs = max_epochs
         self._arm = arm
         self._derived = derived
+        self._left = candidates
         self._progress = progress
         self._stop_when_flat = stop_when_flat
         self._settings = settings
@@ -242,7 +246,11 @@ class FreezeThaw:
 
     def _candidates(self) -> list[_Candidate]:
         """New configurations, which stay the same until the model is fitted again."""
-        if len(self._new) < self._settings.drawn // 2:
+        if self._left is not None:
+            left = {id(configuration): configuration for configuration in self._left()}
+            self._new = self._new or [self._candidate(configuration) for configuration in left.values()]
+            self._new = [candidate for candidate in self._new if id(candidate.configuration) in left]
+        elif len(self._new) < self._settings.drawn // 2:
             self._new = [self._candidate(self._draw(self._random)) for _ in range(self._settings.drawn)]
             best = sorted(self._known.values(), key=lambda known: max(known.scores, default=0.0))[-_VARIED:]
             for known in best:
@@ -257,6 +265,8 @@ class FreezeThaw:
     def _next_first(self) -> _Candidate | None:
         """The next of the first configurations: the cheapest of the arm with the fewest trials; None if all began."""
         options = self._candidates()
+        if not options:
+            return None
         started = Counter(known.arm for known in self._known.values())
         left = {option.arm: started[option.arm] for option in options}
         fewest = min(left.values())

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
@@ -15,7 +14,7 @@ from search.cost_aware.cost import Cost
 from search.cost_aware.policy import FreezeThaw
 from search.cost_aware.pruner import CostAwarePruner
 from search.cost_aware.sampler import CostAwareSampler
-from search.cost_aware.space import Configuration
+from search.cost_aware.space import draw_from
 from search.engine.baselines import AtEpochs, OneEpochThenBest, Promotion, Scores, rungs
 from search.engine.costs import Costs
 from search.engine.pool_sampler import BACKBONE, Deck
@@ -106,11 +105,13 @@ def _cost_aware(given: Situation) -> Parts:
         backbone = params[BACKBONE]
         return given.costs.of(backbone, blocks_of(params[FROZEN_SHARE], len(block_names(backbone))))
 
-    def draw(random: np.random.Generator) -> Configuration:
-        return Configuration(given.deck.draw(random), given.deck.space.distributions)
-
     policy = FreezeThaw(
-        draw=draw, cost_of=cost_of, max_epochs=given.max_epochs, arm=BACKBONE, seed=given.seed
+        draw=draw_from(given.deck.space.distributions),
+        candidates=given.deck.left,
+        cost_of=cost_of,
+        max_epochs=given.max_epochs,
+        arm=BACKBONE,
+        seed=given.seed,
     )
     return Parts(
         sampler=CostAwareSampler(policy, seed=given.seed),

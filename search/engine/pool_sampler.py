@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.space import FROZEN_SHARE, Space, share_of
+from search.cost_aware.space import Configuration
 from search.engine.recorded import Curve, Pool
 
 BACKBONE = "backbone"
@@ -55,6 +56,7 @@ class Deck:
         """Args: the space, none of whose members is used yet."""
         self.space = space
         self._unused = np.ones(len(space.members), bool)
+        self._configurations = [Configuration(member, space.distributions) for member in space.members]
 
     @property
     def unused(self) -> NDArray[np.intp]:
@@ -67,10 +69,9 @@ class Deck:
         self._unused[member] = False
         return self.space.members[member]
 
-    def draw(self, random: np.random.Generator) -> Mapping[str, Any]:
-        """The parameters of an unused member, which stays unused; of any member if all are used."""
-        left = self.unused if self._unused.any() else np.arange(len(self._unused))
-        return self.space.members[int(random.choice(left))]
+    def left(self) -> list[Configuration]:
+        """The unused members; each is always the same object."""
+        return [self._configurations[member] for member in self.unused]
 
 
 def _parameters(curve: Curve, names: Sequence[str]) -> dict[str, Any]:

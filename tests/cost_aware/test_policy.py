@@ -303,3 +303,25 @@ def test_without_anything_that_pauses_it_samples_and_prunes_a_plain_study() -> N
     states = {trial.state for trial in study.trials}
     assert states == {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_value > 0.8
+
+
+def test_given_candidates_are_all_tried_and_nothing_else_is() -> None:
+    random = np.random.default_rng(0)
+    left = [draw_from(SPACE)(random) for _ in range(12)]
+    every = [dict(configuration.params) for configuration in left]
+    policy = FreezeThaw(
+        draw=draw_from(SPACE),
+        candidates=lambda: left,
+        cost_of=cost_of,
+        max_epochs=EPOCHS,
+        arm="backbone",
+    )
+    study = optuna.create_study(direction="maximize", sampler=CostAwareSampler(policy))
+    tried = []
+    while left:
+        trial = study.ask(SPACE)
+        tried.append(trial.params)
+        left = [configuration for configuration in left if dict(configuration.params) != trial.params]
+        study.tell(trial, score(trial.params, EPOCHS))
+    assert len(tried) == len(every)
+    assert all(params in every for params in tried)
