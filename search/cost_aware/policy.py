@@ -1,7 +1,7 @@
 """Freeze-thaw: always computes the epoch, of a new or of a paused trial, with the most expected gain for its cost."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from search.cost_aware.cost import CostOf
 from search.cost_aware.space import Configuration, Draw, varied
-from search.cost_aware.surrogate import CurveModel, Derived, Encoder
+from search.cost_aware.surrogate import ConfigurationModel, Derived, Encoder, RiseModel
 
 _VARIED = 8
 """Number of the best trials that are varied."""
@@ -35,9 +35,11 @@ class Settings:
     """Number of the cheapest configurations of each arm with which a search begins."""
     noise: float = 0.01
     """Minimum standard deviation of a prediction, in units of the score."""
-    rise: float = 0.15
-    """Standard deviation of what a whole trial may still gain, in units of the score, before any trial of its arm was
-    followed that far; it falls with the square root of the number of trials that were."""
+    rise: float = 0.25
+    """Expected rise of a trial's best score from its first epoch to its last, before any was trained to its end."""
+    hold: float = 2.0
+    """What has begun is left, or left paused, only for something with this many times its gain per cost: predictions
+    are rough, and the best of many new configurations is the one that is most overrated."""
     flat: float = 0.001
     """Expected gain below which nothing more is worth its cost."""
     drawn: int = 128
@@ -70,13 +72,18 @@ class _Candidate:
     arm: Any
     code: list[float]
     """See `Encoder`."""
-    state: list[float]
-    """See `CurveModel.state`."""
     number: int | None = None
     """Of the trial."""
     scores: tuple[float, ...] = ()
     open: bool = True
     """Whether more epochs can be computed."""
+    complete: bool = False
+    """Whether it was trained to its end."""
+
+
+def _log_cost(candidates: Sequence[_Candidate]) -> NDArray[np.float64]:
+    """Natural logarithm of the seconds per epoch, the last column of a code."""
+    return np.array([candidate.code[-1] for candidate in candidates])
 
 
 class FreezeThaw:
@@ -134,7 +141,8 @@ class FreezeThaw:
         self._pauses = False
         self._proposed: _Candidate | None = None
         self._distributions: dict[str, BaseDistribution] = {}
-        self._model = CurveModel(self._random)
+        self._model = ConfigurationModel(self._random)
+        self._rises = RiseModel(max_epochs, settings.rise)
         self._fitted_scores = 0
         self._best = FAILED_SCORE
         """The best score so far."""
@@ -162,7 +170,8 @@ class FreezeThaw:
         gains, rates = self._rate(options)
         if gains.max() < self._settings.flat and (self._stop_when_flat or not may_ask):
             return NOTHING
-        best = options[int(rates.argmax())]
+        begun = np.array([option.number is not None for option in options])
+        best = options[int((rates * np.where(begun, self._settings.hold, 1.0)).argmax())]
         if best.number is None:
             self._proposed = best
             return Choice(new=True)
@@ -197,7 +206,7 @@ class FreezeThaw:
             prefers = self._pauses
         else:
             rates = self._rate([own, *others], held=own)[1]
-            prefers = len(others) > 0 and bool(rates[1:].max() > rates[0])
+            prefers = len(others) > 0 and bool(rates[1:].max() > self._settings.hold * rates[0])
         if prefers and self._pauses:
             self._busy.discard(trial.number)
         return prefers
@@ -227,9 +236,9 @@ class FreezeThaw:
         steps = trial.intermediate_values
         known.scores = tuple(steps[step] for step in sorted(steps))
         known.open = not trial.state.is_finished()
+        known.complete = trial.state == TrialState.COMPLETE
         if trial.state == TrialState.FAIL:
             known.scores += (FAILED_SCORE,) * (self._max_epochs - len(known.scores))
-        known.state = self._model.state(known.code, known.scores)
         self._best = max(self._best, *known.scores, FAILED_SCORE)
 
     def _candidate(self, configuration: Configuration, number: int | None = None) -> _Candidate:
@@ -238,7 +247,7 @@ class FreezeThaw:
             self._fitted_scores = 0
         code = self._encode(configuration)
         arm = configuration.params.get(self._arm) if self._arm else None
-        return _Candidate(configuration, arm, code, self._model.state(code, ()), number)
+        return _Candidate(configuration, arm, code, number)
 
     def _encode(self, configuration: Configuration) -> list[float]:
         code = Encoder(self._distributions, self._derived)(configuration.params)
@@ -300,48 +309,43 @@ class FreezeThaw:
         if not self._model.fitted:
             return np.full(len(options), math.inf), 1 / np.maximum(once + left * epoch, _SHORTEST)
         exponent = self._settings.cost_exponent * (1 - (self._progress() if self._progress else 0.0))
-        horizons = np.stack([np.ones_like(left), left])
-        gains = self._gains(options, horizons)
-        rates = gains / np.maximum(once + horizons * epoch, _SHORTEST) ** exponent
-        return gains.max(axis=0), rates.max(axis=0)
+        gains = self._gains(options)
+        return gains, gains / np.maximum(once + left * epoch, _SHORTEST) ** exponent
 
-    def _gains(self, options: Sequence[_Candidate], horizons: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Expected improvement over the best score, within each horizon of each option: [horizons, options]."""
-        states = np.array([option.state for option in options])
-        flat = horizons.ravel()
-        each = self._model.predict(np.tile(states, (len(horizons), 1)), flat)
-        if (
-            self._busy
-        ):  # workers that choose at the same time see different halves of the trees, so choices differ
-            each = each[self._random.permutation(len(each))[: len(each) // 2]]
-        unseen = (
-            self._settings.rise * flat / self._max_epochs / np.sqrt(1 + self._followed(options, horizons))
-        )
-        deviation = np.sqrt(each.var(axis=0) + self._settings.noise**2 + unseen**2)
-        z = (each.mean(axis=0) - self._best) / deviation
+    def _gains(self, options: Sequence[_Candidate]) -> NDArray[np.float64]:
+        """Expected improvement over the best score by training each option to its end, [options]."""
+        codes = np.array([option.code for option in options])
+        # workers that choose at the same time see different halves of the trees, so that their choices differ
+        mean, variance = self._model.predict(codes, half=bool(self._busy))
+        begun = [i for i, option in enumerate(options) if option.scores]
+        if begun:
+            final, uncertainty = self._final([options[i] for i in begun])
+            precision = 1 / variance[begun] + 1 / uncertainty
+            mean[begun] = (mean[begun] / variance[begun] + final / uncertainty) / precision
+            variance[begun] = 1 / precision
+        deviation = np.sqrt(variance)
+        z = (mean - self._best) / deviation
         density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
         improvement: NDArray[np.float64] = deviation * (z * ndtr(z) + density)
-        return improvement.reshape(horizons.shape)
+        return improvement
 
-    def _followed(self, options: Sequence[_Candidate], horizons: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many trials of an option's arm have as many epochs as it would have after a horizon, flattened."""
-        reached: defaultdict[Any, NDArray[np.int64]] = defaultdict(
-            lambda: np.zeros(self._max_epochs + 1, np.int64)
-        )
-        for known in self._known.values():
-            reached[known.arm][: len(known.scores) + 1] += 1
-        table = np.stack([reached[option.arm] for option in options])
-        done = np.array([len(option.scores) for option in options])
-        epochs = np.minimum(done + horizons, self._max_epochs)
-        return table[np.arange(len(options)), epochs].ravel()
+    def _final(self, begun: Sequence[_Candidate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance, each [trials], of the final scores of trials that have begun, from their curves."""
+        best = np.array([max(one.scores) for one in begun])
+        epochs = np.array([min(len(one.scores), self._max_epochs) for one in begun])
+        mean, variance = self._rises.predict(epochs, _log_cost(begun), [one.arm for one in begun])
+        return best + mean, variance + self._settings.noise**2
 
     def _fit(self) -> None:
-        """Fit the model if there are enough new scores."""
-        scores = sum(len(known.scores) for known in self._known.values())
-        if scores >= max(self._fitted_scores + 1, self._settings.refit * self._fitted_scores):
-            for known in self._known.values():  # estimates of their costs have changed
-                known.code = self._encode(known.configuration)
-                known.state = self._model.state(known.code, known.scores)
-            self._model.fit((known.code, known.scores) for known in self._known.values())
-            self._fitted_scores = scores
-            self._new = [] if self._may_ask else self._new
+        """Fit the models if there are enough new scores."""
+        begun = [known for known in self._known.values() if known.scores]
+        scores = sum(len(known.scores) for known in begun)
+        if not begun or scores < max(self._fitted_scores + 1, self._settings.refit * self._fitted_scores):
+            return
+        for known in begun:  # estimates of their costs have changed
+            known.code = self._encode(known.configuration)
+        ended = [known for known in begun if known.complete]
+        self._rises.fit([one.scores for one in ended], _log_cost(ended), [one.arm for one in ended])
+        self._model.fit(np.array([known.code for known in begun]), self._final(begun)[0])
+        self._fitted_scores = scores
+        self._new = [] if self._may_ask else self._new

@@ -1,6 +1,6 @@
-"""Predicts learning curves: the best score that a configuration reaches within some more epochs."""
+"""Predicts final scores: of a configuration, and of a trial from its scores so far."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,16 @@ Derived = Callable[[Params], Mapping[str, float]]
 TREES = 40
 LEAF_SAMPLES = 2
 """Minimum number of samples in a leaf; more smooth the noise of validation scores."""
-FEW_ROWS = 20
-"""Number of rows below which a leaf may have one sample."""
 FEATURES_PER_SPLIT = 0.7
 """Share of the columns that are considered at each split."""
-MAX_ROWS = 1000
-"""Maximum number of rows to fit to; of more, a random sample is used."""
+FEW = 8
+"""Number of trials below which the residual deviation is not estimated."""
+RESIDUAL = 0.1
+"""Residual standard deviation, in units of the score, of so few."""
+OTHER_ARM = 0.3
+"""Weight of a trial of another arm, relative to one of the same, as evidence of a rise."""
 ABSENT = -1.0
-"""Stands for a parameter that a trial does not have, and for the score before the first epoch."""
+"""Stands for a parameter that a trial does not have."""
 
 
 class Encoder:
@@ -47,69 +49,99 @@ class Encoder:
         return row + (list(self._derived(params).values()) if self._derived else [])
 
 
-class CurveModel:
-    """Extremely randomised trees over (configuration, epochs so far, scores so far, further epochs).
+class ConfigurationModel:
+    """Extremely randomised trees that predict the final score of a configuration.
 
-    Each prefix of each curve is a row, once with the next epoch and once with the last known epoch as its horizon. The
-    target is the best score within the horizon. Trees need no scaling, predict nothing beyond what was seen, and fit
-    in milliseconds. Quick-Tune (Arango et al. 2024) and ifBO (Rakotoarison et al. 2024) predict such scores with a
-    deep-kernel Gaussian process and a transformer.
+    Trees need no scaling, predict nothing beyond what was seen, take conditional parameters, and fit in milliseconds.
     """
 
     def __init__(self, random: np.random.Generator) -> None:
         """Args: the source of all random choices."""
         self._random = random
         self._trees: list[Any] = []
+        self._residual = RESIDUAL
 
     @property
     def fitted(self) -> bool:
         """Whether there were scores to fit to."""
         return bool(self._trees)
 
-    def fit(self, curves: Iterable[tuple[Sequence[float], Sequence[float]]]) -> None:
-        """Fit to all scores; without any, nothing changes.
-
-        Args:
-            curves: for each trial its encoded configuration and its scores, one per epoch.
-        """
-        rows: list[list[float]] = []
-        targets: list[float] = []
-        for code, scores in curves:
-            for done in range(n := len(scores)):
-                now = self.state(code, scores[:done])
-                for horizon in {1, n - done}:
-                    rows.append([*now, horizon])
-                    targets.append(max(scores[: done + horizon]))
-        if not rows:
-            return
-        x, y = np.array(rows, np.float32), np.array(targets)
-        if len(x) > MAX_ROWS:
-            kept = self._random.choice(len(x), MAX_ROWS, replace=False)
-            x, y = x[kept], y[kept]
+    def fit(self, codes: NDArray[np.float64], finals: NDArray[np.float64]) -> None:
+        """Fit to encoded configurations [trials, columns] and their final scores [trials]."""
+        few = len(finals) < FEW
         forest = ExtraTreesRegressor(
             TREES,
-            min_samples_leaf=LEAF_SAMPLES if len(x) >= FEW_ROWS else 1,
+            min_samples_leaf=1 if few else LEAF_SAMPLES,
             max_features=FEATURES_PER_SPLIT,
+            bootstrap=True,
             random_state=int(self._random.integers(2**31)),
-        )
-        self._trees = [tree.tree_ for tree in forest.fit(x, y).estimators_]
+        ).fit(codes.astype(np.float32), finals)
+        self._trees = [tree.tree_ for tree in forest.estimators_]
+        if not few:
+            self._residual = _out_of_bag_deviation(forest, codes, finals)
 
-    def state(self, code: Sequence[float], scores: Sequence[float]) -> list[float]:
-        """What is known of a trial: its encoded configuration, and what its scores so far say."""
-        last = scores[-1] if scores else ABSENT
-        best = max(scores) if scores else ABSENT
-        slope = scores[-1] - scores[-2] if len(scores) > 1 else 0.0
-        return [*code, float(len(scores)), last, best, slope]
-
-    def predict(self, states: NDArray[np.float64], horizons: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Predict the best score of trials within further epochs.
+    def predict(
+        self, codes: NDArray[np.float64], *, half: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance, each [configurations], of the final score of encoded configurations.
 
         Args:
-            states: a `state` per trial, [trials, columns].
-            horizons: numbers of epochs, [trials].
-
-        Returns:
-            What each tree predicts, [trees, trials].
+            codes: [configurations, columns].
+            half: use a random half of the trees, so that predictions differ from call to call.
         """
-        x = np.column_stack([states, horizons]).astype(np.float32)
-        return np.stack([tree.predict(x)[:, 0] for tree in self._trees])
+        trees = self._random.permutation(len(self._trees))[: TREES // 2] if half else range(len(self._trees))
+        x = codes.astype(np.float32)
+        each = np.stack([self._trees[tree].predict(x)[:, 0] for tree in trees])
+        return each.mean(axis=0), each.var(axis=0) + self._residual**2
+
+
+def _out_of_bag_deviation(
+    forest: ExtraTreesRegressor, codes: NDArray[np.float64], finals: NDArray[np.float64]
+) -> float:
+    """Root mean squared error of the trees on the trials that each was not fitted to."""
+    x, n = codes.astype(np.float32), len(finals)
+    total, count = np.zeros(n), np.zeros(n)
+    for tree, sample in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        out = np.ones(n, bool)
+        out[sample] = False
+        total[out] += tree.tree_.predict(x[out])[:, 0]
+        count[out] += 1
+    seen = count > 0
+    return float(np.sqrt(np.mean((total[seen] / count[seen] - finals[seen]) ** 2)))
+
+
+class RiseModel:
+    """How much a trial's best score still rises, by the number of its epochs, from trials like it.
+
+    The prior counts as one trial: with nothing known, a rise in proportion to the epochs left.
+    """
+
+    def __init__(self, max_epochs: int, rise: float) -> None:
+        """Args: the maximum number of epochs of a trial; the expected rise from the first epoch to the last."""
+        self._left = 1 - np.arange(max_epochs + 1) / max_epochs
+        self._rise = rise
+
+    def fit(
+        self, scores: Sequence[Sequence[float]], log_costs: NDArray[np.float64], arms: Sequence[Any]
+    ) -> None:
+        """Learn from the scores of ended trials, one per epoch; trials of the same arm and cost are most alike."""
+        self._log_costs, self._arms = log_costs, np.array([hash(arm) for arm in arms])
+        best = [np.maximum.accumulate(own) for own in scores]
+        self._rises = np.full((len(best), len(self._left)), np.nan)
+        for row, own in zip(self._rises, best, strict=True):
+            row[1 : len(own) + 1] = own[-1] - own
+
+    def predict(
+        self, epochs: NDArray[np.int64], log_costs: NDArray[np.float64], arms: Sequence[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance [trials] of what the best scores still rise after this many epochs, 1 or more."""
+        prior = self._rise * self._left[epochs]
+        same = np.array([hash(arm) for arm in arms])[:, None] == self._arms
+        weight = np.where(same, 1.0, OTHER_ARM) * np.exp(-np.abs(log_costs[:, None] - self._log_costs))
+        rises = self._rises[:, epochs].T
+        weight = np.where(np.isnan(rises), 0.0, weight)
+        rises = np.nan_to_num(rises)
+        total = 1 + weight.sum(axis=1)
+        mean = (prior + (weight * rises).sum(axis=1)) / total
+        spread = prior**2 + (prior - mean) ** 2 + (weight * (rises - mean[:, None]) ** 2).sum(axis=1)
+        return mean, spread / total

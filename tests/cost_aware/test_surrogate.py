@@ -1,30 +1,15 @@
-"""The model of learning curves."""
+"""The models of final scores."""
 
 import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from search.cost_aware.surrogate import CurveModel, Encoder
+from search.cost_aware.surrogate import ConfigurationModel, Encoder, RiseModel
 
 SPACE: dict[str, BaseDistribution] = {
     "backbone": CategoricalDistribution(("alexnet", "resnet18")),
     "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
 }
-
-
-Curve = tuple[list[float], list[float]]
-
-
-def model(curves: list[Curve]) -> CurveModel:
-    """A fitted model."""
-    made = CurveModel(np.random.default_rng(0))
-    made.fit(curves)
-    return made
-
-
-def predicted(made: CurveModel, curve: Curve, horizon: int) -> float:
-    """The mean prediction of a curve's best score."""
-    return float(made.predict(np.array([made.state(*curve)]), np.array([horizon])).mean())
 
 
 def test_choices_are_encoded_one_hot_and_ranges_by_their_place() -> None:
@@ -42,25 +27,69 @@ def test_derived_numbers_are_appended() -> None:
     assert encode({"backbone": "alexnet", "learning_rate": 0.1})[-1] == pytest.approx(0.01)
 
 
-def test_without_scores_there_is_nothing_to_fit_to() -> None:
-    assert not model([([0.0], [])]).fitted
+def test_configurations_are_predicted_by_those_near_them() -> None:
+    random = np.random.default_rng(1)
+    codes = random.random((200, 2))
+    model = ConfigurationModel(random)
+    assert not model.fitted
+    model.fit(codes, codes[:, 0])
+    mean, variance = model.predict(np.array([[0.2, 0.5], [0.8, 0.5]]))
+    assert mean == pytest.approx([0.2, 0.8], abs=0.07)
+    assert (variance > 0).all()
 
 
-def test_known_curves_are_reproduced() -> None:
-    good, bad = ([1.0], [0.5, 0.6, 0.7, 0.8]), ([0.0], [0.1, 0.1, 0.1, 0.1])
-    made = model([good, bad] * 8)
-    assert predicted(made, ([1.0], [0.5]), 3) == pytest.approx(0.8, abs=0.05)
-    assert predicted(made, ([0.0], [0.1]), 3) == pytest.approx(0.1, abs=0.05)
+def test_the_deviation_of_predictions_is_that_of_the_scores_from_what_can_be_predicted() -> None:
+    random = np.random.default_rng(2)
+    codes = random.random((300, 1))
+    model = ConfigurationModel(random)
+    model.fit(codes, codes[:, 0] + 0.1 * random.standard_normal(300))
+    deviation = np.sqrt(model.predict(random.random((50, 1)))[1]).mean()
+    assert 0.09 < deviation < 0.16
 
 
-def test_the_best_score_within_a_longer_horizon_is_not_lower() -> None:
-    made = model([([x], [x * (1 - 0.5**e) for e in range(1, 5)]) for x in np.linspace(0.1, 1, 20).tolist()])
-    soon, late = (predicted(made, ([0.8], [0.4]), horizon) for horizon in (1, 3))
-    assert soon < late
-    assert late == pytest.approx(0.75, abs=0.08)
+def test_half_of_the_trees_predict_differently_each_time() -> None:
+    random = np.random.default_rng(3)
+    model = ConfigurationModel(random)
+    codes = random.random((50, 2))
+    model.fit(codes, random.random(50))
+    assert (model.predict(codes)[0] == model.predict(codes)[0]).all()
+    assert (model.predict(codes, half=True)[0] != model.predict(codes, half=True)[0]).any()
 
 
-def test_many_scores_are_thinned() -> None:
-    made = model([([x], [x] * 4) for x in np.random.default_rng(1).random(2000).tolist()])
-    assert predicted(made, ([0.25], []), 4) == pytest.approx(0.25, abs=0.05)
-    assert predicted(made, ([0.75], []), 4) == pytest.approx(0.75, abs=0.05)
+def rises(*trials: tuple[list[float], float, str]) -> RiseModel:
+    """A model of trials of four epochs, given as scores, logarithm of the cost and arm, with a prior rise of 0.4."""
+    made = RiseModel(4, 0.4)
+    made.fit(
+        [scores for scores, _, _ in trials], np.array([c for _, c, _ in trials]), [a for *_, a in trials]
+    )
+    return made
+
+
+def rise(model: RiseModel, epochs: int, log_cost: float = 0.0, arm: str = "a") -> float:
+    """The mean rise after this many epochs."""
+    return float(model.predict(np.array([epochs]), np.array([log_cost]), [arm])[0][0])
+
+
+def test_with_nothing_known_the_rise_is_in_proportion_to_the_epochs_left() -> None:
+    assert [rise(rises(), epochs) for epochs in (1, 2, 4)] == pytest.approx([0.3, 0.2, 0.0])
+
+
+def test_the_rise_of_known_trials_replaces_the_prior_which_counts_as_one_trial() -> None:
+    known = ([0.1, 0.3, 0.2, 0.5], 0.0, "a")
+    assert rise(rises(known), 1) == pytest.approx((0.3 + 0.4) / 2)
+    assert rise(rises(*[known] * 9), 1) == pytest.approx((0.3 + 9 * 0.4) / 10)
+    assert rise(rises(*[known] * 9), 3) == pytest.approx((0.1 + 9 * 0.2) / 10)
+
+
+def test_trials_of_another_cost_or_arm_are_weaker_evidence() -> None:
+    flat = [([0.3] * 4, 0.0, "a")] * 5
+    same, dearer, other = (rise(rises(*flat), 1, *where) for where in ((0.0, "a"), (3.0, "a"), (0.0, "b")))
+    assert same < other < dearer < 0.3
+
+
+def test_what_trials_differ_by_is_the_uncertainty_of_a_rise() -> None:
+    alike = rises(*[([0.1, 0.2, 0.3, 0.4], 0.0, "a")] * 20)
+    unlike = rises(*[([0.1, 0.2, 0.3, last], 0.0, "a") for last in (0.3, 0.7)] * 10)
+    variances = [model.predict(np.array([1]), np.array([0.0]), ["a"])[1][0] for model in (alike, unlike)]
+    assert variances[0] < 0.2 * variances[1]
+    assert variances[1] == pytest.approx(np.var([0.2, 0.6] * 10), rel=0.2)
