@@ -3,7 +3,7 @@
 import textwrap
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from optuna.trial import Trial
@@ -73,6 +73,7 @@ class Coordinator:
         say: Callable[[str], None],
         clock: Callable[[], float],
         strategy: Strategy | None = None,
+        unsettled: Collection[int] = (),
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Set up.
@@ -88,6 +89,8 @@ class Coordinator:
             say: prints a line for the user.
             clock: returns seconds, monotonic.
             strategy: chooses what an idle worker trains; by default new trials only.
+            unsettled: running trials that are assigned first even if the strategy pauses trials; see `unsettled` in
+                `search.recovery.reconcile`.
             timer: returns seconds, to measure how long decisions take.
         """
         self._study = study
@@ -101,8 +104,8 @@ class Coordinator:
         self._strategy = strategy or OptunaStrategy()
         self._timer = timer
         self._pauses = self._strategy.pauses and limits.checkpoint_bytes != 0
-        waiting = [number for number in study.running if self._pauses and study.epochs(number)]
-        self._paused = dict.fromkeys(waiting)
+        waiting = [number for number in study.running if study.epochs(number) and number not in unsettled]
+        self._paused = dict.fromkeys(waiting if self._pauses else ())
         self._requeued = deque(number for number in study.running if number not in self._paused)
         self._running: dict[str, int] = {}
         """Worker -> number of its trial."""

@@ -1,6 +1,6 @@
 """Reconciles a run's tables with its study after its driver died; the study is the source of truth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
 from search.recovery.unclaimed import Unclaimed
-from search.run.folder import CHECKPOINT_SUFFIX, RunFolder, trial_number
+from search.run.folder import CHECKPOINT_SUFFIX, RunFolder, checkpoint_name, epoch_number, trial_number
 from search.run.schemas import EPOCHS, RUNNING, TrialRow, new_trial
 from search.run.tables import ResultsWriter, read_epochs_file
 from search.study.journal import has_settings, read_trial_rows
@@ -53,6 +53,25 @@ def reconcile(
         if rows[place].state != RUNNING and last and has_settings(last, trial):
             rows[place] = last
     return [replace(row, study=RunFolder(run).name) for row in rows]
+
+
+def unsettled(run: Path, study: Study) -> list[int]:
+    """Running trials that cannot continue right after the last epoch that the study knows.
+
+    Their last epoch was not reported, or not checkpointed, because the driver died first; or it was the last of all.
+    They are trained at once, so that the tables have every epoch of which a model is kept.
+    """
+    folder = RunFolder(run)
+
+    def last(paths: Iterable[Path]) -> int:
+        return max((epoch_number(path.name) for path in paths), default=0)
+
+    return [
+        number
+        for number in study.running
+        if last(folder.checkpoints.glob(checkpoint_name(number, None))) != study.epochs(number)
+        or last(folder.kept_models(number)) > study.epochs(number)
+    ]
 
 
 def _foreign(run: Path, own: set[int]) -> Iterator[Path]:

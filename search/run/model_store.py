@@ -43,8 +43,8 @@ class ModelStore:
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether a model of this trial with this validation F1 would be among the best."""
-        if self._closed:
-            return False
+        if self._closed or (trial in self._kept and f1 < self._kept[trial][0]):
+            return False  # a trial that starts over repeats its first epochs
         better = sum(
             (kept, -number) > (f1, -trial) for number, (kept, _) in self._kept.items() if number != trial
         )

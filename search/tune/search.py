@@ -25,7 +25,7 @@ from search.engine.forecast import Plan
 from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
 from search.engine.strategy import CostAwareStrategy, OptunaStrategy
-from search.recovery.reconcile import reconcile
+from search.recovery.reconcile import reconcile, unsettled
 from search.recovery.reopen import record_extension, restore_study, with_identity
 from search.recovery.unclaimed import Unclaimed
 from search.run.checkpoints import CheckpointStore, clear_checkpoints
@@ -216,6 +216,7 @@ def _search(
         say=reporter.say,
         clock=time.monotonic,
         strategy=strategy,
+        unsettled=unsettled(folder, the_study),
     )
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)

@@ -177,6 +177,8 @@ def _row_disagreements(trial: FrozenTrial, row: Row, own: Mapping[int, float]) -
         yield f"trial {number} has F1 {row['val_f1']} in its row, {max(own.values(), default=None)} in its epochs"
     if own and own.get(row["best_epoch"]) != row["val_f1"]:
         yield f"trial {number}: its best epoch {row['best_epoch']} has not its F1 {row['val_f1']}"
+    if not (row.get("pauses") or 0) <= min(row["attempt"], len(own)):
+        yield f"trial {number} has {row['pauses']} pauses, but {row['attempt']} attempts and {len(own)} epochs"
     if (trial.state is TrialState.FAIL) != (row["error"] is not None):
         yield f"trial {number} is {trial.state.name} with the error {row['error']}"
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -27,16 +28,17 @@ from hypothesis.stateful import (
 )
 from invariants import examine
 from optuna.storages.journal import JournalFileBackend
+from pausing import RandomChoices, RandomPauses
 
 from search.config.schema import load, to_yaml
 from search.engine.coordinator import Coordinator, Limits
 from search.engine.messages import Assignment, Decision, Finished, Lost
-from search.engine.recorder import Recorder
+from search.engine.recorder import STATE_BYTES, Recorder
 from search.engine.worker import WorkerSession
-from search.recovery.reconcile import reconcile
+from search.recovery.reconcile import reconcile, unsettled
 from search.recovery.unclaimed import Unclaimed
 from search.run.checkpoints import CheckpointStore, clear_checkpoints
-from search.run.folder import RunFolder
+from search.run.folder import RunFolder, epoch_number
 from search.run.identity import new_identity
 from search.run.model_store import ModelStore
 from search.run.tables import ResultsWriter, read_epochs
@@ -45,7 +47,9 @@ from search.study.suggest import sample
 
 WORKERS = {"a": "one", "b": "one", "c": "two"}
 """Worker -> its node."""
-EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 3, 2, 1, 60.0
+EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 4, 2, 1, 60.0
+SIZE = 10 * STATE_BYTES
+"""Estimated bytes of a checkpoint of the analytic fine-tune."""
 PRUNERS = {"none": "none", "median": {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}}
 STEPS: Counter[str] = Counter()
 """Steps that were made, by rule."""
@@ -97,11 +101,16 @@ class SearchMachine(RuleBasedStateMachine):
         trials=st.integers(2, 5),
         pruner=st.sampled_from(sorted(PRUNERS)),
         seed=st.integers(0, 9),
-        checkpoints=st.booleans(),
+        checkpoints=st.sampled_from([10**6, 10**6, 3 * SIZE, 0]),
+        pauses=st.sampled_from([True, True, False]),
     )
-    def begin(self, trials: int, pruner: str, seed: int, checkpoints: bool) -> None:
+    def begin(self, trials: int, pruner: str, seed: int, checkpoints: int, pauses: bool) -> None:
         """A new run."""
-        self.stores_checkpoints = checkpoints
+        self.stores_checkpoints = checkpoints > 0
+        self.checkpoint_bytes = checkpoints
+        self.pauses = pauses
+        random = Random(seed)
+        self.choices, self.pruner = RandomChoices(random), RandomPauses(random)
         self.home = Path(tempfile.mkdtemp(prefix="gsm"))
         self.run = RunFolder(self.home / "run")
         self.run.path.mkdir()
@@ -130,6 +139,8 @@ class SearchMachine(RuleBasedStateMachine):
         """Start the driver: a new search, or the same one resumed."""
         self.driven = True
         self.study = open_study(self.config, self.run.path, name="run")
+        if self.pauses:
+            self.study.use(self.study.of_optuna.sampler, self.pruner)
         writer = ResultsWriter(self.run.path)
         recorder = Recorder(self.study, writer, name="run", show=lambda row: None)
         unclaimed = Unclaimed(self.run.path)
@@ -142,18 +153,29 @@ class SearchMachine(RuleBasedStateMachine):
             self.study,
             recorder,
             limits=Limits(
-                workers=len(WORKERS), retries=RETRIES, epoch_limit=EPOCH_LIMIT, time_budget=self.budget
+                workers=len(WORKERS),
+                retries=RETRIES,
+                epoch_limit=EPOCH_LIMIT,
+                time_budget=self.budget,
+                checkpoint_bytes=self.checkpoint_bytes,
             ),
             goal=lambda: self.goal,
             draw=lambda trial: sample(trial, self.config),
             forget=self.checkpoints.drop,
             say=self.shown.append,
             clock=self.clock,
+            strategy=self.choices if self.pauses else None,
+            unsettled=unsettled(self.run.path, self.study),
         )
         self.coordinator.budget_spent()
         self.trainers = {worker: AnalyticTrainer() for worker in WORKERS}
         self.sessions = {worker: self.start(worker) for worker in WORKERS}
         self.assigned: dict[str, int] = {}
+
+    def ahead(self, number: int) -> bool:
+        """Whether a model of a running trial is kept whose epoch it has not reported."""
+        kept = [epoch_number(path.name) for path in self.run.kept_models(number)]
+        return max(kept, default=0) > self.study.epochs(number)
 
     def start(self, worker: str) -> WorkerSession:
         """A worker's process."""
@@ -176,7 +198,8 @@ class SearchMachine(RuleBasedStateMachine):
             with self.bomb.attached():
                 yield
         except Killed:
-            self.kills.update(self.study.running)
+            STEPS["killed with paused trials"] += bool(self.coordinator.paused)
+            self.kills.update(set(self.study.running) - self.coordinator.paused)
             self.driven = False
 
     @rule(workers=st.lists(st.sampled_from(sorted(WORKERS)), min_size=2, max_size=8))
@@ -204,19 +227,32 @@ class SearchMachine(RuleBasedStateMachine):
         STEPS["step"] += 1
         with self.driver():
             if worker not in self.assigned and worker not in self.coordinator.resting:
+                paused = self.coordinator.paused
                 answer = self.coordinator.next_for(worker)
                 if isinstance(answer, Finished):
-                    assert self.study.ended >= self.goal
-                    assert not self.study.running
+                    self.finish()
                 if isinstance(answer, Assignment):
                     assert answer.trial not in self.assigned.values(), "a trial has one worker"
+                    STEPS["resume a trial"] += answer.trial in paused
                     self.assigned[worker] = answer.trial
                     self.sessions[worker].begin(answer)
                 return
             report = self.sessions[worker].step()
             decision = self.coordinator.hear(worker, report)
-            if decision is Decision.STOP or worker in self.coordinator.resting:
+            STEPS[decision.value] += 1
+            if decision is not Decision.CONTINUE or worker in self.coordinator.resting:
                 self.assigned.pop(worker, None)
+
+    def finish(self) -> None:
+        """The search is over: nothing runs, and what is paused is pruned."""
+        assert not self.assigned
+        assert set(self.study.running) == self.coordinator.paused
+        if not self.pauses:
+            assert self.study.ended >= self.goal
+        if self.study.ended < self.goal:
+            STEPS["finish with paused trials"] += bool(self.study.running)
+            assert self.coordinator.end(interrupted=False) == 0
+            self.driven = False
 
     @rule(worker=st.sampled_from(sorted(WORKERS)), preempted=st.booleans(), hung=st.booleans())
     @precondition(lambda self: self.driven)
@@ -247,14 +283,16 @@ class SearchMachine(RuleBasedStateMachine):
         self.sessions[worker] = self.start(worker)
 
     @rule(worker=st.sampled_from(sorted(WORKERS)), times=st.integers(1, 3))
-    @precondition(lambda self: self.driven)
+    @precondition(
+        lambda self: self.driven and not self.pauses
+    )  # a trial with more epochs can pause more often
     def run_out_of_memory(self, worker: str, times: int) -> None:
         """The worker's next epochs find no memory."""
         STEPS["out of memory"] += 1
         self.trainers[worker].failures = [OUT_OF_MEMORY] * times
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
-    @precondition(lambda self: self.driven and self.study.ended < 2)
+    @precondition(lambda self: self.driven and not self.pauses and self.study.ended < 2)
     def diverge(self, worker: str) -> None:
         """The worker's next epoch diverges."""
         STEPS["diverge"] += 1
@@ -286,12 +324,15 @@ class SearchMachine(RuleBasedStateMachine):
 
     @rule()
     @precondition(lambda self: self.driven and self.study.ended >= 2)
+    @precondition(lambda self: not any(map(self.ahead, self.study.running)))
     def spend_budget(self) -> None:
         """The time is over: the running trials are stopped."""
         STEPS["budget"] += 1
         with self.driver():
             self.models.close()
+            paused = self.coordinator.paused
             stopped = self.coordinator.end(interrupted=False)
+            assert not any(self.study.stopped(number) for number in paused), "no worker had them"
             assert not self.study.running
             assert stopped <= len(WORKERS) + len(self.kills)
             self.driven = False
@@ -318,6 +359,9 @@ class SearchMachine(RuleBasedStateMachine):
         assert not [line for line in found.words if not line.startswith(tuple(explained))], found.words
         assert found.trials == self.study.asked <= self.goal
         assert read_epochs(self.run.path)["train_loss"].notna().all(), "no epoch is known by its F1 alone"
+        for number in self.coordinator.paused:
+            kept = [epoch_number(path.name) for path in self.run.checkpoints.glob(f"trial-{number:05d}-*")]
+            assert kept == [self.study.epochs(number)], "it continues after its last epoch"
         lost_at_most = 1 if self.stores_checkpoints else EPOCHS - 1
         assert found.epochs_repeated <= lost_at_most * sum(self.kills.values()), (
             "a death costs an epoch at most"
@@ -329,14 +373,15 @@ class SearchMachine(RuleBasedStateMachine):
             return
         try:
             self.bomb.left = None
-            if not self.driven:
-                self.open()
-            for trainer in self.trainers.values():
-                trainer.failures.clear()
-                trainer.unprepared.clear()
+            self.choices.calm = self.pruner.calm = True
             for _ in range(200 * (self.goal + 1)):
+                if not self.driven:
+                    self.open()
                 for worker in WORKERS:
-                    self.step(worker)
+                    self.trainers[worker].failures.clear()
+                    self.trainers[worker].unprepared.clear()
+                    if self.driven:
+                        self.step(worker)
                 self.clock.sleep(10.0)
                 if self.study.ended >= self.goal:
                     break
@@ -364,5 +409,9 @@ def test_a_search_survives_whatever_happens(request: pytest.FixtureRequest) -> N
         )
     assert sum(STEPS.values()) >= 5000
     assert all(
-        STEPS[name] for name in ("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory")
-    )
+        STEPS[name]
+        for name in (
+            *("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory"),
+            *("pause", "resume a trial", "finish with paused trials", "killed with paused trials"),
+        )
+    ), STEPS

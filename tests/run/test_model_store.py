@@ -44,6 +44,13 @@ def test_a_later_epoch_replaces_the_earlier_one_of_its_trial(tmp_path: Path) -> 
     assert json.loads((folder / "model.json").read_text()) == _card(4)
 
 
+def test_a_trial_that_starts_over_keeps_its_better_model(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, keep=2)
+    for epoch, f1 in ((1, 0.5), (2, 0.6), (1, 0.5)):
+        store.offer(3, f1, TENSORS, _card(epoch, 3, f1))
+    assert _kept(tmp_path) == ["trial-00003-epoch-002"]
+
+
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_worse_model_is_not_wanted(keep: int, tmp_path: Path) -> None:
     store = ModelStore(tmp_path, keep=keep)

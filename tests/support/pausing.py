@@ -1,6 +1,7 @@
-"""A strategy and a pruner that do what a test says, for searches that pause trials."""
+"""Strategies and pruners for searches that pause trials: they do what a test says, or anything."""
 
 from collections.abc import Collection, Sequence
+from random import Random
 
 import optuna
 from optuna.pruners import BasePruner
@@ -49,3 +50,56 @@ class Scripted:
     def least_promising(self, paused: Collection[int]) -> int:
         """The first of the order that is paused."""
         return next(number for number in self._gives_up if number in paused)
+
+
+class RandomPauses(BasePruner):
+    """Wants a trial to end, or to pause, after most of its epochs."""
+
+    def __init__(self, random: Random) -> None:
+        """Args: draws."""
+        self._random = random
+        self.calm = False
+        """Whether it wants no trial to end any more."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """As it is drawn."""
+        return not self.calm and self._random.random() < 0.8
+
+
+class RandomChoices:
+    """A strategy that chooses at random among all that it may choose."""
+
+    pauses = True
+
+    def __init__(self, random: Random) -> None:
+        """Args: draws."""
+        self._random = random
+        self.calm = False
+        """Whether it chooses nothing only where there is nothing left."""
+
+    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> Choice:
+        """As it is drawn."""
+        choices: list[Choice] = [*map(Resume, sorted(paused)), *([New()] if may_ask else [])]
+        if not choices or (not self.calm and self._random.random() < 0.3):
+            return Nothing()
+        return self._random.choice(choices)
+
+    def least_promising(self, paused: Collection[int]) -> int:
+        """As it is drawn."""
+        return self._random.choice(sorted(paused))
+
+
+class Elsewhere:
+    """A strategy of which a trial that paused first continues where another has paused."""
+
+    pauses = True
+
+    def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> Choice:
+        """The trial that has been paused for longest, if two are or there are no new ones."""
+        if may_ask and len(paused) < 2:
+            return New()
+        return Resume(next(iter(paused))) if paused else Nothing()
+
+    def least_promising(self, paused: Collection[int]) -> int:
+        """The one that was paused last."""
+        return list(paused)[-1]

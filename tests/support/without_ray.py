@@ -1,9 +1,11 @@
 """Searches and finishes in this process without Ray: the same coordinator, sessions and stores, called in turn."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,11 +43,18 @@ def by_torch(working_set: WorkingSet) -> TorchTrainer:
 
 
 @contextmanager
-def searches_in_process(trainer: MakeTrainer = analytic) -> Iterator[None]:
+def searches_in_process(
+    trainer: MakeTrainer = analytic,
+    *,
+    reports: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[None]:
     """Run the searches of the context in this process.
 
     Args:
         trainer: makes the trainer of each worker.
+        reports: number of reports after which each search is interrupted; None to let them end.
+        clock: of the workers.
     """
 
     def trainable(
@@ -60,14 +69,14 @@ def searches_in_process(trainer: MakeTrainer = analytic) -> Iterator[None]:
             validation=prepared.validation,
             weights=prepared.weights,
         )
-        return lambda worker: _session(worker, trainer(given), actors)
+        return lambda worker: _session(worker, trainer(given), actors, clock)
 
     with (
         _threads_restored(),
         patch.object(search, "acquire", _acquire),
         patch.object(search, "require_capacity", _nothing),
         patch.object(search, "_trainable", trainable),
-        patch.object(search, "_tune", _drive),
+        patch.object(search, "_tune", partial(_drive, reports)),
         patch.object(search, "ask", lambda call, *arguments: call(*arguments)),
     ):
         yield
@@ -98,6 +107,7 @@ def finishes_in_process() -> Iterator[None]:
 
 
 def _drive(
+    reports: int | None,
     config: SearchConfig,
     make_session: Callable[[str], WorkerSession],
     resources: "_Resources",
@@ -109,6 +119,7 @@ def _drive(
     """Let the workers take turns, each with a step, until the search is over."""
     sessions = {f"worker {number}": make_session(f"worker {number}") for number in range(resources.workers)}
     busy: set[str] = set()
+    heard = 0
     while not stopper.stop_all():
         for worker, session in sessions.items():
             if worker not in busy:
@@ -119,6 +130,9 @@ def _drive(
                     case Finished():
                         return
                 continue
+            if heard == reports:
+                return
+            heard += 1
             decision = coordinator.hear(worker, session.step())
             for notice in session.notices():
                 coordinator.notice(notice)
@@ -126,7 +140,7 @@ def _drive(
                 busy.discard(worker)
 
 
-def _session(worker: str, trainer: Trainer, actors: Any) -> WorkerSession:
+def _session(worker: str, trainer: Trainer, actors: Any, clock: Callable[[], float]) -> WorkerSession:
     return WorkerSession(
         trainer,
         node=worker,
@@ -134,6 +148,7 @@ def _session(worker: str, trainer: Trainer, actors: Any) -> WorkerSession:
         watchdog=PatientWatchdog(),
         models=actors.models.target,
         checkpoints=LocalCheckpoints(actors.checkpoints.target),
+        clock=clock,
     )
 
 
