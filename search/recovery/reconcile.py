@@ -45,13 +45,18 @@ def reconcile(
     own = {trial.number for trial in study.trials}
     for path in list(_foreign(run, own)):
         unclaimed.take(path)
-    ended = _ended_rows(run, own, unclaimed)
+    table = _table_rows(run, own, unclaimed)
     started = [trial for trial in study.trials if trial.state != TrialState.WAITING]
     rows = [_reconcile_trial(run, config, study, writer, trial, unclaimed) for trial in started]
     for place, trial in enumerate(started):
-        last = ended.get(trial.number)
-        if rows[place].state != RUNNING and last and has_settings(last, trial):
+        last, row = table.get(trial.number), rows[place]
+        if last is None or not has_settings(last, trial):
+            continue
+        if RUNNING not in (row.state, last.state):
             rows[place] = last
+        else:  # a trial's epochs were written before the decisions after them
+            row.pauses = max(row.pauses or 0, last.pauses or 0)
+            row.decision_seconds = last.decision_seconds or row.decision_seconds
     return [replace(row, study=RunFolder(run).name) for row in rows]
 
 
@@ -88,8 +93,8 @@ def _foreign(run: Path, own: set[int]) -> Iterator[Path]:
                 yield path
 
 
-def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, TrialRow]:
-    """Rows in trials.parquet of trials that have ended, by number.
+def _table_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, TrialRow]:
+    """Rows in trials.parquet by number.
 
     The table is moved aside if it is damaged or has rows of other trials.
     """
@@ -102,7 +107,7 @@ def _ended_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, Tri
         return {}
     if any(row.trial not in own for row in table):
         unclaimed.take(RunFolder(run).trials)
-    return {row.trial: row for row in table if row.state != RUNNING}
+    return {row.trial: row for row in table}
 
 
 def _reconcile_trial(
