@@ -1,6 +1,7 @@
 """A dry run plans a search without Ray and without a run folder, from measured costs where there are any."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,19 @@ import ray
 from conftest import Command, sets
 from made_runs import trial_row
 from reporters import RecordingReporter
+from rich.console import Console
+from without_ray import searches_in_process
 
+from search.cli.progress import Display
 from search.config.schema import SearchConfig
 from search.data import prepare
 from search.data.prepare import Prepared
 from search.engine import cost_cache
 from search.engine.costs import CellCost
 from search.engine.forecast import CostSource
-from search.tune import plan
+from search.report.formatting import duration
+from search.run.tables import read_trials
+from search.tune import plan, search
 from search.tune.plan import conditions, make_plan, remember
 
 Make = Callable[..., SearchConfig]
@@ -98,6 +104,21 @@ def test_what_a_search_measured_is_known_to_the_next(tiny: Make, prepared: Prepa
     remember(tmp_path, config, prepared, first.costs)
     second = make_plan(config, prepared, cache=tmp_path)
     assert [second.costs.of("resnet18", depth).epoch for depth in (3, 4)] == [50.0, 3.0]
+
+
+def test_a_search_begins_with_its_plan_and_stores_what_it_measured(
+    tiny: Make, prepared: Prepared, tmp_path: Path
+) -> None:
+    screen = StringIO()
+    display = Display(Console(file=screen, width=200), trials=4, price=1.0)
+    with searches_in_process():
+        search.run(tiny(), folder=tmp_path / "r", cache=tmp_path, reporter=display)
+    assert "Forecast of 4 trials: " in screen.getvalue()
+    seconds = read_trials(tmp_path / "r")["seconds"].sum()
+    assert (display.spent() or "").startswith(f"spent {duration(seconds)} of worker time")
+    ran = {(row.backbone, row.frozen_blocks) for row in read_trials(tmp_path / "r").itertuples()}
+    stored = cost_cache.read(tmp_path, conditions(tiny(), prepared, "cpu"), segments=1)
+    assert {(cost.backbone, cost.frozen_blocks) for costs in stored.values() for cost in costs} == ran
 
 
 @pytest.mark.usefixtures("no_probe")
