@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -51,7 +51,8 @@ class Display:
         self._earlier = 0.0
         """Worker time before the search was resumed."""
         self._seconds: dict[int, float] = {}
-        """Trial -> its worker time so far."""
+        """Trial -> its working time so far."""
+        self._metered: Callable[[], float] | None = None
         self._running: dict[int, TrialRow] = {}
         self._paused: set[int] = set()
         self._ended: Counter[str] = Counter()
@@ -106,6 +107,10 @@ class Display:
         for line in plan_lines(plan, price=self._price):
             self.say(line)
 
+    def meter(self, seconds: Callable[[], float]) -> None:
+        """Show these seconds as the worker time spent so far: budgets count them, and so does who pays for workers."""
+        self._metered = seconds
+
     def take_up(self, rows: "Sequence[TrialRow]") -> None:
         """Count the trials of a resumed search without printing a line for each."""
         running = sum(row.state == "RUNNING" for row in rows)
@@ -153,7 +158,7 @@ class Display:
 
     def spending(self) -> str:
         """The worker time so far, and the forecast of all of it, in one line."""
-        spent = sum(self._seconds.values())
+        spent = self._spent()
         line = f"spent {worker_time(spent, spent, self._price)}"
         if self._forecast is None or not self._forecast.trials:
             return line
@@ -166,8 +171,12 @@ class Display:
         if self._forecast is None or not self._forecast.trials:
             return None
         low, high = (self._earlier + end for end in (self._forecast.low, self._forecast.high))
-        seconds = sum(self._seconds.values())
+        seconds = self._spent()
         return f"spent {worker_time(seconds, seconds, self._price)}; the forecast was {between(low, high)}"
+
+    def _spent(self) -> float:
+        """Worker time so far in seconds; before it is metered, the working time of the trials."""
+        return self._metered() if self._metered else sum(self._seconds.values())
 
     def _left(self, forecast: "Forecast") -> tuple[float, float]:
         """The range of the worker time left: a trial that has begun may be pruned at any moment."""
@@ -176,9 +185,7 @@ class Display:
         new = max(0, self._trials - len(self._seconds))
         running = [1 - row.epochs / row.max_epochs for row in list(self._running.values())]
         unfinished = sum(running) + begun - len(running)
-        budget = (
-            math.inf if self._worker_budget is None else self._worker_budget - sum(self._seconds.values())
-        )
+        budget = math.inf if self._worker_budget is None else self._worker_budget - self._spent()
         return min(new * low, max(budget, 0.0)), min((new + unfinished) * high, max(budget, 0.0))
 
     def _seconds_left(self, done: int) -> float | None:

@@ -20,6 +20,7 @@ from search.engine.costs import Costs
 from search.engine.pool_sampler import BACKBONE, Deck
 from search.engine.ports import Strategy
 from search.engine.strategy import CostAwareStrategy, OptunaStrategy
+from search.study.policy import step_size
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
@@ -111,6 +112,7 @@ def _cost_aware(given: Situation) -> Parts:
         cost_of=cost_of,
         max_epochs=given.max_epochs,
         arm=BACKBONE,
+        derived=step_size,
         seed=given.seed,
     )
     return Parts(

@@ -1,5 +1,6 @@
 """The policy of a cost-aware search for the search space of its configuration."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from search.cost_aware.space import Configuration, Draw, draw_from
 from search.study.suggest import fixed_trial, sample
 
 BACKBONE = "backbone"
+SMALLEST_FRICTION = 1e-6
+"""Lower limit of 1 - momentum, for a momentum that is practically 1."""
 
 
 def make_policy(
@@ -45,10 +48,17 @@ def make_policy(
         cost_of=cost_of_parameters,
         max_epochs=config.training.epochs,
         arm=BACKBONE,
+        derived=step_size,
         progress=progress,
         stop_when_flat=config.stop_when_flat,
         seed=int(np.random.SeedSequence([config.seed, asked]).generate_state(1)[0]),
     )
+
+
+def step_size(params: Mapping[str, Any]) -> dict[str, float]:
+    """The logarithm of SGD's effective learning rate, lr / (1 - momentum), as far as the two are sampled."""
+    rate, momentum = params.get("learning_rate", 1.0), params.get("momentum", 0.0)
+    return {"step_size": math.log(rate) - math.log(max(1 - momentum, SMALLEST_FRICTION))}
 
 
 def draw_of(config: SearchConfig) -> Draw:

@@ -65,6 +65,9 @@ class Reporter(PreparationReporter, ports.Reporter, Protocol):
     def plan(self, plan: Plan) -> None:
         """The search is about to do this."""
 
+    def meter(self, seconds: Callable[[], float]) -> None:
+        """A function that returns the seconds that all workers together have spent so far."""
+
     def take_up(self, rows: Sequence[TrialRow]) -> None:
         """The search resumes with these trials."""
 
@@ -218,6 +221,7 @@ def _search(
         strategy=strategy,
         unsettled=unsettled(folder, the_study),
     )
+    reporter.meter(lambda: coordinator.spent)
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
     _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)

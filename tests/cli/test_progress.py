@@ -117,6 +117,12 @@ def test_the_forecast_is_at_most_the_budget() -> None:
     assert display.spending() == "spent 1 min 40 s of worker time; forecast 7 min 4 s to 10 min 0 s"
 
 
+def test_what_is_spent_is_the_time_that_budgets_count_once_it_is_metered() -> None:
+    display = Display(Console(file=StringIO()), trials=10)
+    display.meter(lambda: 120.0)
+    assert display.spending() == "spent 2 min 0 s of worker time"
+
+
 def test_a_resumed_search_has_spent_what_it_spent_before() -> None:
     display, _ = _display()
     display.plan(_plan())

@@ -368,7 +368,9 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.parametrize(("options", "names"), CHOSEN, ids=str)
+@pytest.mark.parametrize(
+    ("options", "names"), CHOSEN, ids=["cost-aware", "optuna", "pruner", "settings", "default"]
+)
 def test_options_choose_what_is_replayed(
     options: tuple[str, ...], names: set[str], recorded: Path, genre_search: Command
 ) -> None:

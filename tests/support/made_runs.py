@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,9 @@ class Quiet:
         """Nothing is shown."""
 
     def plan(self, plan: Plan) -> None:
+        """Nothing is shown."""
+
+    def meter(self, seconds: Callable[[], float]) -> None:
         """Nothing is shown."""
 
     def take_up(self, rows: Sequence[TrialRow]) -> None:
