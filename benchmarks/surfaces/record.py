@@ -1,12 +1,12 @@
-"""Record a surface: uniform random trials without pruning, and what each kind of trial costs on a quiet machine.
+"""Record a surface: uniform random trials without pruning, and what each kind of trial costs.
 
     python benchmarks/surfaces/record.py curves CONFIG.yaml RUN
     python benchmarks/surfaces/record.py costs CONFIG.yaml RUN
     python benchmarks/surfaces/record.py pack RUN SURFACE
 
-`curves` trains in this process with one thread, and continues where it was interrupted. `costs` measures each
-(backbone, freeze depth) once while nothing else runs, because curves may be recorded on a busy machine. `pack` writes
-the folder that `genre-search simulate` reads: the curves with the measured seconds.
+`curves` trains in this process with one thread, and continues where it was interrupted. `costs` measures the CPU
+seconds of each (backbone, freeze depth) with one thread, because curves may be recorded on a busy machine. `pack`
+writes the folder that `genre-search simulate` reads: the curves with the measured seconds.
 """
 
 import argparse
@@ -165,10 +165,10 @@ def _measure(recipe: Recipe, given: WorkingSet) -> dict[str, Any]:
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """The result of some work and its seconds."""
-    began = time.perf_counter()
+    """The result of some work and its CPU seconds, which other load on the machine hardly changes."""
+    began = time.process_time()
     result = work()
-    return result, time.perf_counter() - began
+    return result, time.process_time() - began
 
 
 def pack(run: Path, surface: Path) -> None:

@@ -45,6 +45,11 @@ def _scored(config: SearchConfig, n: int, *, sampler: BaseSampler | None = None)
     return study
 
 
+def named(value: Any) -> str:
+    """The name of a case, in which a set has the same order in every process."""
+    return " ".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
 @pytest.mark.parametrize(
     ("frozen_blocks", "parameters"),
     [
@@ -54,7 +59,7 @@ def _scored(config: SearchConfig, n: int, *, sampler: BaseSampler | None = None)
         ([0, 2, 5], PER_BACKBONE),
         (3, set()),
     ],
-    ids=str,
+    ids=named,
 )
 def test_only_the_whole_depth_is_one_parameter(frozen_blocks: Any, parameters: set[str]) -> None:
     config = load(None, TWO | {"space.frozen_blocks": frozen_blocks})
@@ -143,7 +148,7 @@ def test_these_samplers_do_not_model_a_bounded_depth_of_several_backbones(sample
         ([0, 2, 5], {"backbone", "learning_rate", "momentum"} | PER_BACKBONE),
         ({"low": 0, "high": "all"}, NUMBERS | {"backbone"}),
     ],
-    ids=str,
+    ids=named,
 )
 def test_tpe_models_conditional_parameters_in_groups(frozen_blocks: Any, together: set[str]) -> None:
     config = load(None, TWO | {"sampler": "tpe", "space.frozen_blocks": frozen_blocks})
