@@ -31,7 +31,7 @@ class Findings:
     """In the study."""
     failed: int
     restarted: int
-    """Trials that needed more than one attempt."""
+    """Trials that needed more attempts than their pauses explain."""
     epochs: int
     """Rows by distinct (trial, epoch)."""
     epochs_repeated: int
@@ -87,7 +87,7 @@ def examine(run: Path, *, keep_models: int) -> Findings:
     return Findings(
         trials=len(study),
         failed=sum(trial.state is TrialState.FAIL for trial in study),
-        restarted=sum(row["attempt"] > 1 for row in rows),
+        restarted=sum(row["attempt"] - 1 > (row.get("pauses") or 0) for row in rows),
         epochs=sum(map(len, f1.values())),
         epochs_repeated=sum(row["repeated_epochs"] or 0 for row in rows),
         **{kind: len(words) for kind, words in wrong.items()},

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from genre_core.errors import InputError
 from search.config.schema import load
+from search.config.space import FROZEN_SHARE, depth_in
 from search.errors import SearchErrorCode
 from search.run.identity import read_provenance
 from search.run.tables import read_epochs, read_trials, require_new
@@ -41,8 +42,16 @@ def _content(run: Path) -> dict[str, Any]:
         "epochs": read_epochs(run).drop(columns=["f1_per_genre", "confusion"]).to_dict("records"),
         "models": sorted(path.name for path in (run / "models").iterdir()),
         "study": [
-            (t.number, t.state.name, t.params, t.value, t.intermediate_values) for t in own_trials(run)
+            (t.number, t.state.name, _settings(t.params), t.value, t.intermediate_values)
+            for t in own_trials(run)
         ],
+    }
+
+
+def _settings(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a trial with the frozen blocks in place of their share, of which the tables know no more."""
+    return {name: value for name, value in params.items() if name != FROZEN_SHARE} | {
+        "frozen_blocks": depth_in(params, params["backbone"])
     }
 
 
