@@ -180,6 +180,7 @@ def pack(run: Path, surface: Path) -> None:
     trials["features_seconds"] = cost["features_seconds"]
     trials["training_seconds"] = cost["epoch_seconds"] * trials["epochs"] + cost["build_seconds"]
     trials["seconds"] = trials["training_seconds"] + trials["features_seconds"]
+    trials["study"] = surface.name
     trials["weights"] = trials["weights"].where(trials["weights"] == "random", "pretrained")
     epochs["seconds"] = epochs["trial"].map(dict(zip(trials["trial"], cost["epoch_seconds"], strict=True)))
     for name in ("arithmetic_seconds", "samples_per_second"):
