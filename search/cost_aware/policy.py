@@ -141,6 +141,8 @@ class FreezeThaw:
         self._pauses = False
         self._proposed: _Candidate | None = None
         self._distributions: dict[str, BaseDistribution] = {}
+        self._columns = 0
+        """Length of a code."""
         self._model = ConfigurationModel(self._random)
         self._rises = RiseModel(max_epochs, settings.rise)
         self._fitted_scores = 0
@@ -246,6 +248,7 @@ class FreezeThaw:
             self._distributions |= configuration.distributions
             self._fitted_scores = 0
         code = self._encode(configuration)
+        self._columns = len(code)
         arm = configuration.params.get(self._arm) if self._arm else None
         return _Candidate(configuration, arm, code, number)
 
@@ -314,6 +317,11 @@ class FreezeThaw:
 
     def _gains(self, options: Sequence[_Candidate]) -> NDArray[np.float64]:
         """Expected improvement over the best score by training each option to its end, [options]."""
+        for (
+            option
+        ) in options:  # in a conditional space, a later configuration may have brought new parameters
+            if len(option.code) < self._columns:
+                option.code = self._encode(option.configuration)
         codes = np.array([option.code for option in options])
         # workers that choose at the same time see different halves of the trees, so that their choices differ
         mean, variance = self._model.predict(codes, half=bool(self._busy))

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from search.cost_aware.cost import Cost
 from search.cost_aware.policy import NOTHING, Choice, FreezeThaw, Settings
 from search.cost_aware.pruner import CostAwarePruner
 from search.cost_aware.sampler import CostAwareSampler
-from search.cost_aware.space import draw_from
+from search.cost_aware.space import Configuration, draw_from
 
 EPOCHS = 4
 SPACE: dict[str, BaseDistribution] = {
@@ -319,3 +319,36 @@ def test_given_candidates_are_all_tried_and_nothing_else_is() -> None:
         study.tell(trial, score(trial.params, EPOCHS))
     assert len(tried) == len(every)
     assert all(params in every for params in tried)
+
+
+def test_a_conditional_space_whose_parameters_appear_one_after_the_other_can_be_searched() -> None:
+    def draw(random: np.random.Generator) -> Configuration:
+        backbone = str(random.choice(["small", "large"], p=[0.9, 0.1]))
+        own: dict[str, BaseDistribution] = {
+            "backbone": SPACE["backbone"],
+            f"blocks_{backbone}": IntDistribution(0, 3),
+            "quality": SPACE["quality"],
+        }
+        drawn = draw_from({name: one for name, one in own.items() if name != "backbone"})(random)
+        return Configuration({"backbone": backbone, **drawn.params}, own)
+
+    search = Search(seed=3, drawn=8, varied=8)
+    search.policy._draw = draw
+    search.policy._cost_of = lambda params: Cost(start=0.0, epoch=1.0, switch=0.1)
+    for _ in range(25):
+        choice = search.choose()
+        trial = search.study.ask() if choice.new else search.trials[choice.trial or 0]
+        search.trials[trial.number] = trial
+        if choice.new:
+            backbone = trial.suggest_categorical("backbone", ("small", "large"))
+            trial.suggest_int(f"blocks_{backbone}", 0, 3)
+            trial.suggest_float("quality", 0, 1)
+        search.paused.discard(trial.number)
+        done = len(search.study.trials[trial.number].intermediate_values)
+        trial.report(score(trial.params, done + 1), done + 1)
+        if done + 1 == EPOCHS:
+            search.study.tell(trial, score(trial.params, EPOCHS))
+        else:
+            trial.should_prune()
+            search.paused.add(trial.number)
+    assert {trial.params["backbone"] for trial in search.study.trials} == {"small", "large"}
