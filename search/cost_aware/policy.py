@@ -141,6 +141,7 @@ class FreezeThaw:
         self._pauses = False
         self._proposed: _Candidate | None = None
         self._distributions: dict[str, BaseDistribution] = {}
+        self._encoder = Encoder(self._distributions, derived)
         self._columns = 0
         """Length of a code."""
         self._model = ConfigurationModel(self._random)
@@ -246,6 +247,7 @@ class FreezeThaw:
     def _candidate(self, configuration: Configuration, number: int | None = None) -> _Candidate:
         if any(name not in self._distributions for name in configuration.distributions):
             self._distributions |= configuration.distributions
+            self._encoder = Encoder(self._distributions, self._derived)
             self._fitted_scores = 0
         code = self._encode(configuration)
         self._columns = len(code)
@@ -253,8 +255,15 @@ class FreezeThaw:
         return _Candidate(configuration, arm, code, number)
 
     def _encode(self, configuration: Configuration) -> list[float]:
-        code = Encoder(self._distributions, self._derived)(configuration.params)
-        return [*code, math.log(max(self._cost_of(configuration.params).epoch, _SHORTEST))]
+        cost = self._cost_of(configuration.params)
+        return [*self._encoder(configuration.params), math.log(max(cost.epoch, _SHORTEST))]
+
+    def _codes(self, options: Sequence[_Candidate]) -> NDArray[np.float64]:
+        """The codes [options, columns]; in a conditional space, a later configuration may bring new parameters."""
+        for option in options:
+            if len(option.code) < self._columns:
+                option.code = self._encode(option.configuration)
+        return np.array([option.code for option in options])
 
     def _candidates(self) -> list[_Candidate]:
         """New configurations, which stay the same until the model is fitted again."""
@@ -317,12 +326,7 @@ class FreezeThaw:
 
     def _gains(self, options: Sequence[_Candidate]) -> NDArray[np.float64]:
         """Expected improvement over the best score by training each option to its end, [options]."""
-        for (
-            option
-        ) in options:  # in a conditional space, a later configuration may have brought new parameters
-            if len(option.code) < self._columns:
-                option.code = self._encode(option.configuration)
-        codes = np.array([option.code for option in options])
+        codes = self._codes(options)
         # workers that choose at the same time see different halves of the trees, so that their choices differ
         mean, variance = self._model.predict(codes, half=bool(self._busy))
         begun = [i for i, option in enumerate(options) if option.scores]
@@ -356,4 +360,5 @@ class FreezeThaw:
         self._rises.fit([one.scores for one in ended], _log_cost(ended), [one.arm for one in ended])
         self._model.fit(np.array([known.code for known in begun]), self._final(begun)[0])
         self._fitted_scores = scores
-        self._new = [] if self._may_ask else self._new
+        if self._may_ask:
+            self._new = []

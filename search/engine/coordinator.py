@@ -145,7 +145,7 @@ class Coordinator:
 
     @property
     def progress(self) -> float:
-        """The spent share of the budgets of time, from 0 to 1; 0 without one."""
+        """Fraction of the time or worker budget used, whichever is greater, from 0 to 1; 0 if neither is set."""
         budget, workers = self._limits.time_budget, self._limits.worker_budget
         elapsed = 0.0 if self._started is None else self._clock() - self._started
         return min(1.0, max(elapsed / budget if budget else 0.0, self.spent / workers if workers else 0.0))
@@ -274,7 +274,7 @@ class Coordinator:
         if report.finished:
             self._study.complete(number)
             return self._ended(worker, number)
-        # whoever resumed a paused trial has decided already to continue after the epochs that it has
+        # the strategy chose to continue this trial when it resumed it
         decided = known and self._strategy.pauses
         if decided or not self._should_prune(number):
             self._recorder.changed(number)

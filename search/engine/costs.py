@@ -146,7 +146,7 @@ class _DeviceCosts:
 
     An epoch is modelled as its multiply-adds, forward and backward, plus the update of the parameters, times a rate
     in seconds per multiply-add, plus a constant per step. The rate of a cell that was not measured is that of the
-    nearest depth of the same backbone. Without one, it is that of the pass through its frozen blocks, corrected by
+    nearest depth of the same backbone. If there is none, it is that of the pass through its frozen blocks, corrected by
     how training and such passes differ for the others; and without that, the median of the others.
     """
 

@@ -133,7 +133,7 @@ def cells(space: Space) -> list[Cell]:
 
 
 def looks(training: Training, pruner: Optuna | None) -> Looks:
-    """The epochs of a trial by early stopping and by the pruner; without one, trials are paused after any epoch."""
+    """A trial's epochs under early stopping and its pruner; without a pruner, it may pause after any epoch."""
     patient = min(training.epochs, training.patience + 1)
     if pruner is None:
         return Looks(first=1, complete=0, all=training.epochs)

@@ -136,7 +136,7 @@ def local_workers(config: SearchConfig) -> tuple[int, str]:
 
 
 def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 0.0) -> float | None:
-    """What is left of the tighter budget of a search, in seconds of all workers together; None without one.
+    """Remaining worker-seconds of the tighter of a search's budgets; None if it has no budget.
 
     Args:
         config: of the search.
