@@ -177,6 +177,11 @@ def genre_search_process(command_environment: dict[str, str]) -> Command:
     return call
 
 
+def named(value: Any) -> str:
+    """The name of a case, in which a set has the same order in every process."""
+    return " ".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
 def sets(**changes: object) -> list[str]:
     """Options for a tiny search, with changes by dotted key."""
     settings = TINY | {key.replace("__", "."): value for key, value in changes.items()}

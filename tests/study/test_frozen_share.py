@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+from conftest import named
 from coordinated import Coordinated
 from invariants import check
 from made_runs import make_run, without_setting
@@ -43,11 +44,6 @@ def _scored(config: SearchConfig, n: int, *, sampler: BaseSampler | None = None)
         recipe = sample(trial := study.ask(), config)
         study.tell(trial, -abs(recipe.frozen_blocks - 3) - abs(recipe.learning_rate - 0.01))
     return study
-
-
-def named(value: Any) -> str:
-    """The name of a case, in which a set has the same order in every process."""
-    return " ".join(sorted(value)) if isinstance(value, set) else str(value)
 
 
 @pytest.mark.parametrize(

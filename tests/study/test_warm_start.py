@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import optuna
 import pytest
+from conftest import named
 from corpora import flat
 from invariants import check
 from made_runs import Quiet, make_run, resume, without_setting
@@ -252,7 +253,7 @@ PER_BACKBONE = {"frozen_blocks_resnet18", "frozen_blocks_alexnet"}
         ("earlier", [1, 2, 3, 4], {FROZEN_SHARE}, PER_BACKBONE),
         ("earlier", {"as_share": False}, {FROZEN_SHARE}, PER_BACKBONE),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_frozen_depth_gets_the_parameter_of_the_new_search(
     source: str,
