@@ -27,14 +27,14 @@ def termination_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def interrupt_handler_kept() -> Iterator[None]:
-    """Restore the SIGINT handler on exit, because Ray Tune does not restore it."""
-    previous = signal.getsignal(signal.SIGINT)
+def handler_kept(number: signal.Signals) -> Iterator[None]:
+    """Restore the handler of a signal on exit: ray.init replaces that of SIGTERM, and Tune that of SIGINT."""
+    previous = signal.getsignal(number)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, previous)
+            signal.signal(number, previous)
 
 
 def announce_interrupts(say: Callable[[str], None]) -> None:

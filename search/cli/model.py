@@ -55,7 +55,7 @@ def finish(
 
     require_run(run)
     overrides = settings(
-        values={"workers": workers, "trials_per_gpu": trials_per_gpu}, texts={"address": address}
+        values={"workers": workers, "trials_per_gpu": trials_per_gpu}, literals={"address": address}
     )
     with interruptible(lambda: f"continue with: {command('finish', run)}"):
         _finish(run, top=top, seeds=seeds, data=data, cache=cache_folder(cache), overrides=overrides)

@@ -160,14 +160,14 @@ def price_of(text: str | None) -> float | None:
 def settings(
     *,
     values: Mapping[str, str | None] | None = None,
-    texts: Mapping[str, str | None] | None = None,
+    literals: Mapping[str, object] | None = None,
     overrides: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Settings by name from the options that were given.
 
     Args:
         values: options to parse as YAML; None where not given.
-        texts: options to take literally; None where not given.
+        literals: options to take as they are; None where not given.
         overrides: the KEY=VALUE texts of `--set`; options of their own take precedence.
 
     Raises:
@@ -184,4 +184,4 @@ def settings(
             )
         given[key] = value
     given |= {key: parse_value(text) for key, text in (values or {}).items() if text is not None}
-    return given | {key: text for key, text in (texts or {}).items() if text is not None}
+    return given | {key: value for key, value in (literals or {}).items() if value is not None}

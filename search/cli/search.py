@@ -92,30 +92,19 @@ def run(
     from search.run.tables import require_new
 
     limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
-    limits |= {"seed": seed, "repeat_seeds": repeat_seeds}
     resources = {"workers": workers, "cpus_per_trial": cpus_per_trial, "trials_per_gpu": trials_per_gpu}
-    overrides = settings(
-        values=limits | resources | {"feature_cache": feature_cache},
-        texts={"data": data, "address": address, "storage": storage},
+    others = {"seed": seed, "repeat_seeds": repeat_seeds, "feature_cache": feature_cache}
+    places = {"data": data, "address": address, "storage": storage}
+    given = settings(
+        values=limits | resources | others,
+        literals=places | {"stop_when_flat": stop_when_flat or None, "warm_start": warm_start or None},
         overrides=set_,
     )
-    overrides |= {"stop_when_flat": True} if stop_when_flat else {}
-    overrides |= {"warm_start": warm_start} if warm_start else {}
     hourly = price_of(price)
     folder = runs / (name or _default_name(config))
     require_new(folder)
-    loaded = load(config, overrides)
-    title = f"Search {folder.name}: up to {loaded.trials} trials over {', '.join(loaded.backbones)}"
-    if dry_run:
-        _dry_run(loaded, title, cache=cache_folder(cache), price=hourly)
-        return
-
-    def start(screen: "Display") -> bool:
-        from search.tune import search
-
-        return search.run(loaded, folder=folder.absolute(), cache=cache_folder(cache), reporter=screen)
-
-    _drive(start, title, loaded, folder, price=hourly)
+    begin = _dry_run if dry_run else _run
+    begin(load(config, given), folder, cache=cache_folder(cache), price=hourly)
 
 
 @app.command()
@@ -149,22 +138,17 @@ def resume(
       genre-search resume runs/music --storage s3://bucket/searches
     """
     from search.config.schema import load
-    from search.run.tables import require_run
 
-    if storage is not None and not run.exists():
-        from search.run.mirror import fetch
-
-        fetch(storage, run.name, run)
-    require_run(run)
+    _require_run(run, storage)
     limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
-    limits |= {"repeat_seeds": repeat_seeds}
-    overrides = settings(
-        values=limits | {"workers": workers, "trials_per_gpu": trials_per_gpu},
-        texts={"address": address, "storage": storage},
+    resources = {"workers": workers, "trials_per_gpu": trials_per_gpu}
+    given = settings(
+        values=limits | resources | {"repeat_seeds": repeat_seeds},
+        literals={"address": address, "storage": storage, "stop_when_flat": stop_when_flat or None},
     )
-    overrides |= {"stop_when_flat": True} if stop_when_flat else {}
     hourly = price_of(price)
-    loaded = load(RunFolder(run).config, overrides)
+    loaded = load(RunFolder(run).config, given)
+    title = f"Resuming search {run.resolve().name}: up to {loaded.trials} trials"
 
     def start(screen: "Display") -> bool:
         from search.tune import search
@@ -178,13 +162,7 @@ def resume(
             data=data,
         )
 
-    _drive(
-        start,
-        f"Resuming search {run.resolve().name}: up to {loaded.trials} trials",
-        loaded,
-        run,
-        price=hourly,
-    )
+    _drive(start, title, loaded, run, price=hourly)
 
 
 @app.command()
@@ -260,13 +238,39 @@ def best(run: RunArgument) -> None:
     show(*leaderboard.best_trial(run))
 
 
-def _dry_run(config: "SearchConfig", title: str, *, cache: Path, price: float | None) -> None:
-    """Show the plan of a search."""
+def _require_run(run: Path, storage: str | None) -> None:
+    """Raise InputError if a folder holds no run; one that does not exist is fetched from the storage first."""
+    from search.run.tables import require_run
+
+    if storage is not None and not run.exists():
+        from search.run.mirror import fetch
+
+        fetch(storage, run.name, run)
+    require_run(run)
+
+
+def _title(config: "SearchConfig", folder: Path) -> str:
+    return f"Search {folder.name}: up to {config.trials} trials over {', '.join(config.backbones)}"
+
+
+def _run(config: "SearchConfig", folder: Path, *, cache: Path, price: float | None) -> None:
+    """Run a search in a new folder."""
+
+    def start(screen: "Display") -> bool:
+        from search.tune import search
+
+        return search.run(config, folder=folder.absolute(), cache=cache, reporter=screen)
+
+    _drive(start, _title(config, folder), config, folder, price=price)
+
+
+def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, price: float | None) -> None:
+    """Show the plan of a search in a new folder, which is not created."""
     from search.cli.progress import Display
     from search.tune.plan import dry_run
 
     display = Display(console(), trials=config.trials, price=price)
-    display.say(title)
+    display.say(_title(config, folder))
     with interruptible(lambda: "nothing was started"):
         display.plan(dry_run(config, cache=cache, reporter=display))
 

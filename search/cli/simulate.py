@@ -66,8 +66,8 @@ def simulate(
     """
     from search.engine.recorded import read_pool
 
-    texts = {"search": search, "sampler.name": sampler, "pruner.name": pruner}
-    overrides = settings(texts=texts, overrides=set_)
+    literals = {"search": search, "sampler.name": sampler, "pruner.name": pruner}
+    overrides = settings(literals=literals, overrides=set_)
     contenders, seed = _contenders(overrides)
     pool = read_pool(runs)
     counts = list(dict.fromkeys(workers or [1]))

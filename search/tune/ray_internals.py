@@ -6,8 +6,7 @@ instructions when a Ray upgrade changes one of these parts.
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+
+from genre_core.system.interruption import handler_kept
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,24 +47,14 @@ def set_environment() -> None:
 def init_local(*, sockets: Path, **options: Any) -> None:
     """Start a Ray on this machine whose sockets and logs are below a folder; its default, /tmp/ray, is shared."""
     # without an address, Ray would join a cluster that happens to run on this machine
-    with _sigterm_handler_kept():
+    with handler_kept(signal.SIGTERM):
         ray.init("local", _temp_dir=str(sockets), **options)
 
 
 def init_cluster(address: str, **options: Any) -> None:
     """Connect to the Ray cluster whose head is at HOST:PORT."""
-    with _sigterm_handler_kept():
+    with handler_kept(signal.SIGTERM):
         ray.init(address=address, **options)
-
-
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the SIGTERM handler on exit, because ray.init installs its own."""
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def resolve_address(address: str) -> str | None:

@@ -1,6 +1,7 @@
 """A search on Ray Tune, from its settings to its results on disk."""
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from ray.tune.error import TuneError
 
 from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
-from genre_core.system.interruption import announce_interrupts, interrupt_handler_kept
+from genre_core.system.interruption import announce_interrupts, handler_kept
 from search.config.schema import OPTUNA, SearchConfig, to_yaml
 from search.data import prepare
 from search.data.music import locate_music
@@ -193,26 +194,19 @@ def _search(
     recorder = _recorder(config, the_study, folder, reporter, costs)
     strategy = _strategy(config, the_study, costs, progress=lambda: coordinator.progress)
     clear_checkpoints(run.checkpoints, keep=the_study.running)
-    checkpoint_bytes = int(config.checkpoint_budget * GIB)
+    limits = _limits(config, resources.workers)
+    models = resources.actor(ModelStore, run.models.absolute(), config.keep_models)
+    checkpoints = resources.actor(CheckpointStore, run.checkpoints.absolute(), limits.checkpoint_bytes)
     actors = Actors(
         weights=weights_files(config, resources),
-        models=(models := resources.actor(ModelStore, run.models.absolute(), config.keep_models)),
-        checkpoints=(
-            checkpoints := resources.actor(CheckpointStore, run.checkpoints.absolute(), checkpoint_bytes)
-        ),
+        models=models,
+        checkpoints=checkpoints,
         barrier=resources.actor(StartupBarrier, min(resources.workers, wanted - the_study.ended)),
     )
     coordinator = Coordinator(
         the_study,
         recorder,
-        limits=Limits(
-            workers=resources.workers,
-            retries=config.retries,
-            epoch_limit=config.epoch_limit,
-            time_budget=config.time_budget,
-            worker_budget=config.worker_budget,
-            checkpoint_bytes=checkpoint_bytes,
-        ),
+        limits=limits,
         goal=lambda: goal(config, the_study),
         draw=lambda trial: sample(trial, config),
         forget=lambda number: checkpoints.drop.remote(number),
@@ -226,18 +220,37 @@ def _search(
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
     _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     _remember(cache, config, prepared, costs, say=reporter.say)
-    over = stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)
-    interrupted = not over
-    if stopped := coordinator.end(interrupted=interrupted):
+    if not (stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)):
+        coordinator.end(interrupted=True)
+        return False
+    _end(config, the_study, coordinator, reporter.say)
+    ask(checkpoints.end.remote)
+    if error := the_study.all_failed():
+        raise SearchFailed(error)
+    return True
+
+
+def _limits(config: SearchConfig, workers: int) -> Limits:
+    """The limits of a search with this number of workers."""
+    return Limits(
+        workers=workers,
+        retries=config.retries,
+        epoch_limit=config.epoch_limit,
+        time_budget=config.time_budget,
+        worker_budget=config.worker_budget,
+        checkpoint_bytes=int(config.checkpoint_budget * GIB),
+    )
+
+
+def _end(
+    config: SearchConfig, the_study: Study, coordinator: Coordinator, say: Callable[[str], None]
+) -> None:
+    """End a search that was not interrupted, and report what ended before its time."""
+    if stopped := coordinator.end(interrupted=False):
         budget = coordinator.spent_budget() or TIME_BUDGET
-        reporter.say(f"{budget} spent; running trials that were stopped, keeping their epochs: {stopped}")
-    if not interrupted:
-        if goal(config, the_study) <= the_study.ended < config.trials:
-            reporter.say(used_up(config))
-        ask(checkpoints.end.remote)
-        if error := the_study.all_failed():
-            raise SearchFailed(error)
-    return not interrupted
+        say(f"{budget} spent; running trials that were stopped, keeping their epochs: {stopped}")
+    if goal(config, the_study) <= the_study.ended < config.trials:
+        say(used_up(config))
 
 
 def _strategy(
@@ -374,7 +387,7 @@ def _tune(
 ) -> None:
     """Run Tune until all trials have ended, the time budget is spent, or Ctrl-C."""
     try:
-        with interrupt_handler_kept():
+        with handler_kept(signal.SIGINT):
             ray_internals.run_trials(
                 trainable,
                 resources={"cpu": config.cpus_per_trial, "gpu": resources.gpus},

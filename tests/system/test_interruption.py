@@ -64,8 +64,9 @@ def test_an_announcement_waits_for_a_line_that_is_being_written() -> None:
     assert said.wait(20)
 
 
-def test_a_handler_that_is_left_behind_is_taken_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with interruption.interrupt_handler_kept():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert signal.getsignal(signal.SIGINT) == before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_handler_that_is_left_behind_is_taken_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with interruption.handler_kept(number):
+        signal.signal(number, signal.SIG_IGN)
+    assert signal.getsignal(number) == before
