@@ -120,12 +120,18 @@ def test_a_new_trial_has_the_parameters_that_were_chosen_and_each_is_proposed_on
     assert all(trial.distributions == SPACE for trial in search.study.trials)
 
 
-def test_a_promising_paused_trial_is_resumed_before_a_hopeless_one() -> None:
-    search = Search(first=1, trials=0)
+def bad_and_good() -> Search:
+    """A search without new trials that has completed trials of low and of high quality."""
+    search = Search(first=0, trials=0)
     for _ in range(6):
-        search.add(0.2, 0.3, 0.35, 0.37, quality=0.4, state=TrialState.COMPLETE)
+        search.add(0.1, 0.15, 0.18, 0.2, quality=0.2, state=TrialState.COMPLETE)
         search.add(0.4, 0.6, 0.7, 0.75, quality=0.8, state=TrialState.COMPLETE)
-    hopeless = search.add(0.2, quality=0.4)
+    return search
+
+
+def test_a_promising_paused_trial_is_resumed_before_a_hopeless_one() -> None:
+    search = bad_and_good()
+    hopeless = search.add(0.1, quality=0.2)
     promising = search.add(0.42, quality=0.85)
     assert search.choose().trial == promising
     assert search.policy.least_promising(search.study, search.paused) == hopeless
@@ -177,10 +183,7 @@ def test_a_trial_goes_on_where_nothing_else_is_worth_the_switch() -> None:
 
 
 def test_a_trial_pauses_where_a_paused_one_promises_more() -> None:
-    search = Search(first=0, trials=0)
-    for _ in range(6):
-        search.add(0.1, 0.15, 0.18, 0.2, quality=0.2, state=TrialState.COMPLETE)
-        search.add(0.4, 0.6, 0.7, 0.75, quality=0.8, state=TrialState.COMPLETE)
+    search = bad_and_good()
     own = search.add(0.1, quality=0.2)
     better = search.add(0.42, quality=0.8)
     search.paused = {better}

@@ -32,12 +32,11 @@ from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
 from genre_core.errors import InputError
-from genre_core.models.network import ToImage, build
 from genre_core.predict import Model
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import FineTune
-from genre_core.training.segments import Segments, level_statistics
+from genre_core.training.segments import Segments
 from search.cli.progress import Display
 from search.config.schema import load
 from search.errors import SearchErrorCode
@@ -177,15 +176,7 @@ def test_a_final_model_equals_a_plain_fine_tune_on_train_and_validation(
     segments = _both_parts(finished, card, cache)
     recipe = Recipe(**card["recipe"])
     nothing_kept = NodeCache(cache, budget_bytes=0)
-    network = build(
-        recipe.backbone,
-        weights=recipe.weights,
-        n_genres=segments.n_genres,
-        frozen_blocks=recipe.frozen_blocks,
-        image=ToImage(*level_statistics(segments)),
-        seed=recipe.seed,
-        node_cache=nothing_kept,
-    )
+    network = noise.network(recipe, nothing_kept, segments)
     # an EpochResult is made here, and thrown away: to score or not to score changes nothing
     fine_tune = FineTune(network, recipe, train=segments, validation=segments, node_cache=nothing_kept)
     for _ in range(card["epoch"]):

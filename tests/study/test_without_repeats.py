@@ -135,14 +135,15 @@ def test_every_configuration_is_sampled_with_any_pruner(pruner: str, tmp_path: P
     assert len(set(_recipes(_study(tmp_path, config, pruner=pruner), config))) == size
 
 
+def _repeating(journal: Path) -> Study:
+    """A study whose sampler may repeat a configuration."""
+    sampler, pruner = make_sampler("random", {}, seed=0), make_pruner("none", {}, epochs=3)
+    return Study(journal, name="s", sampler=sampler, pruner=pruner)
+
+
 def test_a_new_configuration_is_kept_as_the_sampler_proposes_it(tmp_path: Path) -> None:
     config, _ = _space("several")
-    bare = Study(
-        tmp_path / "bare.journal",
-        name="s",
-        sampler=make_sampler("random", {}, seed=0),
-        pruner=make_pruner("none", {}, epochs=3),
-    )
+    bare = _repeating(tmp_path / "bare.journal")
     plain = [sample(bare.ask(), config) for _ in range(6)]
     first_repeat = next((n for n in range(6) if plain[n] in plain[:n]), 6)
     assert first_repeat > 2, "otherwise this seed proves nothing"
@@ -196,12 +197,7 @@ def test_a_configuration_stopped_by_the_time_budget_may_be_tried_again(tmp_path:
 
 def test_repeated_trials_of_an_earlier_version_count_once(tmp_path: Path) -> None:
     config, size = _space("one list")
-    old = Study(
-        tmp_path / "study.journal",
-        name="s",
-        sampler=make_sampler("random", {}, seed=0),
-        pruner=make_pruner("none", {}, epochs=3),
-    )
+    old = _repeating(tmp_path / "study.journal")
     seen = list(_recipes(old, _config(**SPACES["one list"][0], trials=4)))
     while len(seen) < 4:
         seen.append(sample(trial := old.ask(), config))
