@@ -43,7 +43,6 @@ from search.run.tables import (
     write_finish,
     write_test_tracks,
 )
-from search.tune import trainable
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.search import mirrored
 from search.tune.tasks import TaskFailed, each
@@ -161,8 +160,15 @@ def _use_test_set(
     train = segments(*TRAINED_ON) if missing else None
     with acquire(config, data_bytes=train.mels.nbytes if train else 0) as resources:
         if train:
-            working_set = trainable.working_set(
-                config, tracks, resources, cache=cache, train=train, validation=None, weights=weights
+            working_set = WorkingSet.of(
+                config,
+                tracks,
+                cache=cache,
+                train=train,
+                validation=None,
+                weights=weights,
+                device=resources.device,
+                gpu_shared=resources.gpu_shared,
             )
             _train(config, missing, working_set, folder, resources, reporter)
         logits = _predictions(config, models, segments("test"), folder, resources, reporter)

@@ -81,6 +81,11 @@ class Resources:
         """`cuda` or `cpu`."""
         return "cuda" if self.gpus else "cpu"
 
+    @property
+    def gpu_shared(self) -> bool:
+        """Whether several trials share a GPU."""
+        return 0 < self.gpus < 1
+
     def actor(self, kind: type[Any], *arguments: Any) -> ActorHandle[Any]:
         """Start an actor on this node; it ends with `terminate_actors`.
 

@@ -50,7 +50,8 @@ from search.tune.actors import StartupBarrier, ask
 from search.tune.adapter import BudgetStopper, CoordinatorScheduler, CoordinatorSearcher
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.plan import make_plan, remember
-from search.tune.trainable import GIB, Actors, GenreTrial, weights_files, working_set
+from search.tune.torch_trainer import GIB, WorkingSet
+from search.tune.trainable import Actors, GenreTrial, weights_files
 
 
 class SearchFailed(Exception):
@@ -362,14 +363,15 @@ def _trainable(
     """The trainable of the workers, with its data in Ray's object store."""
     trainable: type[tune.Trainable] = tune.with_parameters(
         GenreTrial,
-        working_set=working_set(
+        working_set=WorkingSet.of(
             config,
             prepared.corpus,
-            resources,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,
             weights=prepared.weights,
+            device=resources.device,
+            gpu_shared=resources.gpu_shared,
         ),
         actors=actors,
     )

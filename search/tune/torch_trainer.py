@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from genre_core.audio.mel import FrontEnd
+from genre_core.audio.mel import FrontEnd, front_end
 from genre_core.corpus.tracks import SPLITS, Corpus
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
@@ -24,11 +24,14 @@ from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from search.config.schema import SearchConfig
 from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
 from search.run.schemas import EpochRow
 from search.tune import weight_shipping
+
+GIB = 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,36 @@ class WorkingSet:
     """Seconds after which an epoch is taken to hang."""
     checkpoints: bool
     """Whether there is any room for them."""
+
+    @classmethod
+    def of(
+        cls,
+        config: SearchConfig,
+        corpus: Corpus,
+        *,
+        cache: Path,
+        train: SegmentArrays,
+        validation: SegmentArrays | None,
+        weights: Mapping[str, str],
+        device: str,
+        gpu_shared: bool,
+    ) -> "WorkingSet":
+        """Data and settings of a search; for the arguments, see the attributes."""
+        return cls(
+            corpus=corpus,
+            train=train,
+            validation=validation,
+            front_end=front_end(config.front_end, level=config.level),
+            segments_per_track=config.segments_per_track,
+            weights=weights,
+            cache=cache.absolute(),
+            cache_bytes=int(config.feature_cache * GIB),
+            threads=max(1, int(config.cpus_per_trial)),
+            device=device,
+            gpu_shared=gpu_shared,
+            epoch_limit=config.epoch_limit,
+            checkpoints=config.checkpoint_budget > 0,
+        )
 
 
 class TorchTrainer:

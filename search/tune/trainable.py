@@ -3,7 +3,6 @@
 import gc
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ import torch
 from ray import tune
 from ray.actor import ActorHandle
 
-from genre_core.audio.mel import front_end
-from genre_core.corpus.tracks import Corpus
 from genre_core.models.pretrained import weights_path
 from genre_core.system.disk_cache import NodeCache
 from genre_core.system.node_folder import node_folder
 from genre_core.system.watchdog import Watchdog
-from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.engine.worker import WorkerSession
 from search.tune.actors import RemoteCheckpoints, RemoteModels, RemoteWeights, wait_for_all
@@ -28,8 +24,6 @@ from search.tune.cluster import Resources
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.weight_shipping import WeightsFiles
-
-GIB = 1024**3
 
 GPU_MEMORY_SHARE = 0.9
 """The share of a GPU's memory that all trials on it may use together."""
@@ -111,34 +105,6 @@ def gpu_ledger(ledgers: Path) -> GpuMemoryLedger:
         ledgers / f"{properties.uuid}.json",
         capacity=int(GPU_MEMORY_SHARE * properties.total_memory),
         pid=os.getpid(),
-    )
-
-
-def working_set(
-    config: SearchConfig,
-    corpus: Corpus,
-    resources: Resources,
-    *,
-    cache: Path,
-    train: SegmentArrays,
-    validation: SegmentArrays | None,
-    weights: Mapping[str, str],
-) -> WorkingSet:
-    """The data and settings that all trials of a run share; for the arguments, see `WorkingSet`."""
-    return WorkingSet(
-        corpus=corpus,
-        train=train,
-        validation=validation,
-        front_end=front_end(config.front_end, level=config.level),
-        segments_per_track=config.segments_per_track,
-        weights=weights,
-        cache=cache.absolute(),
-        cache_bytes=int(config.feature_cache * GIB),
-        threads=max(1, int(config.cpus_per_trial)),
-        device=resources.device,
-        gpu_shared=0 < resources.gpus < 1,
-        epoch_limit=config.epoch_limit,
-        checkpoints=config.checkpoint_budget > 0,
     )
 
 

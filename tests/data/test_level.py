@@ -19,9 +19,7 @@ from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.data.prepare import prepare_resumed
 from search.errors import SearchErrorCode
-from search.tune.cluster import Resources
-from search.tune.torch_trainer import TorchTrainer
-from search.tune.trainable import working_set
+from search.tune.torch_trainer import TorchTrainer, WorkingSet
 
 
 def _written(config: SearchConfig, file: Path, *, without_level: bool = False) -> Path:
@@ -76,14 +74,15 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     config = load(_written(began, tmp_path / "config.yaml", without_level=older), {})
     prepared = prepare_resumed(config, tracks, cache=cache, reporter=Display(Console(file=StringIO())))
     assert (prepared.train.mels.max() == 0) is not older
-    given = working_set(
+    given = WorkingSet.of(
         config,
         tracks,
-        Resources(workers=1, gpus=0.0, scratch=tmp_path),
         cache=cache,
         train=prepared.train,
         validation=prepared.validation,
         weights=prepared.weights,
+        device="cpu",
+        gpu_shared=False,
     )
     trainer = TorchTrainer(given, node_cache=NodeCache(tmp_path, budget_bytes=0), weights=None)
     card = trainer.card(RECIPE, trial=0, epoch=1)

@@ -26,7 +26,7 @@ from search.evaluate import finish
 from search.tune import search
 from search.tune.adapter import BudgetStopper
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
-from search.tune.trainable import Actors, working_set
+from search.tune.trainable import Actors
 
 MakeTrainer = Callable[[WorkingSet], Trainer]
 
@@ -60,14 +60,15 @@ def searches_in_process(
     def trainable(
         config: SearchConfig, prepared: Prepared, resources: Any, *, cache: Path, actors: Actors
     ) -> Callable[[str], WorkerSession]:
-        given = working_set(
+        given = WorkingSet.of(
             config,
             prepared.corpus,
-            resources,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,
             weights=prepared.weights,
+            device=resources.device,
+            gpu_shared=resources.gpu_shared,
         )
         return lambda worker: _session(worker, trainer(given), actors, clock)
 
