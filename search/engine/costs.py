@@ -227,11 +227,14 @@ class _DeviceCosts:
         return self._rate(backbone, depth) * self._amount(backbone, depth) + self._overhead
 
     def activation_seconds(self, backbone: str, depth: int) -> float:
-        """Seconds of the pass through the frozen blocks before the first epoch: from the deepest stored activations."""
+        """Seconds of the pass through the frozen blocks before the first epoch: from the deepest stored activations.
+
+        A pass also stores the activations of the blocks before, so that nothing shallower is computed again.
+        """
         if depth == 0 or not self._is_shared(backbone, depth):
             return 0.0
-        stored = [other for other, shared in self._shared[backbone].items() if shared and other <= depth]
-        blocks = self._arithmetic(backbone, max(stored, default=0), depth)
+        stored = max((other for other, shared in self._shared[backbone].items() if shared), default=0)
+        blocks = self._arithmetic(backbone, min(stored, depth), depth)
         return self._pass_rate(backbone) * self._work.segments * blocks
 
     @property

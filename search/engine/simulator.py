@@ -152,8 +152,8 @@ class Replay:
         self._progress: dict[int, _Progress] = {}
         self._events: list[tuple[float, int, str]] = []
         self._order = count()
-        self._activations: dict[Cell, float] = {}
-        """Time at which the activations of a cell are stored, in seconds."""
+        self._passes: dict[str, tuple[int, float]] = {}
+        """Backbone -> the deepest stored activations, and the time at which they are stored, in seconds."""
         self._totals = _Totals()
 
     @property
@@ -216,12 +216,25 @@ class Replay:
         turn = _Turn(assignment.trial, curve, assignment.attempt, progress.epoch, resumes)
         self._turns[worker] = turn
         cost = self._pool.cells[curve.cell]
-        features = 0.0 if curve.cell in self._activations else cost.features
-        computed = self._activations.setdefault(curve.cell, self.now + features)
-        turn.begins = self.now if features else max(self.now, computed)
+        features, turn.begins = self._pass(curve.cell)
         progress.features_seconds += features
         first = cost.restore if resumes else self._next_epoch_seconds(turn)
         self._after(worker, turn, features + curve.build_seconds + first)
+
+    def _pass(self, cell: Cell) -> tuple[float, float]:
+        """Seconds to compute the activations of a cell, and the time from which a worker can do so.
+
+        A pass begins at the deepest activations that are stored, and stores those of all blocks on its way.
+        """
+        backbone, depth = cell
+        stored, ready = self._passes.get(backbone, (0, self.now))
+        begins = max(self.now, ready) if depth else self.now
+        if depth <= stored:
+            return 0.0, begins
+        begun = self._pool.cells[backbone, stored].features if stored else 0.0
+        seconds = max(0.0, self._pool.cells[cell].features - begun)
+        self._passes[backbone] = depth, begins + seconds
+        return seconds, begins
 
     def _next_epoch_seconds(self, turn: _Turn) -> float:
         curve = turn.curve

@@ -138,7 +138,7 @@ def test_before_its_first_epoch_a_trial_pays_the_pass_through_its_frozen_blocks_
     assert activations(3) == pytest.approx(0.0)
     assert activations(0) == pytest.approx(0.0)
     assert activations(5) == pytest.approx(rate * 150 * sum(blocks[3:5]))
-    assert activations(2) == pytest.approx(rate * 150 * sum(blocks[:2]))
+    assert activations(2) == pytest.approx(0.0), "the pass has stored them on its way"
 
 
 def test_a_pass_from_stored_activations_does_not_make_the_backbone_look_fast() -> None:
@@ -146,7 +146,7 @@ def test_a_pass_from_stored_activations_does_not_make_the_backbone_look_fast() -
     stored = _observed(
         _row(0, "resnet18", 0, 30.0, 1), _row(1, "resnet18", 4, 5.0, 1, features_seconds=0.001)
     )
-    ratio = stored.of("resnet18", 3).start / whole.of("resnet18", 3).start
+    ratio = stored.of("resnet18", 5).start / whole.of("resnet18", 5).start
     assert 0.3 < ratio < 3
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def made_pool(n_curves: int = 28, *, seed: int = 0, n_epochs: int = 5) -> Pool:
             )
         )
     cells = {
-        curve.cell: CellCost(features=3.0 * bool(curve.recipe.frozen_blocks), save=0.25, restore=0.5)
+        curve.cell: CellCost(features=3.0 * curve.recipe.frozen_blocks, save=0.25, restore=0.5)
         for curve in curves
     }
     return Pool(curves=tuple(curves), cells=cells)
@@ -83,11 +84,11 @@ def test_one_worker_without_pruning_needs_the_sum_of_the_costs_in_the_order_draw
     pool = made_pool()
     replay = replayed(pool, "random")
     now, epochs, best, expected = 0.0, 0, 0.0, []
-    computed = set()
+    deepest: Counter[str] = Counter()
     for curve in order(replay):
-        if curve.recipe.frozen_blocks and curve.cell not in computed:
-            computed.add(curve.cell)
-            now += 3.0
+        backbone, depth = curve.cell
+        now += 3.0 * max(0, depth - deepest[backbone])  # a pass stores what it passes
+        deepest[backbone] = max(deepest[backbone], depth)
         now += curve.build_seconds
         for score, seconds in zip(curve.scores, curve.seconds, strict=True):
             now += seconds
@@ -110,8 +111,9 @@ def test_pausing_costs_a_checkpoint_and_resuming_a_network_and_reading_it() -> N
     replay = replayed(pool, "one_epoch_then_best")
     drawn = order(replay)
     now = 0.0
-    for cell in {curve.cell for curve in drawn}:
-        now += pool.cells[cell].features
+    for backbone in {curve.recipe.backbone for curve in drawn}:
+        depths = [curve.recipe.frozen_blocks for curve in drawn if curve.recipe.backbone == backbone]
+        now += pool.cells[backbone, max(depths)].features
     for curve in drawn:  # an epoch each
         now += curve.build_seconds + (curve.seconds[0] if curve.scores else curve.failing_seconds)
         now += 0.25 * bool(curve.scores)
