@@ -160,6 +160,7 @@ class _Resources:
     workers: int
     gpus: float = 0.0
     device: str = "cpu"
+    gpu_shared: bool = False
 
     def actor(self, kind: type[Any], *arguments: Any) -> "_Local":
         return _Local(kind(*arguments))
