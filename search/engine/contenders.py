@@ -11,7 +11,7 @@ from genre_core.models.registry import block_names
 from search.config.schema import Optuna
 from search.config.space import FROZEN_SHARE, blocks_of
 from search.cost_aware.cost import Cost
-from search.cost_aware.policy import FreezeThaw
+from search.cost_aware.policy import FreezeThaw, Settings
 from search.cost_aware.pruner import CostAwarePruner
 from search.cost_aware.sampler import CostAwareSampler
 from search.cost_aware.space import draw_from
@@ -101,12 +101,26 @@ def _scores_of(study: Study) -> Scores:
     return lambda: {trial.number: list(trial.intermediate_values.values()) for trial in study.trials}
 
 
-def _cost_aware(given: Situation) -> Parts:
+def cost_aware(settings: Settings | None = None) -> Contender:
+    """The default search, with its constants or others."""
+
+    def parts(given: Situation) -> Parts:
+        policy = _policy(given, settings)
+        return Parts(
+            sampler=CostAwareSampler(policy, seed=given.seed),
+            pruner=CostAwarePruner(policy),
+            strategy=lambda study: CostAwareStrategy(policy, study),
+        )
+
+    return Contender(name=COST_AWARE, parts=parts)
+
+
+def _policy(given: Situation, settings: Settings | None) -> FreezeThaw:
     def cost_of(params: Mapping[str, Any]) -> Cost:
         backbone = params[BACKBONE]
         return given.costs.of(backbone, blocks_of(params[FROZEN_SHARE], len(block_names(backbone))))
 
-    policy = FreezeThaw(
+    return FreezeThaw(
         draw=draw_from(given.deck.space.distributions),
         candidates=given.deck.left,
         cost_of=cost_of,
@@ -114,11 +128,7 @@ def _cost_aware(given: Situation) -> Parts:
         arm=BACKBONE,
         derived=step_size,
         seed=given.seed,
-    )
-    return Parts(
-        sampler=CostAwareSampler(policy, seed=given.seed),
-        pruner=CostAwarePruner(policy),
-        strategy=lambda study: CostAwareStrategy(policy, study),
+        settings=settings or Settings(),
     )
 
 
@@ -130,7 +140,7 @@ def _plain(sampler: str, pruner: str) -> Contender:
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(name=COST_AWARE, parts=_cost_aware),
+        cost_aware(),
         _plain("tpe", "median"),
         _plain("tpe", "hyperband"),
         _plain("gp", "median"),
