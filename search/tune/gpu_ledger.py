@@ -65,12 +65,19 @@ class GpuMemoryLedger:
         """The ledger, locked for this process, without the requests of dead processes."""
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._ledger}.lock"):
-            text = self._ledger.read_text() if self._ledger.exists() else '{"peaks": {}, "asked": []}'
-            book = json.loads(text)
+            book = self._read()
             book["asked"] = [entry for entry in book["asked"] if _is_alive(*entry["by"])]
             yield book
             with atomic_file(self._ledger, durable=False) as partial:
                 partial.write_text(json.dumps(book))
+
+    def _read(self) -> dict[str, Any]:
+        """The ledger's content; a new one if the file does not exist, or a power failure truncated it."""
+        try:
+            book: dict[str, Any] = json.loads(self._ledger.read_text())
+        except (FileNotFoundError, ValueError):
+            return {"peaks": {}, "asked": []}
+        return book
 
 
 def _is_alive(pid: int, created: float) -> bool:

@@ -32,6 +32,14 @@ from search.run.schemas import EpochRow
 from search.tune import weight_shipping
 
 GIB = 1024**3
+OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # there is no memory for cuBLAS's own buffers
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+)
+"""Texts of errors that say that a GPU is out of memory without being a `torch.OutOfMemoryError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +197,8 @@ class TorchTrainer:
         if self._data is None:
             train = self._set.train.to(self._device, stream=stream)
             validation = self._set.validation
-            self._data = train, None if validation is None else validation.to(self._device, stream=stream)
             self._levels = level_statistics(train)
+            self._data = train, None if validation is None else validation.to(self._device, stream=stream)
         return self._data
 
     def _weights_of(self, recipe: Recipe) -> Weights:
@@ -300,7 +308,13 @@ def _memory_errors() -> Iterator[None]:
     """PyTorch's errors that the engine acts on, as the engine's own; their first line says it all."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"OutOfMemoryError: {str(error).splitlines()[0]}") from None
     except fine_tune.Diverged as error:
         raise Diverged(f"Diverged: {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)

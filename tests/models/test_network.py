@@ -100,6 +100,21 @@ def test_activations_do_not_depend_on_the_other_segments_of_the_batch(name: str,
         assert torch.equal(network.frozen_forward(mels[few]), together[few])
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_where_lookups_are_not_padded_blocks_compute_the_batch_alone(
+    name: str, make: MakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, mels = make(name, 2), _mels(5)
+    padded = network.frozen_forward(mels)
+    monkeypatch.setattr("genre_core.models.network.PADDED_LOOKUPS", ())
+    rows = list[int]()
+    network.frozen[0].register_forward_hook(lambda _, inputs, output: rows.append(len(output)))
+    alone = network.frozen_forward(mels)
+    assert rows == [5]
+    assert not alone.requires_grad
+    assert torch.allclose(alone, padded, rtol=1e-4, atol=1e-5)
+
+
 def test_one_channel_is_repeated_and_three_are_kept() -> None:
     repeated = ToImage(*LEVELS)(_mels())
     assert repeated.shape == (2, 3, 64, 64)

@@ -84,3 +84,13 @@ def test_the_dead_hold_nothing(worker: Worker) -> None:
     process.kill()
     process.wait()
     assert second.granted()
+
+
+@pytest.mark.parametrize("content", ["", '{"peaks": {"a"'])
+def test_a_ledger_that_a_power_failure_truncated_starts_anew(
+    content: str, worker: Worker, tmp_path: Path
+) -> None:
+    (first, _), (second, _) = worker(), worker()
+    (tmp_path / "gpu.json").write_text(content)
+    assert first.request("a")
+    assert not second.request("a")
