@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := $(BIN)/genre-search run --config configs/demo.yaml
+GPU_DEVICE ?= cuda
 
-.PHONY: install run test check bench chaos clean
+.PHONY: install run test check bench chaos gpu clean
 
 install: .venv/installed
 
@@ -30,6 +31,13 @@ bench: .venv/installed-dev
 chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
 	PYTHONPATH=tests:tests/support $(BIN)/python tests/chaos --results benchmarks/results/chaos.json
+
+# make gpu: the tests that need a GPU, then its benchmark; with GPU_DEVICE=cpu, both on the CPU.
+# Without Ray and .venv: make gpu BIN_PYTHON=python3. Another torch may warn of other things, which fails no test.
+BIN_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(BIN_PYTHON)),.venv/installed-dev)
+	GPU_DEVICE=$(GPU_DEVICE) PYTHONPATH=. $(BIN_PYTHON) -m pytest --noconftest -m gpu -rA -W default tests/gpu
+	PYTHONPATH=. $(BIN_PYTHON) benchmarks/gpu.py --device $(GPU_DEVICE) $(GPU)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

@@ -15,8 +15,8 @@ from genre_core.system.disk_cache import NodeCache
 CHUNK = {"cpu": 16, "cuda": 256}
 """Segments per pass through the frozen blocks, by device type: the smallest number that keeps it busy."""
 PADDED_LOOKUPS = ("cpu",)
-"""Device types on which lookups of activations that are not stored are padded to `CHUNK` as well, so that they have the
-bits of stored ones. On a GPU, a batch of 32 would take eight times as long, and training is not bit-identical anyway."""
+"""Device types on which lookups of activations that are not stored are padded to `CHUNK` too, so that they have the
+bits of stored ones. On a GPU, a batch of 32 would take eight times as long."""
 CHANNELS_LAST_ON_CPU = ("densenet", "vgg")
 """Families that train faster on a CPU with the channels_last memory format, as measured; on a GPU all do."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -24,12 +24,14 @@ from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import SegmentArrays, Segments, level_statistics
-from search.config.schema import SearchConfig
 from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
 from search.run.schemas import EpochRow
 from search.tune import weight_shipping
+
+if TYPE_CHECKING:  # a worker needs no pydantic
+    from search.config.schema import SearchConfig
 
 GIB = 1024**3
 OUT_OF_MEMORY = (
@@ -70,7 +72,7 @@ class WorkingSet:
     @classmethod
     def of(
         cls,
-        config: SearchConfig,
+        config: "SearchConfig",
         corpus: Corpus,
         *,
         cache: Path,

@@ -53,7 +53,10 @@ def test_another_fine_tune_continues_from_a_state(training: TorchTraining) -> No
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"), OutOfMemory),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OutOfMemory),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            OutOfMemory,
+        ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), OutOfMemory),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be …"), OutOfMemory),
         (RuntimeError("CUDA error: device-side assert triggered"), RuntimeError),
