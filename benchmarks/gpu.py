@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ import plain  # noqa: E402
 
 from genre_core.audio.mel import front_end  # noqa: E402
 from genre_core.corpus.tracks import Corpus  # noqa: E402
+from genre_core.models.initial_weights import initial_weights  # noqa: E402
 from genre_core.models.network import ToImage, allow_tf32, build  # noqa: E402
 from genre_core.models.registry import BLOCKS  # noqa: E402
 from genre_core.recipe import Recipe  # noqa: E402
@@ -48,11 +49,13 @@ FAMILIES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
 GENRES = 10
 EPOCHS = 5
 """Epochs of a whole trial."""
-WINDOW_SECONDS = 10.0
+WINDOW_SECONDS = 8.0
 """How long processes side by side train."""
-MEASURED_SECONDS, MAX_REPEATS = 0.4, 7
+MEASURED_SECONDS, MAX_REPEATS = 0.25, 7
 """Epochs are repeated until they have taken this long, at least twice and at most so often; their median counts."""
-CACHE_BYTES = 8 * 2**30
+CACHES = ("weights", "kept", "trials")
+"""Folders of node caches: without activations, with those of the fine-tunes, with those of whole trials."""
+CACHE_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +91,14 @@ def depths(backbone: str) -> tuple[int, int, int]:
 
 
 def settings(quick: bool) -> Iterator[Setting]:
-    """The measured settings; the images of 64 pixels are few, since only overheads are larger there."""
-    families = ("alexnet", "resnet18") if quick else FAMILIES
-    for backbone in families:
+    """The measured settings; large batches matter where there is much to train, small images show overheads."""
+    families, side = (("alexnet", "resnet18"), 64) if quick else (FAMILIES, 128)
+    for backbone, precision in product(families, ("float32", "bfloat16")):
         for depth in depths(backbone):
-            for batch_size in (32,) if quick else (32, 128):
-                for precision in ("float32", "bfloat16"):
-                    side = 64 if quick else 128
-                    yield Setting(
-                        backbone=backbone, depth=depth, batch_size=batch_size, side=side, precision=precision
-                    )
+            for batch_size in (32,) if quick or depth == len(BLOCKS[backbone]) else (32, 128):
+                yield Setting(
+                    backbone=backbone, depth=depth, batch_size=batch_size, side=side, precision=precision
+                )
     if not quick:
         for backbone in ("resnet18", "vgg16"):
             for depth in depths(backbone):
@@ -120,12 +121,22 @@ class Bench:
         self._folder = folder
         self._data = {side: (noise(segments, side), noise(segments // 4, side)) for side in (64, 128)}
 
+    def create_weights(self, backbones: Sequence[str]) -> None:
+        """Initialise the networks once, in all caches: it takes seconds, and is not measured."""
+        first, *others = (self._folder / name for name in CACHES)
+        for backbone in backbones:
+            cache = NodeCache(first, budget_bytes=CACHE_BYTES)
+            initial_weights(backbone, weights="random", seed=0, node_cache=cache)
+        for folder in others:
+            folder.mkdir()
+            for file in first.glob("[!.]*"):
+                os.link(file, folder / file.name)
+
     def fine_tune(self, setting: Setting, *, cached: bool) -> FineTune:
         """This project's fine-tune; without `cached`, each lookup computes its activations."""
         allow_tf32(setting.precision != "float32")
         train, validation = (part.to(self._device) for part in self._data[setting.side])
-        # weights only, in the second cache
-        cache = NodeCache(self._folder / ("shared" if cached else "weights"), budget_bytes=CACHE_BYTES)
+        cache = NodeCache(self._folder / ("kept" if cached else "weights"), budget_bytes=CACHE_BYTES)
         network = build(
             setting.backbone,
             weights="random",
@@ -342,11 +353,13 @@ def print_header(title: str, *columns: str) -> None:
     print(f"\n{title}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}", flush=True)
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All measurements."""
+def measure(
+    arguments: argparse.Namespace, folder: Path, found: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """Add all measurements to `found`, and save after each kind of them."""
     device, quick = torch.device(arguments.device), arguments.quick
     bench = Bench(device, arguments.segments, folder)
-    found: dict[str, Any] = {}
+    bench.create_weights(("alexnet", "resnet18") if quick else FAMILIES)
     contenders = ("ours", "ours_computed", "plain", "plain_tf32", "tutorial")
     print_header("Training images per second", *contenders, "activations", "ours / plain")
     found["rates"] = []
@@ -356,6 +369,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         rates = [round(row[name]) if name in row else None for name in contenders]
         cells = [None if rate is None else f"{rate:,}" for rate in rates]
         print_row(setting, *cells, row["features"], row["ours"] / row["plain"])
+    save()
     side = 64 if quick else 128
     families = ("resnet18",) if quick else FAMILIES
     kinds = [
@@ -373,15 +387,17 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 row = bench.busy(setting, arguments.trace)
                 found["busy"].append(row)
                 print_row(setting, row["busy"], row["kernels_per_step"], row["step_ms"])
+        save()
     print_header(f"Seconds of a trial of {EPOCHS} epochs", "empty cache", "warm cache")
     found["trials"] = whole_trials(bench, [kinds[0], *kinds])
+    save()
     print("\n| processes | trials per hour |\n|---|---|", flush=True)
     found["side_by_side"] = []
     for count in arguments.processes:
         row = side_by_side(count, kinds, arguments.device, arguments.segments, folder)
         found["side_by_side"].append(row)
         print(f"| {count} | {row['trials_per_hour']:,.0f} |", flush=True)
-    return found
+        save()
 
 
 def main() -> None:
@@ -402,23 +418,29 @@ def main() -> None:
     torch.set_num_threads(1)
     cuda = arguments.device == "cuda"
     name = torch.cuda.get_device_name() if cuda else "cpu"
-    print(f"{name}, torch {torch.__version__}, {os.cpu_count()} cores; noise as data, random weights")
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(arguments, Path(folder))
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = arguments.results or HERE / "results" / f"gpu-{slug}.json"
     asked = {key: value for key, value in vars(arguments).items() if key not in ("trace", "results")}
-    versions = {
+    found: dict[str, Any] = {
+        "device": name,
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]  # torch's
+        "data": "noise, random weights",
+        "asked": asked,
     }
-    out = {"device": name, "cores": os.cpu_count(), **versions, "data": "noise, random weights"}
-    out |= {"asked": asked, "seconds": time.perf_counter() - began, **found}
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    path = arguments.results or HERE / "results" / f"gpu-{slug}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(out, indent=1) + "\n")
-    print(f"\n{out['seconds']:.0f} s; written to {path}")
+    print(f"{name}, torch {torch.__version__}, {os.cpu_count()} cores; noise as data, random weights")
+    began = time.perf_counter()
+
+    def save() -> None:
+        found["seconds"] = time.perf_counter() - began
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        measure(arguments, Path(folder), found, save)
+    print(f"\n{found['seconds']:.0f} s; written to {path}")
 
 
 if __name__ == "__main__":

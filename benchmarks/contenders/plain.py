@@ -16,13 +16,15 @@ MEAN, STD = -50.0, 15.0
 """Of the mels, dB."""
 
 
-def network(backbone: str, depth: int, n_genres: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """The frozen blocks, and the trainable ones with a new head."""
+def network(
+    backbone: str, depth: int, n_genres: int, device: torch.device
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """The frozen blocks, and the trainable ones with a new head, initialised on the device."""
     with torch.device("meta"):
         blocks, head = blocks_and_head(backbone, torchvision.models.get_model(backbone, weights=None))
     layers = [*blocks.values(), nn.Linear(head.in_features, n_genres)]
     for layer in layers:
-        layer.to_empty(device="cpu")
+        layer.to_empty(device=device)
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.02)
         for module in layer.modules():
@@ -48,7 +50,7 @@ def resident(
     device = train.genre.device
     memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     frozen, trainable = (
-        part.to(device).to(memory_format=memory_format) for part in network(backbone, depth, train.n_genres)
+        part.to(memory_format=memory_format) for part in network(backbone, depth, train.n_genres, device)
     )
     optimizer = torch.optim.SGD(trainable.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, fused=True)
     genre = train.genre[train.track]
@@ -80,7 +82,7 @@ def tutorial(backbone: str, depth: int, train: Segments, *, batch_size: int) -> 
     A DataLoader without workers, a copy of each batch to the device, and `.item()` after each step.
     """
     device = train.genre.device
-    frozen, trainable = (part.to(device) for part in network(backbone, depth, train.n_genres))
+    frozen, trainable = network(backbone, depth, train.n_genres, device)
     optimizer = torch.optim.SGD(trainable.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     images: Tensor = ((train.mels.cpu().float() - MEAN) / STD).expand(-1, 3, -1, -1).contiguous()
     dataset = TensorDataset(images, train.genre[train.track].cpu())

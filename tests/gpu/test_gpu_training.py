@@ -73,6 +73,7 @@ def close(first: list[Any], second: list[Any], precision: str) -> bool:
     return np.allclose(first, second, rtol=ROUNDING[precision], atol=0.0)
 
 
+@pytest.mark.filterwarnings("default")  # where there is no deterministic kernel
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_restored_fine_tune_continues_to_the_same_bits(

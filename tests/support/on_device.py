@@ -1,9 +1,12 @@
 """Fine-tunes on a GPU without Ray, or on the CPU, where `GPU_DEVICE=cpu` proves the tests themselves."""
 
+import functools
 import gc
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from noise import arrays
 from small_models import models_of
 
 from genre_core.audio.mel import front_end
+from genre_core.models import initial_weights
 from genre_core.models.network import ToImage, allow_tf32, build
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
@@ -40,11 +44,16 @@ TRAIN, VALIDATION = (arrays(150), arrays(70, seed=1)) if ON_GPU else (arrays(21)
 """Sizes that are not multiples of the batch size or of the chunk size."""
 
 
-def models() -> AbstractContextManager[None]:
-    """Torchvision's networks on a GPU, small ones and one thread on a CPU."""
-    if not ON_GPU:
-        torch.set_num_threads(1)
-    return models_of("whole" if ON_GPU else "small")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic kernels
+_created_once = functools.cache(initial_weights._create)
+
+
+def models() -> AbstractContextManager[Any]:
+    """Torchvision's networks on a GPU, each initialised once; small ones and one thread on a CPU."""
+    if ON_GPU:
+        return patch.object(initial_weights, "_create", _created_once)
+    torch.set_num_threads(1)
+    return models_of("small")
 
 
 def node_cache(folder: Path, budget_bytes: int = PLENTY) -> NodeCache:
