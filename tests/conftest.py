@@ -1,9 +1,13 @@
 """Shared fixtures: one small Ray, one small corpus with its cache, one finished search, and the command line."""
 
+import os
+
+# As in a worker of a search. Torch, NumPy and Ray read it when they are loaded; more threads than cores wait actively.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import functools
 import json
 import logging
-import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -68,17 +72,6 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As many torch threads as a worker of a search has: with another number, sums are rounded differently."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

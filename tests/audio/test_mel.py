@@ -96,7 +96,6 @@ def _concatenated_clips(folder: Path) -> np.ndarray:
     return np.concatenate([read(path, SAMPLE_RATE) for path in clips[:: len(clips) // 11]])
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("sound", ["noise", "generated", "real", 1, 1024, 1025, 1026, 2048, 2049])
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_a_mel_computed_in_blocks_is_bit_identical_to_one_computed_at_once(

@@ -39,7 +39,6 @@ def _files(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "spectrograms").iterdir() if path.suffix != ".lock")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", FRONT_ENDS)
 def test_a_store_has_the_mel_of_each_track(name: str, tracks: tuple[Track, ...], tmp_path: Path) -> None:
     setting = front_end(name)

@@ -64,7 +64,6 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     tiny: Callable[..., SearchConfig],
     music: Path,
     cache: Path,
-    one_thread: None,
     tmp_path: Path,
 ) -> None:
     """From config.yaml to the mels and the model cards, without Ray."""

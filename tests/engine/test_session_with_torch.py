@@ -25,7 +25,7 @@ ASSIGNMENT = Assignment(trial=0, recipe=RECIPE.__class__(**vars(RECIPE) | {"epoc
 
 
 @pytest.fixture(autouse=True)
-def small(one_thread: None) -> Iterator[None]:
+def small() -> Iterator[None]:
     """Networks of the families' blocks that train in milliseconds."""
     with models_of("small"):
         yield

@@ -168,9 +168,7 @@ def test_scores_equal_those_of_scikit_learn_and_are_within_their_intervals(finis
     assert schema.metadata[b"schema_version"] == SCHEMA_VERSION.encode()
 
 
-def test_a_final_model_equals_a_plain_fine_tune_on_train_and_validation(
-    finished: Path, cache: Path, one_thread: None
-) -> None:
+def test_a_final_model_equals_a_plain_fine_tune_on_train_and_validation(finished: Path, cache: Path) -> None:
     place = sorted((finished / "finish").iterdir())[0]
     card = json.loads((place / "model.json").read_text())
     segments = _both_parts(finished, card, cache)

@@ -117,7 +117,6 @@ def _older(folder: Path, copy: Path) -> Path:
     return copy
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_model_without_a_level_uses_absolute_levels_as_before(
     folder: Path, music: Path, tmp_path: Path
 ) -> None:

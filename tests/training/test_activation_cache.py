@@ -245,7 +245,6 @@ def test_truncated_activations_are_computed_again(tmp_path: Path) -> None:
 
 def _inode(folder: Path) -> int:
     """Cache activations in this process and return the inode of their file."""
-    torch.set_num_threads(1)
     recipe = replace(RECIPE, frozen_blocks=4)
     node_cache = _cache(folder)
     many = segments(200)

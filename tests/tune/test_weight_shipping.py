@@ -84,7 +84,7 @@ def test_a_file_that_is_missing_on_the_head_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_the_file", [True, False])
 def test_imagenet_weights_are_shipped_only_to_a_node_that_lacks_them(
-    has_the_file: bool, head: Head, one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    has_the_file: bool, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     if has_the_file:
@@ -99,6 +99,6 @@ def test_imagenet_weights_are_shipped_only_to_a_node_that_lacks_them(
     assert copy.exists() == (not has_the_file)
 
 
-def test_random_weights_are_not_shipped(one_thread: None, tmp_path: Path) -> None:
+def test_random_weights_are_not_shipped(tmp_path: Path) -> None:
     trainer = _trainer({"resnet18": "random"}, None, NodeCache(tmp_path, budget_bytes=0))
     assert trainer._weights_of(RECIPE) == "random"
