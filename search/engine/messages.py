@@ -103,6 +103,10 @@ class Usage:
     pid: int
 
 
+_NOT_IN_0_1: dict[str, Any] = {"attempt": 1, "node": "", "pid": 0}
+"""Values that checkpoints of version 0.1.0 lack; a replayed report has those of the new worker."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
     """A finished epoch."""
@@ -121,16 +125,20 @@ class EpochReport:
         return vars(self.row) | vars(self.usage) | own
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any], **more: Any) -> Self:
-        """Make a report from such values; keyword arguments take precedence."""
-        known = {**values, **more}
+    def from_flat(cls, values: Mapping[str, Any]) -> Self:
+        """Make a report from such values."""
         return cls(
-            row=EpochRow(**_of(EpochRow, known)),
-            usage=Usage(**_of(Usage, known)),
-            best_epoch=known["best_epoch"],
-            finished=known["finished"],
-            replayed=known.get("replayed", False),
+            row=EpochRow(**_of(EpochRow, values)),
+            usage=Usage(**_of(Usage, values)),
+            best_epoch=values["best_epoch"],
+            finished=values["finished"],
+            replayed=values.get("replayed", False),
         )
+
+    @classmethod
+    def of_checkpoint(cls, values: Mapping[str, Any], *, trial: int) -> Self:
+        """Make the report that a trial's checkpoint contains, perhaps one of version 0.1.0."""
+        return cls.from_flat({**_NOT_IN_0_1, **values, "trial": trial})
 
     def replay(self, *, attempt: int, node: str, pid: int) -> Self:
         """The report of the same epoch by another worker."""

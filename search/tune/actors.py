@@ -21,9 +21,6 @@ LONGEST_WAIT_SECONDS = 30.0
 """How long the first trials wait for workers that have not started: a cluster may be slow to start them."""
 _POLL_SECONDS = 0.05
 
-_NOT_IN_0_1: dict[str, Any] = {"attempt": 1, "node": "", "pid": 0}
-"""Values that checkpoints of version 0.1.0 lack; a replayed report has those of the new worker."""
-
 
 def ask(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call a remote method of an actor and wait for its result.
@@ -122,7 +119,7 @@ class RemoteCheckpoints:
     def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
         """The latest checkpoint of a trial and the report of its epoch; None if there is none."""
         kept = ask(self._actor.last.remote, trial)
-        return kept and (kept[0], EpochReport.from_flat(_NOT_IN_0_1 | kept[1], trial=trial))
+        return kept and (kept[0], EpochReport.of_checkpoint(kept[1], trial=trial))
 
     def _collect(self, *, timeout: float | None) -> None:
         """Collect the result of the checkpoint that is being sent, waiting at most `timeout` seconds."""

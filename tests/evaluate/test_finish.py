@@ -79,10 +79,11 @@ def _moments(folder: Path) -> dict[Path, int]:
 
 
 @pytest.fixture(scope="module")
-def finished(run: Path, cache: Path, small_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(run: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the shared search, its best two finished with two seeds each; tests leave it as it is."""
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("finished") / "tiny"))
-    said = _finish(folder, cache, top=2, seeds=2)
+    with finishes_in_process():
+        said = _finish(folder, cache, top=2, seeds=2)
     assert said.count(" epochs ") == 4
     return folder
 

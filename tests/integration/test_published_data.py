@@ -11,6 +11,7 @@ import yaml
 from conftest import Command, sets
 from mirrors import File, serving
 from shaped import CORRUPT, fma_archives, gtzan_archive
+from without_ray import by_torch, finishes_in_process, searches_in_process
 
 from genre_core.corpus.tracks import load_corpus
 from genre_core.models.artifact import read_card
@@ -29,7 +30,7 @@ SHAPES: dict[str, tuple[Callable[[Path, Path], list[Path]], str, int]] = {
 
 @pytest.mark.parametrize("name", ["gtzan", pytest.param("fma_small", marks=pytest.mark.long)])
 def test_an_archive_leads_to_predictions(
-    name: str, music: Path, small_ray: None, genre_search: Command, tmp_path: Path
+    name: str, music: Path, genre_search: Command, tmp_path: Path
 ) -> None:
     make, fault, tracks = SHAPES[name]
     data, run = tmp_path / "data", tmp_path / "runs" / name
@@ -54,15 +55,16 @@ def test_an_archive_leads_to_predictions(
     call("data", "check", data, code=1 if name == "gtzan" else 0)
     config = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
     tiny = sets(pruner="none", space__masking=0.0, space__label_smoothing=0.0, workers=2)
-    call(
-        "run", "--config", config, "--data", data, "--runs", run.parent, "--name", name, *tiny, "--trials", 2
-    )
+    options = ("--config", config, "--data", data, "--runs", run.parent, "--name", name, *tiny)
+    with searches_in_process(by_torch):
+        call("run", *options, "--trials", 2)
     assert fault in "".join(said)
     parts = load_corpus(run / "corpus.parquet")
     assert {len(parts.part(part)) for part in ("train", "validation", "test")} == {tracks}
     assert read_trials(run)["state"].tolist() == ["COMPLETE"] * 2
 
-    assert f"{tracks} tracks" in call("finish", run, "--top", 1, "--seeds", 1)
+    with finishes_in_process():
+        assert f"{tracks} tracks" in call("finish", run, "--top", 1, "--seeds", 1)
     tested = read_test_tracks(run)
     assert len(tested) == tracks
     call("report", run)

@@ -7,20 +7,19 @@ which trains the head only, so that its checkpoint of epoch 1 is small. No model
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Done
 from conftest import Command
 from invariants import check
+from without_ray import by_torch, finishes_in_process, searches_in_process
 
 from genre_core.predict import Model
 from genre_core.synthetic.styles import GENRES
 from search.run.folder import RunFolder
 from search.run.tables import read_epochs, read_finish, read_trials
-
-pytestmark = pytest.mark.usefixtures("small_ray")
 
 WRITTEN = Path(__file__).parents[1] / "data" / "run_of_0_1"
 TRIALS = 4
@@ -30,6 +29,13 @@ CHECKPOINT_EPOCH = 1
 EPOCHS = 3
 
 Call = Callable[..., Done]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_ray() -> Iterator[None]:
+    """Searches and finishes train in this process."""
+    with searches_in_process(by_torch), finishes_in_process():
+        yield
 
 
 @pytest.fixture(scope="module")

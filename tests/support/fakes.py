@@ -199,7 +199,7 @@ class LocalCheckpoints:
     def last(self, trial: int) -> tuple[Arrays, EpochReport] | None:
         """A trial's latest checkpoint."""
         kept = self._store.last(trial)
-        return kept and (kept[0], EpochReport.from_flat(kept[1]))
+        return kept and (kept[0], EpochReport.of_checkpoint(kept[1], trial=trial))
 
 
 class Ledger:
