@@ -1,6 +1,7 @@
 """Resuming a search that has ended: nothing changes, or what its driver left undone is completed."""
 
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,13 @@ import pytest
 from conftest import TRIALS
 from invariants import check
 from made_runs import resume
+from rich.console import Console
+from without_ray import by_torch, searches_in_process
+
+from search.cli.progress import Display
+from search.config.schema import load
+from search.run.tables import read_trials
+from search.tune import search
 
 
 @pytest.fixture
@@ -41,3 +49,22 @@ def test_a_search_killed_after_its_last_trial_is_completed(copy: Path) -> None:
     (copy / "checkpoints" / "trial-00002-epoch-001.safetensors").touch()
     resume(copy)
     check(copy, trials=TRIALS, keep_models=2)
+
+
+def test_a_finished_search_is_extended_after_its_music_has_moved(
+    copy: Path, run: Path, music: Path, tmp_path: Path
+) -> None:
+    moved, before = shutil.copytree(music, tmp_path / "moved"), read_trials(run)
+    config = load(copy / "config.yaml", {"trials": TRIALS + 1})
+    display = Display(Console(file=StringIO()))
+    with searches_in_process(by_torch):
+        assert search.resume(
+            config, folder=copy, cache=tmp_path / "new cache", reporter=display, data=Path(moved)
+        )
+    after = read_trials(copy)
+    assert len(after) == TRIALS + 1
+    assert after.head(TRIALS).equals(before)
+    assert after["state"].isin(["COMPLETE", "PRUNED"]).all()
+    assert after["learning_rate"].nunique() == TRIALS + 1
+    assert load(copy / "config.yaml", {}).data == str(moved)
+    check(copy, trials=TRIALS + 1, keep_models=2)

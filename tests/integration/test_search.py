@@ -1,7 +1,6 @@
 """A search on a real Ray: faults of trials and helpers, and settings that reach the workers."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from conftest import TRIALS
 from invariants import check
 from processes import below, title
 from rich.console import Console
@@ -18,7 +16,7 @@ from workers import FaultyTrial, PatientBarrier
 
 from genre_core.models.pretrained import imagenet_file
 from search.cli.progress import Display
-from search.config.schema import SearchConfig, load
+from search.config.schema import SearchConfig
 from search.run.schemas import TrialRow
 from search.run.tables import read_trials
 from search.tune import search
@@ -128,22 +126,6 @@ def _ray_workers() -> set[str]:
     """Titles of Ray's worker processes."""
     titles = (title(process).strip() for process in below(os.getpid()))
     return {text.removeprefix("ray::") for text in titles if text.startswith("ray::")}
-
-
-def test_a_finished_search_is_extended_after_its_music_has_moved(
-    run: Path, music: Path, tmp_path: Path
-) -> None:
-    copy, moved = Path(shutil.copytree(run, tmp_path / run.name)), shutil.copytree(music, tmp_path / "moved")
-    before = read_trials(run)
-    config = load(copy / "config.yaml", {"trials": TRIALS + 1})
-    assert search.resume(config, folder=copy, cache=tmp_path / "new cache", reporter=_display(), data=moved)
-    after = read_trials(copy)
-    assert len(after) == TRIALS + 1
-    assert after.head(TRIALS).equals(before)
-    assert after["state"].isin(["COMPLETE", "PRUNED"]).all()
-    assert after["learning_rate"].nunique() == TRIALS + 1
-    assert load(copy / "config.yaml", {}).data == str(moved)
-    check(copy, trials=TRIALS + 1, keep_models=2)
 
 
 @pytest.mark.long
