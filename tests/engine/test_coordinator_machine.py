@@ -146,6 +146,7 @@ class SearchMachine(RuleBasedStateMachine):
         unclaimed = Unclaimed(self.run.path)
         recorder.take_up(reconcile(self.run.path, self.config, self.study, writer, unclaimed))
         assert unclaimed.message is None, "nothing in the folder is a stranger's"
+        assert read_epochs(self.run.path)["train_loss"].notna().all(), "no epoch is known by its F1 alone"
         clear_checkpoints(self.run.checkpoints, keep=self.study.running)
         self.checkpoints = CheckpointStore(self.run.checkpoints, 10**9)
         self.models = ModelStore(self.run.models, KEEP_MODELS)
@@ -358,7 +359,6 @@ class SearchMachine(RuleBasedStateMachine):
             explained += ["zombies", "left_over: checkpoints/trial", "models_wrong"]
         assert not [line for line in found.words if not line.startswith(tuple(explained))], found.words
         assert found.trials == self.study.asked <= self.goal
-        assert read_epochs(self.run.path)["train_loss"].notna().all(), "no epoch is known by its F1 alone"
         for number in self.coordinator.paused:
             kept = [epoch_number(path.name) for path in self.run.checkpoints.glob(f"trial-{number:05d}-*")]
             assert kept == [self.study.epochs(number)], "it continues after its last epoch"
@@ -395,19 +395,21 @@ class SearchMachine(RuleBasedStateMachine):
             shutil.rmtree(self.home)
 
 
-def test_a_search_survives_whatever_happens(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("examples", [40, pytest.param(150, marks=pytest.mark.long)])
+def test_a_search_survives_whatever_happens(examples: int) -> None:
+    STEPS.clear()
     with patch("search.run.tables.WRITE_SHARE", float("inf")):  # the table follows at once
         run_state_machine_as_test(
             SearchMachine,
             settings=settings(
-                max_examples=75,
+                max_examples=examples,
                 stateful_step_count=40,
                 deadline=None,
                 derandomize=True,
                 phases=[Phase.generate],
             ),
         )
-    assert sum(STEPS.values()) >= 5000
+    assert sum(STEPS.values()) >= 60 * examples
     assert all(
         STEPS[name]
         for name in (
