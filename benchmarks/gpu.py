@@ -1,6 +1,6 @@
 """Measure training on a GPU: images per second, whole trials, and trials side by side, without Ray.
 
-    PYTHONPATH=. python benchmarks/gpu.py [--device cuda|cpu] [--quick] [--processes 4 16] [--results FILE]
+    PYTHONPATH=. python benchmarks/gpu.py [--device cuda|cpu] [--quick] [--families resnet18] [--processes 4 16]
 
 compares this project's fine-tune with a plain PyTorch loop of the same recipe whose data is on the device, which is
 the upper reference, and with the recipe of Ray Tune's PyTorch tutorial. Data is noise and weights are random, which
@@ -90,9 +90,9 @@ def depths(backbone: str) -> tuple[int, int, int]:
     return 0, blocks // 2, blocks
 
 
-def settings(quick: bool) -> Iterator[Setting]:
+def settings(quick: bool, families: Sequence[str]) -> Iterator[Setting]:
     """The measured settings; large batches matter where there is much to train, small images show overheads."""
-    families, side = (("alexnet", "resnet18"), 64) if quick else (FAMILIES, 128)
+    side = 64 if quick else 128
     for backbone, precision in product(families, ("float32", "bfloat16")):
         for depth in depths(backbone):
             for batch_size in (32,) if quick or depth == len(BLOCKS[backbone]) else (32, 128):
@@ -101,7 +101,7 @@ def settings(quick: bool) -> Iterator[Setting]:
                 )
     if not quick:
         for backbone in ("resnet18", "vgg16"):
-            for depth in depths(backbone):
+            for depth in depths(backbone) if backbone in families else ():
                 yield Setting(backbone=backbone, depth=depth, batch_size=32, side=64, precision="bfloat16")
 
 
@@ -359,19 +359,19 @@ def measure(
     """Add all measurements to `found`, and save after each kind of them."""
     device, quick = torch.device(arguments.device), arguments.quick
     bench = Bench(device, arguments.segments, folder)
-    bench.create_weights(("alexnet", "resnet18") if quick else FAMILIES)
+    families = arguments.families or (("alexnet", "resnet18") if quick else FAMILIES)
+    bench.create_weights(families)
     contenders = ("ours", "ours_computed", "plain", "plain_tf32", "tutorial")
     print_header("Training images per second", *contenders, "activations", "ours / plain")
     found["rates"] = []
-    for setting in settings(quick):
+    for setting in settings(quick, families):
         row = bench.rates(setting)
         found["rates"].append(row)
         rates = [round(row[name]) if name in row else None for name in contenders]
         cells = [None if rate is None else f"{rate:,}" for rate in rates]
         print_row(setting, *cells, row["features"], row["ours"] / row["plain"])
-    save()
+        save()
     side = 64 if quick else 128
-    families = ("resnet18",) if quick else FAMILIES
     kinds = [
         Setting(backbone=name, depth=depth, batch_size=32, side=side, precision=arguments.precision)
         for name in families
@@ -404,7 +404,12 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="two families and small images")
+    parser.add_argument(
+        "--quick", action="store_true", help="small images and batches; the default is two families"
+    )
+    parser.add_argument(
+        "--families", nargs="+", choices=FAMILIES, help="backbones [default: all; quick: two]"
+    )
     parser.add_argument("--segments", type=int, default=1024, help="training segments")
     parser.add_argument("--precision", default="bfloat16", help="of whole trials")
     parser.add_argument(
