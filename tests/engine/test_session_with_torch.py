@@ -24,7 +24,7 @@ EPOCHS = 3
 ASSIGNMENT = Assignment(trial=0, recipe=RECIPE.__class__(**vars(RECIPE) | {"epochs": EPOCHS}))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
     """Networks of the families' blocks that train in milliseconds."""
     with models_of("small"):
@@ -65,10 +65,12 @@ def losses(reports: list[Any]) -> list[tuple[int, float | None, float | None]]:
     return [(report.row.epoch, report.row.train_loss, report.row.val_loss) for report in reports]
 
 
-@pytest.fixture
-def undisturbed(tmp_path: Path) -> list[tuple[int, float | None, float | None]]:
+@pytest.fixture(scope="module")
+def undisturbed(
+    small: None, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[int, float | None, float | None]]:
     """The numbers of a trial to which nothing happens."""
-    own = session(tmp_path / "undisturbed")
+    own = session(tmp_path_factory.mktemp("undisturbed"))
     own.begin(ASSIGNMENT)
     return losses([own.step() for _ in range(EPOCHS)])
 

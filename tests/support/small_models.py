@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torchvision
@@ -16,6 +17,18 @@ SIZES = ("small", pytest.param("whole", marks=pytest.mark.long))
 """Values of a parameter `size`: small networks by default, torchvision's own in the long form."""
 _HIDDEN = 24
 """Units of the hidden linear layers of AlexNet and VGG, instead of 4096."""
+
+
+class _Narrow(ResNet):  # type: ignore[misc]  # torchvision has no types
+    """A ResNet whose four stages have an eighth of the channels."""
+
+    def __init__(self, layers: list[int]) -> None:
+        super().__init__(BasicBlock, layers)
+        self.fc = nn.Linear(512 // 8, 1000)
+
+    def _make_layer(self, block: Any, planes: int, *shape: Any, **options: Any) -> nn.Sequential:
+        layer: nn.Sequential = super()._make_layer(block, planes // 8, *shape, **options)
+        return layer
 
 
 class _Plain(nn.Module):
@@ -43,7 +56,7 @@ def small_model(backbone: str, *, weights: None = None, **_: bool) -> nn.Module:
     assert weights is None
     if backbone.startswith("resnet"):
         layers = {"resnet18": [1, 1, 1, 1], "resnet34": [1, 2, 1, 1]}
-        model: nn.Module = ResNet(BasicBlock, layers[backbone])
+        model: nn.Module = _Narrow(layers[backbone])
     elif backbone == "densenet121":
         model = DenseNet(growth_rate=4, block_config=(2, 2, 2, 2), num_init_features=8)
     elif backbone == "alexnet":

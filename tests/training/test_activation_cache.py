@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.synchronize import Event
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -194,6 +195,7 @@ def test_caching_is_faster_if_copying_costs_less_than_computing(
     assert caching_is_faster(compute, copy, epochs=epochs) is faster
 
 
+@pytest.mark.usefixtures("small_models")
 def test_activations_without_room_in_the_cache_are_computed_at_each_lookup(tmp_path: Path) -> None:
     recipe = replace(RECIPE, frozen_blocks=1)
     kind, results = _epochs(recipe, _cache(tmp_path, 2**20))
@@ -201,6 +203,7 @@ def test_activations_without_room_in_the_cache_are_computed_at_each_lookup(tmp_p
     assert results == _epochs(recipe, _cache(tmp_path))[1]
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("fills_later", [False, True], ids=["full", "fills while activations are written"])
 def test_a_full_disk_prevents_caching_and_nothing_else(
     fills_later: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,7 +211,7 @@ def test_a_full_disk_prevents_caching_and_nothing_else(
     recipe = replace(RECIPE, frozen_blocks=1)
     if fills_later:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=PLENTY))
-    with small_disk(tmp_path / "disk", 2**19) as disk:
+    with small_disk(tmp_path / "disk", 2**18) as disk:
         node_cache = _cache(disk)
         kind, results = _epochs(recipe, node_cache)
         assert kind == "computed"
@@ -218,6 +221,7 @@ def test_a_full_disk_prevents_caching_and_nothing_else(
     assert results == _epochs(recipe, _cache(tmp_path))[1]
 
 
+@pytest.mark.usefixtures("small_models")
 def test_an_unusable_cache_folder_prevents_caching_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     node_cache = _cache(tmp_path / "file")
@@ -256,10 +260,19 @@ def _inode(folder: Path) -> int:
     return path.stat().st_ino
 
 
+def _inode_at_once(folder: Path, start: Barrier, found: "SimpleQueue[int]") -> None:
+    """Put the inode into the queue, found at the same time as by another process."""
+    start.wait()
+    found.put(_inode(folder))
+
+
 def test_only_one_of_two_workers_computes_the_same_activations(tmp_path: Path) -> None:
-    with SPAWN.Pool(2) as pool:
-        first, second = pool.map(_inode, [tmp_path] * 2, chunksize=1)
-    assert first == second, "a second computation would have replaced the file"
+    start, found = SPAWN.Barrier(2), SPAWN.SimpleQueue()
+    worker = SPAWN.Process(target=_inode_at_once, args=(tmp_path, start, found))
+    worker.start()
+    start.wait(100)
+    assert _inode(tmp_path) == found.get(), "a second computation would have replaced the file"
+    worker.join()
 
 
 def _hang_while_computing(folder: Path, reached: Event) -> None:
@@ -289,8 +302,7 @@ def test_a_worker_that_dies_while_computing_does_not_block_others(tmp_path: Path
     worker.join()
     assert _partial_files(tmp_path)
     assert not _files(tmp_path), "the worker was killed while writing"
-    with SPAWN.Pool(1) as pool:
-        assert pool.map(_inode, [tmp_path])
+    _inode(tmp_path)
     assert _files(tmp_path)
 
 

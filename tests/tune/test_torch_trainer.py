@@ -94,7 +94,7 @@ def test_what_the_engine_acts_on_is_raised_as_its_own_error_in_one_line(
 
 
 def test_a_fine_tune_can_be_prepared_after_memory_ran_out_while_the_data_was_prepared(
-    one_thread: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = TorchTrainer(
         WorkingSet(
