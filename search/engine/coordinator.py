@@ -119,6 +119,8 @@ class Coordinator:
         self._nodes = NodeFailures(workers=limits.workers, retries=limits.retries, clock=clock)
         self._lost: Counter[int] = Counter()
         self._last_report: dict[str, float] = {}
+        self._begun: set[str] = set()
+        """Workers that have not reported an epoch of their trial yet."""
         self._shown: set[str] = set()
         self._started: float | None = None
 
@@ -167,6 +169,7 @@ class Coordinator:
         attempt = self._recorder.begin(trial.number, recipe)
         self._recorder.decided(trial.number, decided - began)
         self._running[worker] = trial.number
+        self._begun.add(worker)
         self._held_since[worker] = self._last_report[worker] = self._clock()
         self._nodes.trial_started(worker)
         self._make_room()
@@ -174,11 +177,11 @@ class Coordinator:
 
     def hear(self, worker: str, report: Report) -> Decision:
         """Record a worker's report and decide what the worker does next."""
-        self._last_report[worker] = self._clock()
+        before, self._last_report[worker] = self._last_report[worker], self._clock()
         self._nothing = self._nothing and isinstance(report, Waiting | Resting)
         match report:
             case EpochReport():
-                return self._epoch(worker, report)
+                return self._epoch(worker, report, took=self._last_report[worker] - before)
             case Failure():
                 return self._fail(worker, self._running[worker], report.reason)
             case NodeFailure():
@@ -265,11 +268,12 @@ class Coordinator:
                 self._nothing = True
                 return None
 
-    def _epoch(self, worker: str, report: EpochReport) -> Decision:
+    def _epoch(self, worker: str, report: EpochReport, *, took: float) -> Decision:
         number = report.row.trial
         self._nodes.epoch_done(worker, report.usage.node)
         known = self._study.knows(number, report.row.epoch)
-        self._recorder.epoch(report)
+        self._recorder.epoch(report, took=took, first=worker in self._begun)
+        self._begun.discard(worker)
         self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
         if report.finished:
             self._study.complete(number)

@@ -1,7 +1,7 @@
 """The cost of training by backbone and frozen depth: measured in the trials so far, estimated where none has run."""
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import median
@@ -32,6 +32,10 @@ CHECKPOINT_BYTES = 8
 CHECKPOINT_BYTES_PER_SECOND = 4e8
 """Rate at which a checkpoint is sent to a worker and restored."""
 PARAMETER_BYTES = 4
+PRIOR_TURNS = 2
+"""Number of turns that the overhead known before the search counts as."""
+RECENT_TURNS = 30
+"""Number of turns whose median is the overhead of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,8 @@ class CellCost:
     epoch_seconds: float
     pass_seconds: float | None = None
     """Seconds to pass all segments through all blocks of the backbone, if that was measured."""
+    turn_seconds: float | None = None
+    """Overhead of a turn of a trial on a worker, the same for all trials on the device, if that was measured."""
 
     def scaled(self, factor: float) -> "CellCost":
         """The cost with that many times as many segments."""
@@ -99,6 +105,24 @@ class Costs:
             self._on(device).activations(
                 row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
             )
+
+    def epoch(self, row: TrialRow, *, seconds: float) -> None:
+        """Add an epoch of a trial, whose row is up to date."""
+        device = row.device or "cpu"
+        self._counted[row.trial] = row.training_seconds or 0.0, row.epochs
+        self.learn(device, row.backbone, row.frozen_blocks, seconds=seconds, epochs=1)
+        self._on(device).activations(
+            row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
+        )
+
+    def turn(self, row: TrialRow, *, seconds: float, resumed: bool) -> None:
+        """Add the time from a trial's assignment to its first report that went neither into epochs nor activations."""
+        self._answers.clear()
+        device = row.device or "cpu"
+        expected = build_seconds(row.backbone, row.frozen_blocks)
+        if resumed:
+            expected += restore_seconds(row.backbone, row.frozen_blocks)
+        self._devices.setdefault(device, self._on(device)).turns.append(max(0.0, seconds - expected))
 
     def learn(self, device: str, backbone: str, frozen_blocks: int, *, seconds: float, epochs: float) -> None:
         """Add measured epochs; a number below one is a measured part of an epoch."""
@@ -161,6 +185,15 @@ class _DeviceCosts:
         """Backbone -> frozen blocks -> whether their activations are stored."""
         self._primed: set[tuple[str, int]] = set()
         """Cells with a cost that was measured elsewhere."""
+        self._usual_turn = 0.0
+        """Overhead of a turn before any is measured."""
+        self.turns: deque[float] = deque(maxlen=RECENT_TURNS)
+        """Overheads of the latest turns, in seconds."""
+
+    @property
+    def turn_seconds(self) -> float:
+        """What a turn costs beyond building the network and reading a checkpoint: calls, copies, waiting."""
+        return median([self._usual_turn] * PRIOR_TURNS + list(self.turns))
 
     @property
     def total_epochs(self) -> float:
@@ -185,6 +218,8 @@ class _DeviceCosts:
         if known.frozen_blocks not in self._cells[known.backbone]:
             self._cells[known.backbone][known.frozen_blocks] = known.epoch_seconds, 1.0
             self._primed.add((known.backbone, known.frozen_blocks))
+        if known.turn_seconds is not None:
+            self._usual_turn = known.turn_seconds
         if known.pass_seconds is not None and known.backbone not in self._passes:
             self._passes[known.backbone] = known.pass_seconds / self._whole(known.backbone)
 
@@ -197,6 +232,7 @@ class _DeviceCosts:
                 frozen_blocks=depth,
                 epoch_seconds=seconds / epochs,
                 pass_seconds=passes[backbone] * self._whole(backbone) if backbone in passes else None,
+                turn_seconds=self.turn_seconds,
             )
             for backbone, cells in self._cells.items()
             for depth, (seconds, epochs) in cells.items()
@@ -346,13 +382,17 @@ def build_seconds(backbone: str, frozen_blocks: int) -> float:
     )
 
 
+def restore_seconds(backbone: str, frozen_blocks: int) -> float:
+    """Estimated seconds to send a checkpoint to a worker and to restore it."""
+    return CHECKPOINT_BYTES * trainable_parameters(backbone, frozen_blocks) / CHECKPOINT_BYTES_PER_SECOND
+
+
 def _cost(costs: _DeviceCosts, backbone: str, frozen_blocks: int) -> Cost:
-    build = build_seconds(backbone, frozen_blocks)
-    checkpoint = CHECKPOINT_BYTES * trainable_parameters(backbone, frozen_blocks)
+    begin = build_seconds(backbone, frozen_blocks) + costs.turn_seconds
     return Cost(
-        start=build + costs.activation_seconds(backbone, frozen_blocks),
+        start=begin + costs.activation_seconds(backbone, frozen_blocks),
         epoch=costs.epoch_seconds(backbone, frozen_blocks),
-        switch=build + checkpoint / CHECKPOINT_BYTES_PER_SECOND,
+        switch=begin + restore_seconds(backbone, frozen_blocks),
     )
 
 

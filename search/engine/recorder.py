@@ -86,14 +86,23 @@ class Recorder:
         row = self._rows[number]
         row.decision_seconds = (row.decision_seconds or 0.0) + seconds
 
-    def epoch(self, report: EpochReport) -> None:
-        """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated."""
+    def epoch(self, report: EpochReport, *, took: float, first: bool) -> None:
+        """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated.
+
+        Args:
+            report: the report of the epoch.
+            took: seconds since the worker's last report, or since the trial was assigned to it.
+            first: whether it is the worker's first report since then.
+        """
         number, usage = report.row.trial, report.usage
         row = self._rows[number]
         row.node, row.pid = usage.node, usage.pid
         if self._study.knows(number, report.row.epoch):
+            if first and report.replayed:
+                self._costs.turn(row, seconds=took, resumed=True)
             row.repeated_epochs += not report.replayed
             return
+        activations = usage.features_seconds - (row.features_seconds or 0.0)
         row.epochs = report.row.epoch
         row.seconds = usage.total_seconds
         row.training_seconds = usage.total_seconds - usage.features_seconds
@@ -106,6 +115,12 @@ class Recorder:
             row.val_loss, row.val_f1 = report.row.val_loss, report.row.val_f1
             row.val_accuracy = report.row.val_accuracy
             row.val_precision, row.val_recall = report.row.val_precision, report.row.val_recall
+        if first:
+            own = report.row.seconds or 0.0
+            self._costs.turn(row, seconds=took - activations - own, resumed=row.attempt > 1)
+            self._costs.epoch(row, seconds=own)
+        else:
+            self._costs.epoch(row, seconds=took)
         self._writer.add_epoch(report.row, row)
 
     def end(self, reason: str | None) -> None:
@@ -120,7 +135,6 @@ class Recorder:
         row = self._rows[number]
         row.state = self._study.state(number)
         row.error, row.stopped = self._study.error(number), self._study.stopped(number)
-        self._costs.observe(row)
         row.epoch_seconds_expected = self._costs.epoch_seconds(row.backbone, row.frozen_blocks)
         if row.state != RUNNING:
             row.finished = self._now()

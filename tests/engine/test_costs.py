@@ -191,3 +191,34 @@ def test_estimates_are_positive_and_those_without_own_measurements_fall_with_the
     costs = _observed(*rows)
     epochs = [costs.of(backbone, depth).epoch for depth in range(len(BLOCKS[backbone]))]
     assert all(shallow > deep > 0 for shallow, deep in itertools.pairwise(epochs))
+
+
+def test_what_turns_of_trials_cost_beyond_their_epochs_is_learned() -> None:
+    row = _row(0, "resnet18", 3, None, 1)
+    costs = Costs(WORKLOAD)
+    costs.epoch(row, seconds=0.1)
+    before = costs.of("resnet18", 3)
+    for resumed in (False, True, False):
+        restore = before.switch - before.start if resumed else 0.0
+        costs.turn(row, seconds=before.start + restore + 1.5, resumed=resumed)
+    assert costs.of("resnet18", 3).start == pytest.approx(before.start + 1.5)
+    assert costs.of("resnet18", 3).switch == pytest.approx(before.switch + 1.5)
+    assert costs.of("resnet18", 3).epoch == pytest.approx(0.1)
+    assert costs.of("alexnet", 0).start == pytest.approx(_build("alexnet", 0) + 1.5), "and for all others"
+    costs.turn(row, seconds=1000.0, resumed=False)
+    assert costs.of("resnet18", 3).start < before.start + 2, "one long wait is no rule"
+
+
+def test_the_overhead_of_an_earlier_search_is_expected_until_another_is_measured() -> None:
+    row = _row(0, "resnet18", 3, None, 1)
+    earlier = Costs(WORKLOAD)
+    earlier.epoch(row, seconds=0.1)
+    for _ in range(5):
+        earlier.turn(row, seconds=2.0, resumed=False)
+    costs = Costs(WORKLOAD)
+    for known in earlier.measured()["cpu"]:
+        costs.prime(known, device="cpu")
+    assert costs.of("resnet18", 3).start == pytest.approx(2.0, rel=0.1)
+    for _ in range(5):
+        costs.turn(row, seconds=0.5, resumed=False)
+    assert costs.of("resnet18", 3).start == pytest.approx(0.5, rel=0.1)

@@ -16,7 +16,7 @@ from made_runs import make_run
 from refusals import refused
 
 from genre_core.recipe import Recipe
-from search.engine.contenders import AS_RECORDED, CONTENDERS
+from search.engine.contenders import AS_RECORDED, CONTENDERS, Contender, Parts, Situation
 from search.engine.pool_sampler import Deck, PoolSampler, PoolSpace
 from search.engine.recorded import CellCost, Curve, Pool, read_pool
 from search.engine.simulator import Replay, Trace, simulate
@@ -124,6 +124,24 @@ def test_pausing_costs_a_checkpoint_and_resuming_a_network_and_reading_it() -> N
     ranked = sorted(left, key=lambda curve: -curve.scores[0])
     ends = [trial.number for trial in sorted(replay.study.trials, key=lambda t: t.datetime_complete or 0)]
     assert [replay.curve_of(number) for number in ends if replay.curve_of(number).scores] == ranked
+
+
+def test_a_search_learns_what_its_turns_cost_besides_epochs() -> None:
+    pool = made_pool()
+    pool = replace(pool, curves=[replace(curve, build_seconds=4.0) for curve in pool.curves])
+    given: list[Situation] = []
+
+    def parts(situation: Situation) -> Parts:
+        given.append(situation)
+        return CONTENDERS["one_epoch_then_best"].parts(situation)
+
+    for _ in Replay(pool, Contender(name="noted", parts=parts), workers=2, seed=0).steps():
+        pass
+    alike = [curve for curve in pool.curves if curve.cell == pool.curves[0].cell and curve.seconds]
+    cost = given[0].costs.of(*alike[0].cell)
+    assert cost.start == pytest.approx(4.0, rel=0.1)
+    seconds = [own for curve in alike for own in curve.seconds]
+    assert cost.epoch == pytest.approx(np.mean(seconds), rel=0.02)
 
 
 def test_promotion_resumes_a_third_of_each_rung() -> None:

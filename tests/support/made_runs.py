@@ -104,7 +104,7 @@ def make_run(
         recipe = sample(study.ask(), config)
         recorder.begin(number, recipe)
         for epoch, f1 in enumerate(scores, 1):
-            recorder.epoch(epoch_report(number, scores[:epoch]))
+            recorder.epoch(epoch_report(number, scores[:epoch]), took=1.0, first=epoch == 1)
             study.report(number, epoch=epoch, f1=f1)
             if f1 == max(scores[:epoch]):
                 make_model(folder, number, epoch, f1, recipe)
