@@ -26,9 +26,10 @@ from search.study.study import Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal
 from search.tune import search
-from search.tune.adapter import BudgetStopper, assignment_of, result_of
+from search.tune.adapter import BudgetStopper
 from search.tune.cluster import Resources, connected
 from search.tune.scratch import scratch
+from search.tune.wire_format import assignment_of, result_of
 
 MARKS = (100, 1000, 5000, 10_000)
 WINDOW = 100

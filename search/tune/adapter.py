@@ -1,8 +1,7 @@
-"""Adapter between Ray Tune and the engine: messages, searcher, scheduler and stopper that call the coordinator."""
+"""Adapter between Ray Tune and the engine: searcher, scheduler and stopper that call the coordinator."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -11,66 +10,15 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from genre_core.recipe import Recipe
 from search.engine.coordinator import Coordinator
-from search.engine.messages import (
-    Assignment,
-    Decision,
-    EpochReport,
-    Failure,
-    Finished,
-    Lost,
-    NodeFailure,
-    Notice,
-    Report,
-    Resting,
-    Waiting,
-)
+from search.engine.messages import Assignment, Decision, Finished, Lost
 from search.engine.ports import RemoteError
 from search.run.checkpoints import RunFolderFull
 from search.tune import ray_internals
+from search.tune.wire_format import config_of, notices_of, report_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
-
-_KIND, _NOTICES = "report", "notices"
-_PLAIN: Mapping[str, type[Failure | NodeFailure | Waiting | Resting]] = {
-    kind.__name__: kind for kind in (Failure, NodeFailure, Waiting, Resting)
-}
-
-
-def config_of(assignment: Assignment) -> dict[str, Any]:
-    """The config of a Tune trial. MLflow logs it as the run's parameters, so its names are an interface."""
-    return {"number": assignment.trial, "recipe": asdict(assignment.recipe), "attempt": assignment.attempt}
-
-
-def assignment_of(config: Mapping[str, Any]) -> Assignment:
-    """The assignment that `config_of` was called with."""
-    return Assignment(trial=config["number"], recipe=Recipe(**config["recipe"]), attempt=config["attempt"])
-
-
-def result_of(report: Report, notices: Iterable[Notice]) -> dict[str, Any]:
-    """The result of a step of a Tune trial. An epoch's values are top-level, where Ray's loggers find the numbers.
-
-    It never contains `done`: Ray would then end the trial without asking the scheduler, and the study would miss the
-    last epoch.
-    """
-    values = report.flat() if isinstance(report, EpochReport) else dict(vars(report))
-    return values | {_KIND: type(report).__name__, _NOTICES: list(notices)}
-
-
-def report_of(result: Mapping[str, Any]) -> Report:
-    """The report that `result_of` was called with; Ray adds values of its own to a result."""
-    if result[_KIND] == EpochReport.__name__:
-        return EpochReport.from_flat(result)
-    kind = _PLAIN[result[_KIND]]
-    return kind(**{name: result[name] for name in kind.__dataclass_fields__})
-
-
-def notices_of(result: Mapping[str, Any]) -> list[Notice]:
-    """The notices that `result_of` was called with."""
-    notices: list[Notice] = result[_NOTICES]
-    return notices
 
 
 class CoordinatorSearcher(Searcher):

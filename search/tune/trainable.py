@@ -19,11 +19,11 @@ from genre_core.system.watchdog import Watchdog
 from search.config.schema import SearchConfig
 from search.engine.worker import WorkerSession
 from search.tune.actors import RemoteCheckpoints, RemoteModels, RemoteWeights, wait_for_all
-from search.tune.adapter import assignment_of, result_of
 from search.tune.cluster import Resources
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.weight_shipping import WeightsFiles
+from search.tune.wire_format import assignment_of, result_of
 
 GPU_MEMORY_SHARE = 0.9
 """The share of a GPU's memory that all trials on it may use together."""

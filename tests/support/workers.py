@@ -21,9 +21,9 @@ from genre_core.system.watchdog import Watchdog
 from genre_core.training.fine_tune import FineTune
 from search.evaluate import final_worker
 from search.tune.actors import StartupBarrier
-from search.tune.adapter import assignment_of
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.trainable import Actors, GenreTrial
+from search.tune.wire_format import assignment_of
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
 

@@ -26,16 +26,8 @@ from search.engine.messages import (
 )
 from search.engine.ports import RemoteError
 from search.run.checkpoints import RunFolderFull
-from search.tune.adapter import (
-    CoordinatorScheduler,
-    CoordinatorSearcher,
-    assignment_of,
-    config_of,
-    loss_of,
-    notices_of,
-    report_of,
-    result_of,
-)
+from search.tune.adapter import CoordinatorScheduler, CoordinatorSearcher, loss_of
+from search.tune.wire_format import assignment_of, config_of, notices_of, report_of, result_of
 
 FULL = (28, "No space left on device")
 TUNE = cast(Any, None)
