@@ -14,6 +14,7 @@ from invariants import check
 from made_runs import without_setting
 from refusals import refused
 from rich.console import Console
+from small_models import models_of
 from without_ray import MakeTrainer, analytic, by_torch, searches_in_process
 
 from genre_core.corpus.tracks import load_corpus
@@ -48,9 +49,10 @@ def test_with_one_worker_a_search_repeats_exactly_with_and_without_shared_activa
 ) -> None:
     monkeypatch.setattr(activation_cache, "caching_is_faster", lambda *_, **__: True)
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}
-    shared, apart = (
-        search(str(gib), by_torch, feature_cache=gib, trials=4, pruner=pruner, seed=5) for gib in (1, 0)
-    )
+    with models_of("small"):
+        shared, apart = (
+            search(str(gib), by_torch, feature_cache=gib, trials=4, pruner=pruner, seed=5) for gib in (1, 0)
+        )
     columns = ["trial", "state", "learning_rate", "momentum", "frozen_blocks", "val_f1", "val_loss"]
     assert shared[columns].to_dict("records") == apart[columns].to_dict("records")
     with_, without = (read_epochs(tmp_path / name)["val_loss"].tolist() for name in ("1", "0"))

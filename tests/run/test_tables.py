@@ -90,7 +90,7 @@ def test_a_reader_never_sees_an_incomplete_file(reader: str, run: Path) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_on)
-        for n in range(300):
+        for n in range(150):
             if table == "epochs":
                 writer.add_epoch(_epoch(n // 30, n % 30 + 2), trial_row(n // 30))
             else:
