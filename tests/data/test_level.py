@@ -1,7 +1,6 @@
 """The setting `level` of a search, and its default for searches that predate it."""
 
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ import pytest
 import yaml
 from noise import RECIPE
 from refusals import refused
-from rich.console import Console
+from reporters import unseen_display
 
 from genre_core.corpus.audit import audit
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import read_corpus
 from genre_core.system.disk_cache import NodeCache
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load, to_yaml
 from search.data.prepare import prepare_resumed
 from search.errors import SearchErrorCode
@@ -71,7 +69,7 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     tracks = split_corpus(found, validation=0.2, test=0.2, seed=0)
     began = tiny().model_copy(update={"provenance": {"corpus": tracks.fingerprint}})
     config = load(_written(began, tmp_path / "config.yaml", without_level=older), {})
-    prepared = prepare_resumed(config, tracks, cache=cache, reporter=Display(Console(file=StringIO())))
+    prepared = prepare_resumed(config, tracks, cache=cache, reporter=unseen_display())
     assert (prepared.train.mels.max() == 0) is not older
     given = WorkingSet.of(
         config,

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TRIALS, Command
 from made_runs import Quiet, make_finish, make_run
+from reporters import unseen_display
 from rich.console import Console
 from without_ray import by_torch, searches_in_process
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import read_card
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
 from search.errors import SearchErrorCode
 from search.evaluate.verdict import verdict
@@ -54,7 +54,7 @@ def extended(run: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("extended") / "tiny"))
     _finish(folder)
     config = load(folder / "config.yaml", {"trials": TRIALS + 1})
-    screen = Display(Console(file=StringIO()))
+    screen = unseen_display()
     with searches_in_process(by_torch):
         assert search.resume(config, folder=folder, cache=cache, reporter=screen, after_finish=True)
     file = folder / "results" / "trials.parquet"

@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from pausing import Elsewhere, PauseAfter
+from reporters import unseen_display
 from rich.console import Console
 from without_ray import searches_in_process
 
@@ -38,10 +39,6 @@ def slow_searches(*, reports: int | None = None) -> AbstractContextManager[None]
     """Searches in this process whose epochs take a second each, so that it is worth while to pause trials."""
     clock = Clock()
     return searches_in_process(lambda _: AnalyticTrainer(clock=clock), reports=reports, clock=clock)
-
-
-def _display() -> Display:
-    return Display(Console(file=StringIO()))
 
 
 def _compare(run: Path) -> list[dict[str, Any]]:
@@ -165,7 +162,7 @@ def test_examine_sees_a_paused_trial_as_running(tiny: Make, cache: Path, tmp_pat
             tiny(trials=4, training__epochs=4, workers=2),
             folder=tmp_path / "r",
             cache=cache,
-            reporter=_display(),
+            reporter=unseen_display(),
         )
     found = examine(tmp_path / "r", keep_models=3)
     assert found.zombies > 0

@@ -1,7 +1,6 @@
 """Resuming a search that has ended: nothing changes, or what its driver left undone is completed."""
 
 import shutil
-from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +9,9 @@ import pytest
 from conftest import TRIALS
 from invariants import check
 from made_runs import resume
-from rich.console import Console
+from reporters import unseen_display
 from without_ray import by_torch, searches_in_process
 
-from search.cli.progress import Display
 from search.config.schema import load
 from search.run.tables import read_trials
 from search.tune import search
@@ -56,7 +54,7 @@ def test_a_finished_search_is_extended_after_its_music_has_moved(
 ) -> None:
     moved, before = shutil.copytree(music, tmp_path / "moved"), read_trials(run)
     config = load(copy / "config.yaml", {"trials": TRIALS + 1})
-    display = Display(Console(file=StringIO()))
+    display = unseen_display()
     with searches_in_process(by_torch):
         assert search.resume(
             config, folder=copy, cache=tmp_path / "new cache", reporter=display, data=Path(moved)

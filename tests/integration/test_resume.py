@@ -15,6 +15,7 @@ import torch
 import torchvision
 from conftest import Command, sets
 from refusals import refused
+from reporters import unseen_display
 from rich.console import Console
 from small_disks import small_disk
 from without_ray import searches_in_process
@@ -50,7 +51,7 @@ def ended(
     (jazz / "jazz.00000.wav").write_bytes((jazz / "jazz.00001.wav").read_bytes()[:-2000])
     _write_weights(folder / "w.pth", seed=0)
     config = tiny(data=str(folder / "music"), weights=str(folder / "w.pth"), trials=2, training__epochs=2)
-    search.run(config, folder=folder / "r", cache=cache, reporter=Display(Console(file=StringIO())))
+    search.run(config, folder=folder / "r", cache=cache, reporter=unseen_display())
     return folder / "r"
 
 

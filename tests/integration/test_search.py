@@ -11,6 +11,7 @@ import torch
 import torchvision
 from invariants import check
 from processes import below, title
+from reporters import unseen_display
 from rich.console import Console
 from workers import FaultyTrial, PatientBarrier
 
@@ -24,10 +25,6 @@ from search.tune import search
 pytestmark = pytest.mark.usefixtures("small_ray")
 
 Make = Callable[..., SearchConfig]
-
-
-def _display() -> Display:
-    return Display(Console(file=StringIO()))
 
 
 def test_both_workers_start_together_and_serve_several_trials_each(run: Path) -> None:
@@ -47,7 +44,7 @@ def test_trials_that_fail_in_different_ways_keep_their_reasons_and_the_search_co
     config = tiny(
         workers=2, trials=5, training__epochs=1, space__frozen_blocks=5, epoch_limit="0.2s", retries=0
     )
-    search.run(config, folder=tmp_path / "r", cache=cache, reporter=_display())
+    search.run(config, folder=tmp_path / "r", cache=cache, reporter=unseen_display())
     rows = read_trials(tmp_path / "r").set_index("trial")[["state", "attempt", "error"]].fillna("")
     failed_node, hanging, raising, diverging, sound = rows.sort_index().itertuples(index=False, name=None)
     assert failed_node == ("COMPLETE", 2, "")
@@ -81,7 +78,7 @@ def test_front_end_precision_masking_and_the_drivers_imagenet_weights_reach_the_
         space__masking=0.2,
         space__frozen_blocks=5,
     )
-    search.run(config, folder=tmp_path / "r", cache=cache, reporter=_display())
+    search.run(config, folder=tmp_path / "r", cache=cache, reporter=unseen_display())
     row = read_trials(tmp_path / "r").iloc[0]
     assert (row.state, row.weights, row.precision) == ("COMPLETE", "imagenet", "bfloat16")
     assert row.features == "computed", "activations of masked inputs cannot be shared"
@@ -142,7 +139,7 @@ def test_a_worker_holds_no_more_memory_after_fifty_trials_than_after_ten(
         keep_models=0,
         checkpoint_budget=0,  # a fully trained AlexNet would send half a gigabyte per epoch
     )
-    search.run(config, folder=tmp_path / "r", cache=cache, reporter=_display())
+    search.run(config, folder=tmp_path / "r", cache=cache, reporter=unseen_display())
     trials = read_trials(tmp_path / "r")
     assert {"COMPLETE", "PRUNED"} <= set(trials["state"])
     assert trials["pid"].nunique() == 1

@@ -13,6 +13,7 @@ from fakes import DIVERGED, AnalyticTrainer
 from invariants import check
 from made_runs import without_setting
 from refusals import refused
+from reporters import unseen_display
 from rich.console import Console
 from small_models import models_of
 from without_ray import MakeTrainer, analytic, by_torch, searches_in_process
@@ -36,7 +37,7 @@ def search(tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path) -> Se
     """Run a tiny search with these changes; return its trials."""
 
     def run(name: str = "r", trainer: MakeTrainer = analytic, **changes: Any) -> pd.DataFrame:
-        display = Display(Console(file=StringIO()))
+        display = unseen_display()
         with searches_in_process(trainer):
             launch.run(tiny(**changes), folder=tmp_path / name, cache=cache, reporter=display)
         return read_trials(tmp_path / name)
@@ -90,7 +91,7 @@ def test_a_search_ends_when_its_finite_space_is_used_up_and_shows_how_to_continu
 def test_a_search_of_the_whole_depth_that_an_earlier_version_began_keeps_its_parameters(
     tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
 ) -> None:
-    folder, display = tmp_path / "r", Display(Console(file=StringIO()))
+    folder, display = tmp_path / "r", unseen_display()
     backbones = ["resnet18", "densenet121"]
     config = tiny(space__frozen_blocks={"as_share": False}, space__backbone=backbones, trials=3)
     with searches_in_process():

@@ -1,9 +1,18 @@
-"""A reporter for tests."""
+"""Reporters for tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
+
+from rich.console import Console
 
 from genre_core.system.progress import ProgressCallback
+from search.cli.progress import Display
+
+
+def unseen_display() -> Display:
+    """The display of a search, on a screen that nobody sees."""
+    return Display(Console(file=StringIO()))
 
 
 class RecordingReporter:

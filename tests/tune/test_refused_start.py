@@ -1,13 +1,12 @@
 """A search that cannot start is refused before anything is spent on it, and leaves nothing behind."""
 
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import ray
-from rich.console import Console
+from reporters import unseen_display
 
 from genre_core.errors import InputError
 from search.cli.progress import Display
@@ -34,7 +33,7 @@ REFUSED = [
 def screen(monkeypatch: pytest.MonkeyPatch) -> Display:
     """A silent display of a search that is not connected to a Ray yet."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    return Display(Console(file=StringIO()))
+    return unseen_display()
 
 
 @pytest.mark.parametrize(
