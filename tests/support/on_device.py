@@ -3,7 +3,8 @@
 import functools
 import gc
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,6 +55,16 @@ def models() -> AbstractContextManager[Any]:
         return patch.object(initial_weights, "_create", _created_once)
     torch.set_num_threads(1)
     return models_of("small")
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Deterministic kernels, where PyTorch has them: cuDNN's default ones for float32 do not repeat to the bit."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def node_cache(folder: Path, budget_bytes: int = PLENTY) -> NodeCache:
