@@ -73,7 +73,8 @@ def main() -> None:
                 print(_line(runs[-1]), flush=True)
                 _write(arguments, runs)
     if arguments.target:
-        print(time_table(runs, arguments.target))
+        target = arguments.target if arguments.within is None else best_f1(runs) - arguments.within
+        print(time_table(runs, target))
     else:
         print(throughput_table(runs), depth_table(runs), sep="\n\n")
 
@@ -119,17 +120,30 @@ def depth_table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def best_f1(runs: Sequence[Run]) -> float:
+    """The best validation F1 of all runs."""
+    return float(max((f1 for run in runs for _, f1 in run["improvements"]), default=0.0))
+
+
 def time_table(runs: Sequence[Run], target: float) -> str:
-    """Markdown: seconds until the first validation F1 of at least the target, including the start."""
-    lines = [f"| | seconds until F1 {target} | speed relative to (c) |", "|---|---|---|"]
+    """Markdown: seconds until the first validation F1 of at least the target, including the start.
+
+    Median and each repeat; `inf` where the limit came first.
+    """
+    lines = [f"| | seconds until F1 {target:.3f} | speed relative to (c) |", "|---|---|---|"]
     times = {
-        letter: median([run["to_target"] or float("inf") for run in runs if run["letter"] == letter])
+        letter: [_seconds_to(target, run) for run in runs if run["letter"] == letter]
         for letter in dict.fromkeys(run["letter"] for run in runs)
     }
-    for letter, seconds in times.items():
-        ratio = f"{times['c'] / seconds:.1f}" if "c" in times else ""
-        lines.append(f"| ({letter}) {CONTENDERS[letter][1]} | {seconds:.0f} | {ratio} |")
+    for letter, own in times.items():
+        ratio = f"{median(times['c']) / median(own):.1f}" if "c" in times else ""
+        each = ", ".join(f"{seconds:.0f}" for seconds in sorted(own))
+        lines.append(f"| ({letter}) {CONTENDERS[letter][1]} | {median(own):.0f} ({each}) | {ratio} |")
     return "\n".join(lines)
+
+
+def _seconds_to(target: float, run: Run) -> float:
+    return next((seconds for seconds, f1 in run["improvements"] if f1 >= target), float("inf"))
 
 
 def machine() -> str:
@@ -168,6 +182,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--target", type=float, help="instead, search with pruning until this validation F1")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds per contender with --target")
+    parser.add_argument(
+        "--within",
+        type=float,
+        help="with a --target that is out of reach, such as 1: compare the times to the best F1 of all minus this",
+    )
     return parser.parse_args()
 
 
@@ -230,6 +249,7 @@ def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
     place.mkdir()
     cache = scratch / f"cache-{letter.removesuffix(' warm').replace(' ', '-')}-{repeat}"
     own = {
+        "seed": repeat,
         "log": str(place / "log.jsonl"),
         "scratch": str(place / "scratch"),
         "cache": str(cache),
@@ -249,28 +269,32 @@ def _run(letter: str, repeat: int, task: dict[str, Any], scratch: Path) -> Run:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, start_new_session=True
         )
-        to_target = _watch(process, place / "log.jsonl", task, began)
+        _watch(process, place / "log.jsonl", task, began)
     ended = time.time()
-    trials = [line for line in _lines(place / "log.jsonl") if "began" in line]
+    lines = _lines(place / "log.jsonl")
+    trials = [line for line in lines if "began" in line]
     if task["target"] is None and len(trials) < task["trials"]:
         raise SystemExit(f"({letter}) ended early:\n{(place / 'output.txt').read_text()[-3000:]}")
     shutil.rmtree(place / "scratch", ignore_errors=True)
     if letter != "a":
         shutil.rmtree(cache, ignore_errors=True)
-    run = {"letter": letter, "repeat": repeat, "wall": ended - began, "to_target": to_target}
+    run = {
+        "letter": letter,
+        "repeat": repeat,
+        "wall": ended - began,
+        "improvements": _improvements(lines, began),
+    }
     return run | _summary(trials, began, task["workers"]) | {"trials": trials}
 
 
-def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], began: float) -> float | None:
-    """Wait for the end, or for the target and kill the process group then; returns the seconds to the target."""
-    reached = None
+def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], began: float) -> None:
+    """Wait for the end, or for the target or the limit, and kill the process group then."""
     while process.poll() is None:
         time.sleep(0.2)
         if task["target"] is None:
             continue
-        good = [line["at"] for line in _lines(log) if line.get("f1", 0.0) >= task["target"]]
-        if good or time.time() - began > task["limit"]:
-            reached = good[0] - began if good else None
+        reached = any(line.get("f1", 0.0) >= task["target"] for line in _lines(log))
+        if reached or time.time() - began > task["limit"]:
             break
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
@@ -278,7 +302,15 @@ def _watch(process: "subprocess.Popen[bytes]", log: Path, task: dict[str, Any], 
     with contextlib.suppress(ProcessLookupError):  # no process of the group is left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return reached
+
+
+def _improvements(lines: Sequence[dict[str, Any]], began: float) -> list[tuple[float, float]]:
+    """Each new best validation F1, with the seconds since the start: [(seconds, F1)]."""
+    found: list[tuple[float, float]] = []
+    for line in sorted((line for line in lines if "f1" in line), key=lambda line: float(line["at"])):
+        if not found or line["f1"] > found[-1][1]:
+            found.append((line["at"] - began, line["f1"]))
+    return found
 
 
 def _lines(log: Path) -> list[dict[str, Any]]:
@@ -342,9 +374,11 @@ def _median(ratios: Sequence[float]) -> str:
 
 def _line(run: Run) -> str:
     name = f"({run['letter']}) repeat {run['repeat']}: {run['wall']:.0f} s, {len(run['trials'])} trials"
-    if run["to_target"]:
-        return f"{name}, target after {run['to_target']:.0f} s"
-    return name + (f", {run['rate']:.0f} trials per hour" if "rate" in run else "")
+    rate = f", {run['rate']:.0f} trials per hour" if "rate" in run else ""
+    if not run["improvements"]:
+        return name + rate
+    seconds, f1 = run["improvements"][-1]
+    return f"{name}{rate}, best F1 {f1:.3f} after {seconds:.0f} s"
 
 
 if __name__ == "__main__":

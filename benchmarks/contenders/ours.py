@@ -1,9 +1,10 @@
-"""genre-search, with the task's configurations enqueued in its study."""
+"""genre-search, with the task's configurations enqueued in its study, or its default search."""
 
 import json
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import optuna
 import pandas as pd
@@ -49,28 +50,34 @@ def main(task: Task) -> None:
             "space.batch_size": task["batch_size"],
             "training.epochs": task["epochs"],
             "training.patience": task["epochs"],
-            "pruner": {"name": "none"}
-            if task["target"] is None
-            else {"name": "median", "n_startup_trials": 4, "n_warmup_steps": 2},
             "trials": task["trials"],
+            "seed": task["seed"],
             "workers": task["workers"],
             "keep_models": 0,
             "feature_cache": task["feature_cache"],
             "precision": task["precision"],
-        },
+        }
+        | ({"pruner": "none"} if task["target"] is None else {}),
     )
     folder = Path(task["scratch"]) / "run"
     folder.mkdir(parents=True)
+    if task["configurations"]:
+        _enqueue(task, folder)
+    screen = Logging(Console(), trials=config.trials)
+    screen.task = task
+    with patch.object(search, "require_new", lambda folder: None):  # the folder may have the study already
+        search.run(config, folder=folder, cache=Path(task["cache"]), reporter=screen)
+    _log(task, folder)
+
+
+def _enqueue(task: Task, folder: Path) -> None:
+    """Make the search's study, with the task's configurations as its first trials."""
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     study = optuna.create_study(storage=storage, study_name="run", direction="maximize")
     for configuration in task["configurations"]:
         depth, n_blocks = configuration["frozen_blocks"], task["n_blocks"][configuration["backbone"]]
         own = {FROZEN_SHARE: share_of(depth, n_blocks)}
         study.enqueue_trial({k: v for k, v in configuration.items() if k != "frozen_blocks"} | own)
-    screen = Logging(Console(), trials=config.trials)
-    screen.task = task
-    search.run(config, folder=folder, cache=Path(task["cache"]), reporter=screen)
-    _log(task, folder)
 
 
 def _log(task: Task, folder: Path) -> None:

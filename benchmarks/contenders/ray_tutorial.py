@@ -35,7 +35,7 @@ def main(task: Task) -> None:
         metric="f1",
         mode="max",
         points_to_evaluate=task["configurations"] or None,
-        seed=0,
+        seed=task["seed"],
     )
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train, task=task), {"cpu": 1}),

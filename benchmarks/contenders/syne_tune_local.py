@@ -44,7 +44,9 @@ def main(path: Path) -> None:
         for c in task["configurations"]
     ]
     scheduler = (
-        RandomSearch(space, metrics=["f1"], do_minimize=False, random_seed=0, points_to_evaluate=points)
+        RandomSearch(
+            space, metrics=["f1"], do_minimize=False, random_seed=task["seed"], points_to_evaluate=points
+        )
         if task["target"] is None
         else ASHA(
             space,
@@ -53,7 +55,7 @@ def main(path: Path) -> None:
             time_attr="epoch",
             max_t=task["epochs"],
             grace_period=2,
-            random_seed=0,
+            random_seed=task["seed"],
         )
     )
     Tuner(
