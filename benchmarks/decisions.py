@@ -45,6 +45,8 @@ class MadeSearch:
         self._random = np.random.default_rng(0)
         self._paused: dict[int, Trial] = {}
         self._curves: dict[int, np.ndarray] = {}
+        self._done: dict[int, int] = {}
+        """Trial -> number of its epochs so far."""
         self.decisions: list[tuple[int, float]] = []
         """Number of trials so far, and CPU seconds, of each decision."""
 
@@ -54,7 +56,7 @@ class MadeSearch:
             self._train(trial)
 
     def _next(self) -> Trial | None:
-        asked = len(self._study.trials)
+        asked = len(self._curves)
         with self._timed():
             choice = self._policy.choose(
                 self._study, paused=tuple(self._paused), busy=(), may_ask=asked < self._n_trials
@@ -70,9 +72,10 @@ class MadeSearch:
 
     def _train(self, trial: Trial) -> None:
         curve = self._curves[trial.number]
-        done = len(self._study.trials[trial.number].intermediate_values)
+        done = self._done.get(trial.number, 0)
         for epoch in range(done + 1, self._n_epochs + 1):
             trial.report(curve[epoch - 1], epoch)
+            self._done[trial.number] = epoch
             with self._timed():
                 pauses = epoch < self._n_epochs and trial.should_prune()
             if pauses:
