@@ -215,9 +215,9 @@ class FineTune:
         loss = self._loss(logits, genre)
         if weight < 1:
             loss = weight * loss + (1 - weight) * self._loss(logits, genre[partner])
-        self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
+        self._optimizer.zero_grad()  # a fine-tune that rests holds no gradients
         self._arithmetic += time.perf_counter() - began
         return loss.detach()
 

@@ -173,7 +173,13 @@ class Coordinator:
         self._held_since[worker] = self._last_report[worker] = self._clock()
         self._nodes.trial_started(worker)
         self._make_room()
-        return Assignment(trial=trial.number, recipe=recipe, attempt=attempt)
+        return Assignment(
+            trial=trial.number,
+            recipe=recipe,
+            attempt=attempt,
+            epochs=self._study.epochs(trial.number),
+            paused=tuple(self._paused),
+        )
 
     def hear(self, worker: str, report: Report) -> Decision:
         """Record a worker's report and decide what the worker does next."""

@@ -19,6 +19,10 @@ class Assignment:
     recipe: Recipe
     attempt: int = 1
     """1 for the first worker of the trial, 2 for the second, ..."""
+    epochs: int = 0
+    """Epochs of the trial that the study has."""
+    paused: tuple[int, ...] = ()
+    """Numbers of the trials that may be resumed later: what a worker still holds of them is worth keeping."""
 
     @property
     def may_have_checkpoint(self) -> bool:
@@ -97,6 +101,7 @@ class Usage:
     total_seconds: float
     """Working time; waiting is excluded."""
     memory_before_bytes: int
+    """Includes paused trials that the worker keeps in memory."""
     peak_memory_bytes: int
     device: str
     node: str

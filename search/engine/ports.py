@@ -198,6 +198,9 @@ class Trainer(Protocol):
             OSError, InputError: this node cannot provide what is needed.
         """
 
+    def has_spare_memory(self) -> bool:
+        """Whether there is memory to keep fine-tunes of paused trials on the device."""
+
     def memory(self) -> int:
         """Memory in bytes: on a GPU the peak of this fine-tune, on a CPU what the process uses now."""
 

@@ -1,8 +1,9 @@
 """Execution of trials by a worker: build, train an epoch, checkpoint, restore, release memory."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -33,6 +34,9 @@ from search.engine.ports import (
 
 CONTEXT_BYTES = 600 * 1024**2
 """GPU memory that a process uses in addition to its tensors."""
+MOST_WARM = 8
+"""Number of paused trials that a worker keeps in memory: of more, few are resumed here, and each slows down the garbage
+collection before the next trial by milliseconds."""
 POLL_SECONDS = 1.0
 """Interval at which a waiting or resting worker reports."""
 
@@ -51,11 +55,21 @@ class Memory(IntEnum):
     """Has the device to itself, with the data in host memory."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warm:
+    """The fine-tune of a paused trial, still in memory."""
+
+    training: Training
+    seconds: float
+    """Working time of the trial so far."""
+
+
 class WorkerSession:
     """One worker: `begin` an assignment, then `step` until the coordinator decides to stop.
 
-    The only decisions of this class are about memory: a fine-tune that runs out of it is repeated with the device to
-    itself, then with the data in host memory, and only then fails.
+    The only decisions of this class are about memory. While there is enough of it, fine-tunes of paused trials stay
+    in memory, where they are resumed from without their checkpoints. A fine-tune that runs out of it is repeated
+    without those, then with the device to itself, then with the data in host memory, and only then fails.
     """
 
     def __init__(
@@ -94,12 +108,14 @@ class WorkerSession:
         self._sleep = sleep
         self._assignment: Assignment | None = None
         self._training: Training | None = None
+        self._warm: dict[int, Warm] = {}
+        """Trial -> its fine-tune; the least recently used first."""
         self._resting = False
         self._empty = True
 
     def begin(self, assignment: Assignment) -> None:
-        """Take an assignment, after freeing the memory of the previous one."""
-        self.release()
+        """Take an assignment; the memory of the previous one is freed unless its trial may be resumed here."""
+        self._keep_warm({*assignment.paused, assignment.trial})
         self._assignment = assignment
         self._resting = False
         self._memory = Memory.PACKED if self._ledger else Memory.ALONE
@@ -109,6 +125,10 @@ class WorkerSession:
         self._seconds = 0.0
         self._peak_bytes = 0
         self._before_bytes = self._trainer.memory()
+        warm = self._warm.pop(assignment.trial, None)
+        if warm and warm.training.epochs_done == assignment.epochs:  # no other worker has continued the trial
+            self._training, self._seconds, self._empty = warm.training, warm.seconds, False
+            self._reached = assignment.epochs
 
     def step(self) -> Report:
         """Train the next epoch, or replay the one of the last checkpoint; reports what happened.
@@ -182,7 +202,7 @@ class WorkerSession:
         except OutOfMemory as error:
             reason = str(error)
         # outside of `except`, because the traceback of the error holds tensors
-        if not self._next_mode():
+        if not (self._drop_warm() or self._next_mode()):
             raise OutOfMemory(reason)
         return self._attempt(work)
 
@@ -265,6 +285,25 @@ class WorkerSession:
             return True
         self._sleep(POLL_SECONDS)
         return self._ledger.granted()
+
+    def _keep_warm(self, trials: Collection[int]) -> None:
+        """Keep the fine-tunes of these trials, the last one's too, as long as there is memory; free all others."""
+        # memory of a shared GPU is granted to the trial that trains, and streaming means that there is too little
+        if self._training and self._assignment and not self._ledger and self._memory is not Memory.STREAMED:
+            self._warm[self._assignment.trial] = Warm(training=self._training, seconds=self._seconds)
+        self._warm = {trial: warm for trial, warm in self._warm.items() if trial in trials}
+        self.release()
+        while len(self._warm) > MOST_WARM or (self._warm and not self._trainer.has_spare_memory()):
+            del self._warm[next(iter(self._warm))]
+            self._trainer.release()
+
+    def _drop_warm(self) -> bool:
+        """Free the memory of all paused trials, and of this one to repeat it; False if none was held."""
+        if not self._warm:
+            return False
+        self._warm.clear()
+        self.release()
+        return True
 
     def _next_mode(self) -> bool:
         """Switch to the next memory mode after running out of memory; False if there is none."""

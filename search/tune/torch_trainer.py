@@ -19,7 +19,7 @@ from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
 from genre_core.models.pretrained import Weights, weights_path
 from genre_core.recipe import Recipe
-from genre_core.system import allocator
+from genre_core.system import allocator, memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
@@ -42,6 +42,8 @@ OUT_OF_MEMORY = (
     "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
 )
 """Texts of errors that say that a GPU is out of memory without being a `torch.OutOfMemoryError`."""
+SPARE_SHARE = 0.5
+"""Fraction of the device's memory that must be free to keep the fine-tunes of paused trials there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,14 @@ class TorchTrainer:
             )
             made = FineTune(network, recipe, train=train, validation=validation, node_cache=self._cache)
         return TorchTraining(made)
+
+    def has_spare_memory(self) -> bool:
+        """Whether at least half of the device's memory is free, or, on a CPU, of the machine's or container's."""
+        if self.can_stream:
+            free, total = torch.cuda.mem_get_info(self._device)
+        else:
+            free, total = memory.free_and_total()
+        return free >= SPARE_SHARE * total
 
     def memory(self) -> int:
         """Bytes: the peak of this fine-tune on a GPU, what the process holds now on a CPU."""

@@ -23,13 +23,25 @@ _PLAIN: Mapping[str, type[Failure | NodeFailure | Waiting | Resting]] = {
 
 
 def config_of(assignment: Assignment) -> dict[str, Any]:
-    """The config of a Tune trial. MLflow logs it as the run's parameters, so its names are an interface."""
-    return {"number": assignment.trial, "recipe": asdict(assignment.recipe), "attempt": assignment.attempt}
+    """The config of a Tune trial."""
+    return {
+        "number": assignment.trial,
+        "recipe": asdict(assignment.recipe),
+        "attempt": assignment.attempt,
+        "epochs": assignment.epochs,
+        "paused": assignment.paused,
+    }
 
 
 def assignment_of(config: Mapping[str, Any]) -> Assignment:
     """The assignment that `config_of` was called with."""
-    return Assignment(trial=config["number"], recipe=Recipe(**config["recipe"]), attempt=config["attempt"])
+    return Assignment(
+        trial=config["number"],
+        recipe=Recipe(**config["recipe"]),
+        attempt=config["attempt"],
+        epochs=config["epochs"],
+        paused=tuple(config["paused"]),
+    )
 
 
 def result_of(report: Report, notices: Iterable[Notice]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from pausing import RandomChoices, RandomPauses
 
 from search.config.schema import load, to_yaml
 from search.engine.coordinator import Coordinator, Limits
-from search.engine.messages import Assignment, Decision, Finished, Lost
+from search.engine.messages import Assignment, Decision, EpochReport, Finished, Lost
 from search.engine.recorder import STATE_BYTES, Recorder
 from search.engine.worker import WorkerSession
 from search.recovery.reconcile import reconcile, unsettled
@@ -47,6 +47,8 @@ from search.study.suggest import sample
 
 WORKERS = {"a": "one", "b": "one", "c": "two"}
 """Worker -> its node."""
+ON_SHARED_GPU = "b"
+"""The worker that keeps no paused trials in memory."""
 EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 4, 2, 1, 60.0
 SIZE = 10 * STATE_BYTES
 """Estimated bytes of a checkpoint of the analytic fine-tune."""
@@ -170,8 +172,12 @@ class SearchMachine(RuleBasedStateMachine):
         )
         self.coordinator.budget_spent()
         self.trainers = {worker: AnalyticTrainer() for worker in WORKERS}
+        for trainer in self.trainers.values():
+            trainer.spares = self.choices.spares
         self.sessions = {worker: self.start(worker) for worker in WORKERS}
         self.assigned: dict[str, int] = {}
+        self.resumed: set[str] = set()
+        """Workers that have resumed a paused trial and not yet reported an epoch."""
 
     def ahead(self, number: int) -> bool:
         """Whether a model of a running trial is kept whose epoch it has not reported."""
@@ -187,7 +193,7 @@ class SearchMachine(RuleBasedStateMachine):
             watchdog=PatientWatchdog(),
             models=self.models,
             checkpoints=LocalCheckpoints(self.checkpoints) if self.stores_checkpoints else None,
-            ledger=Ledger(),
+            ledger=Ledger() if worker == ON_SHARED_GPU else None,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
@@ -235,10 +241,15 @@ class SearchMachine(RuleBasedStateMachine):
                 if isinstance(answer, Assignment):
                     assert answer.trial not in self.assigned.values(), "a trial has one worker"
                     STEPS["resume a trial"] += answer.trial in paused
+                    self.resumed = self.resumed - {worker} | ({worker} if answer.trial in paused else set())
                     self.assigned[worker] = answer.trial
                     self.sessions[worker].begin(answer)
                 return
+            built = len(self.trainers[worker].prepared)
             report = self.sessions[worker].step()
+            if worker in self.resumed and isinstance(report, EpochReport):
+                self.resumed.discard(worker)
+                STEPS["resume from memory"] += len(self.trainers[worker].prepared) == built
             decision = self.coordinator.hear(worker, report)
             STEPS[decision.value] += 1
             if decision is not Decision.CONTINUE or worker in self.coordinator.resting:
@@ -414,6 +425,7 @@ def test_a_search_survives_whatever_happens(examples: int) -> None:
         STEPS[name]
         for name in (
             *("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory"),
-            *("pause", "resume a trial", "finish with paused trials", "killed with paused trials"),
+            *("pause", "resume a trial", "resume from memory"),
+            *("finish with paused trials", "killed with paused trials"),
         )
     ), STEPS

@@ -56,6 +56,7 @@ def test_a_paused_trial_stays_running_and_continues_on_another_worker(tmp_path: 
     assert search.assign("a").trial == 1, "the worker is free"
     resumed = search.assign("b")
     assert (resumed.trial, resumed.attempt, resumed.may_have_checkpoint) == (0, 2, True)
+    assert resumed.epochs == 1
     assert not search.coordinator.paused
     replayed = epoch_report(0, [0.1], attempt=2, node="two", replayed=True)
     assert search.coordinator.hear("b", replayed) is Decision.CONTINUE, "it would pause here again"
@@ -241,6 +242,28 @@ def test_worker_time_is_counted_while_a_worker_holds_a_trial(tmp_path: Path) -> 
     search.coordinator.end(interrupted=True)
     resumed = pausing(tmp_path)
     assert resumed.coordinator.spent == 1.0, "what the rows say: an epoch of a second"
+
+
+def test_an_assignment_says_which_trials_are_paused_and_how_far_its_own_is(tmp_path: Path) -> None:
+    search = pausing(tmp_path, (0, 1), (1, 1), strategy=Scripted(New(), New(), New(), Resume(1)), workers=3)
+    pause(search, "a", 0)
+    pause(search, "a", 1)
+    new, resumed = search.assign("a"), search.assign("b")
+    assert (new.trial, new.epochs, new.paused) == (2, 0, (0, 1))
+    assert (resumed.trial, resumed.epochs, resumed.paused) == (1, 1, (0,))
+
+
+def test_a_trial_resumed_from_memory_reports_its_next_epoch_and_may_pause_after_it(tmp_path: Path) -> None:
+    search = pausing(tmp_path, (0, 1), (0, 2), strategy=Scripted(New(), Resume(0), Resume(0)))
+    pause(search, "a", 0)
+    search.assign("a")
+    assert search.coordinator.hear("a", epoch_report(0, [0.1, 0.2], attempt=2)) is Decision.PAUSE
+    assert search.assign("a").epochs == 2
+    last = epoch_report(0, [0.1, 0.2, 0.3], attempt=3, finished=True)
+    assert search.coordinator.hear("a", last) is Decision.STOP
+    search.coordinator.end(interrupted=True)
+    row = read_trials(tmp_path).iloc[0]
+    assert (row["epochs"], row["attempt"], row["pauses"], row["repeated_epochs"]) == (3, 3, 2, 0)
 
 
 def test_the_time_that_decisions_about_a_trial_take_is_recorded(tmp_path: Path) -> None:

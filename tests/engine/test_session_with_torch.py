@@ -1,6 +1,7 @@
 """A session with real fine-tunes on small networks: what happens to a worker changes no number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from small_models import models_of
 from genre_core.audio.mel import front_end
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import EpochResult, FineTune
-from search.engine.messages import Assignment, EpochReport, Failure
+from search.engine.messages import Assignment, EpochReport, Failure, Report
+from search.engine.ports import Arrays
 from search.engine.worker import WorkerSession
 from search.run.checkpoints import clear_checkpoints
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
@@ -31,7 +33,33 @@ def small() -> Iterator[None]:
         yield
 
 
-def session(folder: Path, *, checkpoints: bool = True) -> WorkerSession:
+OTHER = Assignment(
+    trial=1, recipe=replace(ASSIGNMENT.recipe, backbone="alexnet", masking=0.2, mixup=0.3), paused=(0,)
+)
+"""A trial that a worker trains while the first one is paused."""
+
+
+class LateCheckpoints(LocalCheckpoints):
+    """Copies the arrays as late as it may."""
+
+    def send(self, report: EpochReport, arrays: Callable[[], Arrays]) -> None:
+        """Remember them."""
+        self._late = report, arrays
+
+    def settle(self) -> None:
+        """Copy them now."""
+        if late := self.__dict__.pop("_late", None):
+            super().send(*late)
+
+
+def session(
+    folder: Path,
+    *,
+    checkpoints: bool = True,
+    ledger: bool = True,
+    spares: bool = True,
+    kind: type[LocalCheckpoints] = LocalCheckpoints,
+) -> WorkerSession:
     """A worker on noise; what it shares with others is in the folder."""
     working_set = WorkingSet(
         corpus=flat(a=1, b=1, c=1),
@@ -39,7 +67,7 @@ def session(folder: Path, *, checkpoints: bool = True) -> WorkerSession:
         validation=arrays(11, seed=1),
         front_end=front_end("mel64"),
         segments_per_track=1,
-        weights={RECIPE.backbone: "random"},
+        weights={RECIPE.backbone: "random", OTHER.recipe.backbone: "random"},
         cache=folder,
         cache_bytes=0,
         threads=1,
@@ -48,14 +76,16 @@ def session(folder: Path, *, checkpoints: bool = True) -> WorkerSession:
         epoch_limit=60.0,
         checkpoints=True,
     )
-    clear_checkpoints(folder / "checkpoints", keep=[0])
+    clear_checkpoints(folder / "checkpoints", keep=[0, 1])
+    trainer = TorchTrainer(working_set, node_cache=NodeCache(folder / "shared", budget_bytes=0), weights=None)
+    trainer.has_spare_memory = lambda: spares  # type: ignore[method-assign]
     return WorkerSession(
-        TorchTrainer(working_set, node_cache=NodeCache(folder / "shared", budget_bytes=0), weights=None),
+        trainer,
         node="n",
         pid=1,
         watchdog=PatientWatchdog(),
-        checkpoints=LocalCheckpoints.in_folder(folder / "checkpoints") if checkpoints else None,
-        ledger=Ledger(),
+        checkpoints=kind.in_folder(folder / "checkpoints") if checkpoints else None,
+        ledger=Ledger() if ledger else None,
     )
 
 
@@ -115,6 +145,45 @@ def test_another_worker_continues_to_the_same_numbers(
     assert replayed.replayed
     assert losses([replayed]) == losses(reports[-1:])
     assert losses(reports + [second.step() for _ in range(EPOCHS - done)]) == undisturbed
+
+
+@pytest.mark.parametrize("paused_after", [(1,), (1, 2), (2,)])
+@pytest.mark.parametrize("spares", [True, False], ids=["from memory", "from its checkpoint"])
+def test_a_trial_that_was_paused_continues_to_the_same_numbers(
+    spares: bool,
+    paused_after: tuple[int, ...],
+    undisturbed: list[tuple[int, float | None, float | None]],
+    tmp_path: Path,
+) -> None:
+    own = session(tmp_path / "own", ledger=False, spares=spares, kind=LateCheckpoints)
+    own.begin(ASSIGNMENT)
+    reports: list[Report] = []
+    for epoch in range(1, EPOCHS + 1):
+        reports.append(own.step())
+        if epoch in paused_after:
+            own.begin(replace(OTHER, attempt=epoch, epochs=epoch - 1))
+            own.step()
+            own.begin(replace(ASSIGNMENT, attempt=epoch + 1, epochs=epoch, paused=(1,)))
+            if not spares:
+                replayed = own.step()
+                assert losses([replayed]) == losses(reports[-1:]), "its checkpoint has its own epoch"
+    assert losses(reports) == undisturbed
+    assert [report.replayed for report in reports if isinstance(report, EpochReport)] == [False] * EPOCHS
+
+
+def test_the_checkpoint_of_a_trial_in_memory_is_copied_before_it_trains_on(
+    undisturbed: list[tuple[int, float | None, float | None]], tmp_path: Path
+) -> None:
+    own = session(tmp_path / "own", ledger=False, kind=LateCheckpoints)
+    own.begin(ASSIGNMENT)
+    own.step()
+    own.begin(OTHER)
+    own.begin(replace(ASSIGNMENT, attempt=2, epochs=1))
+    own.step()
+    own.begin(replace(OTHER, attempt=2))
+    other = session(tmp_path / "own")
+    other.begin(replace(ASSIGNMENT, attempt=3, epochs=2))
+    assert losses([other.step() for _ in range(2)]) == undisturbed[1:]
 
 
 def test_memory_that_never_suffices_is_the_trials_failure(

@@ -21,7 +21,7 @@ from noise import RECIPE
 from genre_core.errors import ErrorCode, InputError
 from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report, Resting, Waiting
 from search.engine.ports import OutOfMemory, RemoteError
-from search.engine.worker import WorkerSession, kind_of
+from search.engine.worker import MOST_WARM, WorkerSession, kind_of
 from search.run.checkpoints import clear_checkpoints
 from search.run.model_store import ModelStore, kept_models
 
@@ -32,7 +32,7 @@ class Worker:
     def __init__(
         self, folder: Path, *, ledger: Ledger | None = None, can_stream: bool = False, budget: int = 10**9
     ) -> None:
-        clear_checkpoints(folder / "checkpoints", keep=[7])
+        clear_checkpoints(folder / "checkpoints", keep=range(20))
         (folder / "models").mkdir(exist_ok=True)
         self.clock, self.watchdog = Clock(), PatientWatchdog()
         self.trainer = AnalyticTrainer(can_stream=can_stream, clock=self.clock)
@@ -49,10 +49,26 @@ class Worker:
             sleep=self.clock.sleep,
         )
 
-    def begin(self, *, epochs: int = 3, attempt: int = 1) -> None:
-        """Take trial 7."""
+    def begin(
+        self,
+        trial: int = 7,
+        *,
+        epochs: int = 3,
+        attempt: int = 1,
+        done: int = 0,
+        paused: Sequence[int] = (),
+    ) -> None:
+        """Take a trial of which some epochs are done, while others are paused."""
         recipe = RECIPE.__class__(**vars(RECIPE) | {"epochs": epochs})
-        self.session.begin(Assignment(trial=7, recipe=recipe, attempt=attempt))
+        self.session.begin(
+            Assignment(trial=trial, recipe=recipe, attempt=attempt, epochs=done, paused=tuple(paused))
+        )
+
+    def pause(self, *trials: int) -> None:
+        """Train the first epoch of these trials, each of which is paused after it."""
+        for number, trial in enumerate(trials):
+            self.begin(trial, paused=trials[:number])
+            self.steps(1)
 
     def steps(self, count: int) -> list[Report]:
         """The next reports."""
@@ -287,3 +303,131 @@ def test_a_final_model_is_trained_without_scores_and_with_the_same_memory_policy
     with pytest.raises(OutOfMemory):
         own.session.train_unscored(3)
     assert ledger.released == 6, "for each request, also after the last one"
+
+
+# paused trials in memory
+
+
+def test_a_paused_trial_is_resumed_from_memory_without_a_replay(worker: Callable[..., Worker]) -> None:
+    own = worker()
+    own.pause(7, 8)
+    own.begin(7, attempt=2, done=1, paused=[8])
+    (report,) = own.steps(1)
+    assert isinstance(report, EpochReport)
+    assert (report.row.epoch, report.row.attempt, report.replayed) == (2, 2, False)
+    assert report.usage.total_seconds == 2.0, "of its own epochs alone"
+    own.begin(8, attempt=2, done=1, paused=[7])
+    own.steps(2)
+    own.begin(7, attempt=3, done=2)
+    (last,) = own.steps(1)
+    assert isinstance(last, EpochReport)
+    assert (last.row.epoch, last.finished, last.usage.total_seconds) == (3, True, 3.0)
+    assert own.trainer.prepared == [False] * 2, "each was built once"
+    assert len(own.trainer.computed) == len(set(own.trainer.computed)) == 6
+
+
+def test_a_trial_that_is_resumed_at_once_was_never_out_of_memory(worker: Callable[..., Worker]) -> None:
+    own = worker()
+    own.pause(7)
+    own.begin(7, attempt=2, done=1)
+    assert epochs_of(own.steps(2)) == [2, 3]
+    assert own.trainer.prepared == [False]
+
+
+def test_a_trial_that_another_worker_has_continued_is_resumed_from_its_checkpoint(
+    worker: Callable[..., Worker],
+) -> None:
+    own, other = worker(), worker()
+    own.pause(7, 8)
+    other.begin(7, attempt=2, done=1, paused=[8])
+    assert epochs_of(other.steps(2)) == [1, 2]
+    own.begin(7, attempt=3, done=2, paused=[8])
+    replayed, last = own.steps(2)
+    assert isinstance(replayed, EpochReport)
+    assert (replayed.row.epoch, replayed.replayed) == (2, True)
+    assert epochs_of([last]) == [3]
+
+
+def test_what_the_coordinator_no_longer_calls_paused_is_not_kept(worker: Callable[..., Worker]) -> None:
+    own = worker()
+    own.pause(7)
+    own.begin(8)
+    own.begin(7, attempt=2, done=1)
+    (report,) = own.steps(1)
+    assert isinstance(report, EpochReport)
+    assert report.replayed
+
+
+@pytest.mark.parametrize(
+    ("room_for", "expected"), [(0, []), (1, [3]), (2, [2, 3]), (9, [1, 2, 3])], ids=lambda value: str(value)
+)
+def test_of_paused_trials_those_used_last_are_kept_as_far_as_there_is_memory(
+    room_for: int, expected: list[int], worker: Callable[..., Worker]
+) -> None:
+    own = worker()
+    own.trainer.spares = lambda: len(own.session._warm) <= room_for
+    own.pause(1, 2, 3)
+    own.begin(4, paused=[1, 2, 3])
+    assert sorted(own.session._warm) == expected
+
+
+def test_only_so_many_trials_are_kept(worker: Callable[..., Worker]) -> None:
+    own = worker()
+    own.pause(*range(MOST_WARM + 3))
+    own.begin(19, paused=range(MOST_WARM + 3))
+    assert list(own.session._warm) == list(range(3, MOST_WARM + 3))
+
+
+@pytest.mark.parametrize("end", ["finished", "failed", "node failed"])
+def test_what_has_ended_is_not_kept(end: str, worker: Callable[..., Worker]) -> None:
+    own = worker()
+    own.begin(7, epochs=1 if end == "finished" else 3)
+    own.trainer.failures = [DIVERGED] if end == "failed" else []
+    own.trainer.unprepared = [OSError(28, "No space left on device")] if end == "node failed" else []
+    own.steps(1)
+    own.begin(8, paused=[7])
+    assert not own.session._warm
+
+
+def test_on_a_shared_gpu_none_is_kept(worker: Callable[..., Worker]) -> None:
+    own = worker(ledger=Ledger())
+    own.pause(7)
+    own.begin(8, paused=[7])
+    assert not own.session._warm
+
+
+def test_when_memory_runs_out_paused_trials_are_freed_before_anything_else_is_tried(
+    worker: Callable[..., Worker],
+) -> None:
+    own = worker(can_stream=True)
+    own.pause(7, 8)
+    own.begin(9, paused=[7, 8])
+    own.trainer.failures = [OUT_OF_MEMORY] * 2
+    assert epochs_of(own.steps(3)) == [1, 2, 3]
+    assert own.trainer.prepared == [False] * 4 + [True], "7, 8, 9, 9 without them, 9 streamed"
+    own.begin(7, attempt=2, done=1)
+    (replayed,) = own.steps(1)
+    assert isinstance(replayed, EpochReport)
+    assert replayed.replayed
+
+
+def test_a_resumed_trial_that_runs_out_of_memory_continues_from_its_checkpoint(
+    worker: Callable[..., Worker],
+) -> None:
+    own = worker()
+    own.pause(7, 8)
+    own.begin(7, attempt=2, done=1, paused=[8])
+    own.trainer.failures = [OUT_OF_MEMORY]
+    (report,) = own.steps(1)
+    assert isinstance(report, EpochReport)
+    assert (report.row.epoch, report.replayed) == (2, False)
+    assert own.trainer.computed == [(7, 1), (8, 1), (7, 2)]
+
+
+def test_a_fine_tune_whose_data_is_streamed_is_not_kept(worker: Callable[..., Worker]) -> None:
+    own = worker(can_stream=True)
+    own.begin(7)
+    own.trainer.failures = [OUT_OF_MEMORY]
+    own.steps(1)
+    own.begin(8, paused=[7])
+    assert not own.session._warm

@@ -138,6 +138,8 @@ class AnalyticTrainer:
         """For each fine-tune, whether its data was streamed."""
         self.released: list[bool] = []
         """For each release, whether the data went too."""
+        self.spares: Callable[[], bool] = lambda: True
+        """Whether there is memory for paused trials."""
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> AnalyticTraining:
         """A fine-tune before its first epoch."""
@@ -152,6 +154,10 @@ class AnalyticTrainer:
             self._clock.sleep(1.0)
         if self.failures:
             raise self.failures.pop(0)
+
+    def has_spare_memory(self) -> bool:
+        """What the test says."""
+        return self.spares()
 
     def memory(self) -> int:
         """Always the same."""

@@ -84,6 +84,10 @@ class RandomChoices:
             return Nothing()
         return self._random.choice(choices)
 
+    def spares(self) -> bool:
+        """Whether a worker has memory for paused trials, as it is drawn."""
+        return self._random.random() < 0.8
+
     def least_promising(self, paused: Collection[int]) -> int:
         """As it is drawn."""
         return self._random.choice(sorted(paused))

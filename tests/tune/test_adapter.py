@@ -126,7 +126,7 @@ def test_a_report_is_the_same_after_its_way_through_ray(report: Report) -> None:
 
 
 def test_an_assignment_is_the_same_after_its_way_through_ray() -> None:
-    assignment = Assignment(trial=7, recipe=RECIPE, attempt=2)
+    assignment = Assignment(trial=7, recipe=RECIPE, attempt=2, epochs=3, paused=(1, 4))
     assert assignment_of(config_of(assignment)) == assignment
 
 

@@ -10,6 +10,7 @@ from corpora import flat
 from noise import GENRES, RECIPE, TRAIN, VALIDATION, arrays, network
 
 from genre_core.audio.mel import front_end
+from genre_core.system import memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import FineTune
@@ -51,6 +52,22 @@ def test_another_fine_tune_continues_from_a_state(training: TorchTraining) -> No
     again = other.epoch(trial=0, attempt=2)
     assert (again.val_loss, again.confusion) == (row.val_loss, row.confusion)
     assert other.finished
+
+
+def test_a_fine_tune_holds_no_gradients_between_its_epochs(training: TorchTraining) -> None:
+    training.epoch(trial=0, attempt=1)
+    trainable = list(training._fine_tune.network.trainable.parameters())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in trainable)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(49, False), (50, True)])
+def test_there_is_memory_to_spare_while_half_of_it_is_free(
+    free: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_and_total", lambda: (free, 100))
+    trainer = TorchTrainer.__new__(TorchTrainer)
+    trainer._device = torch.device("cpu")
+    assert trainer.has_spare_memory() is expected
 
 
 @pytest.mark.parametrize(
