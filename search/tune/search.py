@@ -30,6 +30,7 @@ from search.recovery.reconcile import reconcile, unsettled
 from search.recovery.reopen import record_extension, restore_study, with_identity
 from search.recovery.unclaimed import Unclaimed
 from search.run.checkpoints import CheckpointStore, clear_checkpoints
+from search.run.commands import command
 from search.run.folder import RunFolder, new_folder
 from search.run.identity import EXTENDED, FOLDER, RUN_ID, new_identity
 from search.run.lock import driving
@@ -42,7 +43,7 @@ from search.study import warm_start
 from search.study.journal import recorded_trials
 from search.study.opening import open_study, pruner_of, sampler_of, use_policy
 from search.study.policy import make_policy
-from search.study.study import TIME_BUDGET, Study
+from search.study.study import TIME_BUDGET, WORKER_BUDGET, Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, used_up
 from search.tune import mlflow, ray_internals
@@ -102,7 +103,6 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         earlier = warm_start.read_earlier(config)
         found = prepare.read_data(config)
         _require_usable(config, folder, resumed=False)
-        callbacks = mlflow.callbacks(config.mlflow, folder.name)
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
         reporter.plan(plan := make_plan(config, prepared, cache=cache))
@@ -116,9 +116,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
                 _write_config(config, prepared, folder)
                 the_study = open_study(config, folder, name=folder.resolve().name)
                 _warm_start(the_study, config, earlier, prepared, reporter)
-                return _search(
-                    config, prepared, the_study, folder, cache, reporter, resources, callbacks, plan.costs
-                )
+                return _search(config, prepared, the_study, folder, cache, reporter, resources, plan.costs)
 
 
 def resume(
@@ -160,7 +158,6 @@ def resume(
             return True
         config = record_extension(config, folder, trials=the_study.ended, allowed=after_finish)
         _require_usable(config, folder, resumed=True)
-        callbacks = mlflow.callbacks(config.mlflow, folder.name)
         # the driver may have died before its first trial
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
         config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
@@ -172,9 +169,7 @@ def resume(
             _write_config(config, prepared, folder)
             with mirrored(config, folder, reporter, resumed=True):
                 _warm_start(the_study, config, earlier, prepared, reporter)
-                return _search(
-                    config, prepared, the_study, folder, cache, reporter, resources, callbacks, plan.costs
-                )
+                return _search(config, prepared, the_study, folder, cache, reporter, resources, plan.costs)
 
 
 def _search(
@@ -185,7 +180,6 @@ def _search(
     cache: Path,
     reporter: Reporter,
     resources: Resources,
-    callbacks: list[tune.Callback],
     costs: Costs,
 ) -> bool:
     """Run the search from the current state of the study; whether it was completed, not interrupted."""
@@ -219,12 +213,15 @@ def _search(
     reporter.meter(lambda: coordinator.spent)
     stopper = BudgetStopper(coordinator, spent=lambda: models.close.remote())
     trainable = _trainable(config, prepared, resources, cache=cache, actors=actors)
-    _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
+    if not stopper.stop_all():  # a resumed search may have spent its budget before
+        search_id = (config.provenance or {})[RUN_ID]
+        callbacks = mlflow.callbacks(config.mlflow, folder.name, search_id=search_id)
+        _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     _remember(cache, config, prepared, costs, say=reporter.say)
     if not (stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)):
         coordinator.end(interrupted=True)
         return False
-    _end(config, the_study, coordinator, reporter.say)
+    _end(config, the_study, coordinator, folder, reporter.say)
     ask(checkpoints.end.remote)
     if error := the_study.all_failed():
         raise SearchFailed(error)
@@ -244,12 +241,25 @@ def _limits(config: SearchConfig, workers: int) -> Limits:
 
 
 def _end(
-    config: SearchConfig, the_study: Study, coordinator: Coordinator, say: Callable[[str], None]
+    config: SearchConfig,
+    the_study: Study,
+    coordinator: Coordinator,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> None:
     """End a search that was not interrupted, and report what ended before its time."""
-    if stopped := coordinator.end(interrupted=False):
-        budget = coordinator.spent_budget() or TIME_BUDGET
-        say(f"{budget} spent; running trials that were stopped, keeping their epochs: {stopped}")
+    over = coordinator.finished or the_study.ended >= goal(config, the_study)
+    budget = coordinator.spent_budget() or TIME_BUDGET
+    stopped = coordinator.end(interrupted=False)
+    if not over:
+        seconds, option = {
+            TIME_BUDGET: (config.time_budget, "--time-budget"),
+            WORKER_BUDGET: (config.worker_budget, "--budget"),
+        }[budget]
+        say(
+            f"{budget} of {seconds:g} s spent; running trials that were stopped, keeping their epochs: {stopped}; "
+            f"to continue: {command('resume', folder)} {option} TIME"
+        )
     if goal(config, the_study) <= the_study.ended < config.trials:
         say(used_up(config))
 
@@ -311,8 +321,9 @@ def _warm_start(
 
 
 def _require_usable(config: SearchConfig, folder: Path, *, resumed: bool) -> None:
-    """Raise InputError if the cluster or the storage cannot be used, before any work is done."""
+    """Raise InputError if the cluster, the storage or MLflow cannot be used, before any work is done."""
     require_capacity(config.address, needs(config))
+    mlflow.require_usable(config.mlflow, folder.name)
     if config.storage is not None:
         require_usable(config.storage, folder.name, resumed=resumed)
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import optuna
 import pyarrow.parquet as pq
@@ -89,6 +90,7 @@ def test_the_study_and_the_tables_of_the_default_search_agree_by_trial_and_epoch
     config = tiny(
         trials=TRIALS,
         training__epochs=5,
+        worker_budget="10h",  # far more than it needs
         workers=2,
         keep_models=KEEP_MODELS,
         space__backbone=["resnet18", "alexnet"],
@@ -120,6 +122,26 @@ def test_the_study_and_the_tables_of_the_default_search_agree_by_trial_and_epoch
     assert any(row["pauses"] for row in stayed), "one stayed paused"
     assert all(row["decision_seconds"] > 0 for row in rows)
     assert {row["stopped"] for row in rows} <= {None, WORKER_BUDGET}
+
+
+def test_a_search_whose_worker_budget_was_spent_before_says_so_and_how_to_continue(
+    tiny: Make, cache: Path, tmp_path: Path
+) -> None:
+    run, screen = tmp_path / "r", StringIO()
+    with slow_searches(reports=6):
+        search.run(tiny(trials=4, training__epochs=4), folder=run, cache=cache, reporter=_display())
+    before = _compare(run)
+    spent = load(run / "config.yaml", {"worker_budget": "2s"})
+    with slow_searches(), patch.object(search, "_tune", lambda *_: pytest.fail("a worker was started")):
+        assert search.resume(
+            spent, folder=run, cache=cache, reporter=Display(Console(file=screen, width=200))
+        )
+    last = screen.getvalue().splitlines()[-1]
+    assert "worker budget of 2 s spent" in last
+    assert last.endswith(f"resume {run} --budget TIME")
+    after = _compare(run)
+    assert [row["epochs"] for row in after] == [row["epochs"] for row in before]
+    assert "RUNNING" not in {row["state"] for row in after}
 
 
 @pytest.mark.usefixtures("small_ray")

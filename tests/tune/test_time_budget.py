@@ -183,5 +183,8 @@ def test_ray_ends_a_search_whose_time_is_over_in_order(
     trials = read_trials(folder)
     assert trials[["state", "stopped"]].values.tolist() == [["PRUNED", TIME_BUDGET]]
     assert trials["epochs"][0] >= 2
-    assert screen.getvalue().splitlines()[-1].endswith(": 1"), "how many were stopped"
+    last = screen.getvalue().splitlines()[-1]
+    assert "time budget of 1 s spent" in last
+    assert "epochs: 1;" in last, "how many were stopped"
+    assert last.endswith(f"resume {folder} --time-budget TIME")
     assert read_card(chosen_model(folder))["epoch"] == trials["best_epoch"][0]
