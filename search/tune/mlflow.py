@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from genre_core.errors import InputError
 from search.engine.messages import Assignment, EpochReport
 from search.errors import SearchErrorCode
-from search.tune.adapter import assignment_of, report_of
+from search.tune.wire_format import assignment_of, report_of
 
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 """An environment variable of MLflow, which by default retries for minutes: right during a search, not before."""

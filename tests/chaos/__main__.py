@@ -31,6 +31,8 @@ SETTINGS = {
     "retries": 20,  # the same trial may be hit many times
 }
 """Trials of a few seconds, so that faults hit them while they run."""
+PAUSING = {"search": "cost_aware", "pruner": None}
+"""The search that pauses trials instead of pruning them."""
 DRIVER_KILLS = 20
 WORKERS_DIE = Rhythm(every=(5.0, 10.0))
 """A worker takes up to ten seconds to start: with more frequent faults, two would hardly ever run at once."""
@@ -55,6 +57,15 @@ def renamed(search: Search, seed: int) -> Outcome:
 def workers(search: Search, seed: int) -> Outcome:
     """A worker is killed every five to ten seconds."""
     return endure("workers", search, seed=seed, workers_die=WORKERS_DIE)
+
+
+def paused(search: Search, seed: int) -> Outcome:
+    """Drivers and workers are killed in a search that pauses trials and resumes them."""
+    search.settings = search.settings | PAUSING
+    outcome = endure("paused", search, seed=seed, driver_kills=DRIVER_KILLS // 2, workers_die=WORKERS_DIE)
+    assert outcome.found.pauses, "no trial was paused"
+    assert outcome.found.resumed, "no paused trial was resumed"
+    return outcome
 
 
 def helpers(search: Search, seed: int) -> Outcome:
@@ -98,6 +109,7 @@ SCENARIOS = {
     "driver": drivers,
     "renamed": renamed,
     "workers": workers,
+    "paused": paused,
     "helpers": helpers,
     "nodes": nodes,
     "all": all_three,

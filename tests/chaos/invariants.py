@@ -32,6 +32,10 @@ class Findings:
     failed: int
     restarted: int
     """Trials that needed more attempts than their pauses explain."""
+    pauses: int
+    """Of all trials together."""
+    resumed: int
+    """Trials that were paused and got more epochs later."""
     epochs: int
     """Rows by distinct (trial, epoch)."""
     epochs_repeated: int
@@ -80,7 +84,11 @@ def examine(run: Path, *, keep_models: int) -> Findings:
         "rows_lost": list(_lost(study, by_trial, f1)),
         "rows_doubled": list(_doubled(rows, [row for _, row in epochs])),
         "zombies": list(_zombies(study, rows)),
-        "disagreements": [*_disagreements(study, by_trial, f1), *_misplaced(epochs)],
+        "disagreements": [
+            *_disagreements(study, by_trial, f1),
+            *_attempts_wrong(by_trial, [row for _, row in epochs]),
+            *_misplaced(epochs),
+        ],
         "left_over": list(_left_over(run)),
         "models_wrong": list(_models_wrong(run / "models", by_trial, keep_models)),
     }
@@ -88,6 +96,8 @@ def examine(run: Path, *, keep_models: int) -> Findings:
         trials=len(study),
         failed=sum(trial.state is TrialState.FAIL for trial in study),
         restarted=sum(row["attempt"] - 1 > (row.get("pauses") or 0) for row in rows),
+        pauses=sum(row.get("pauses") or 0 for row in rows),
+        resumed=_resumed(by_trial, [row for _, row in epochs]),
         epochs=sum(map(len, f1.values())),
         epochs_repeated=sum(row["repeated_epochs"] or 0 for row in rows),
         **{kind: len(words) for kind, words in wrong.items()},
@@ -187,6 +197,31 @@ def _same(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return one == other or (math.isnan(one) and math.isnan(other))
+
+
+def _attempts(epochs: Sequence[Row]) -> dict[int, list[int]]:
+    """Trial -> the attempts that computed its epochs, by epoch."""
+    attempts: dict[int, list[int]] = {}
+    for row in sorted(epochs, key=lambda row: int(row["epoch"])):
+        attempts.setdefault(row["trial"], []).append(row.get("attempt") or 1)
+    return attempts
+
+
+def _attempts_wrong(rows: Mapping[int, Row], epochs: Sequence[Row]) -> Iterator[str]:
+    """A trial has one worker at a time, and it continues where the one before has stopped."""
+    for number, attempts in _attempts(epochs).items():
+        if attempts != sorted(attempts):
+            yield f"trial {number} has epochs of an earlier attempt after those of a later one: {attempts}"
+        if number in rows and attempts[-1] > rows[number]["attempt"]:
+            yield f"trial {number} has an epoch of attempt {attempts[-1]}, but {rows[number]['attempt']} attempts"
+
+
+def _resumed(rows: Mapping[int, Row], epochs: Sequence[Row]) -> int:
+    return sum(
+        bool(rows[number].get("pauses")) and len(set(attempts)) > 1
+        for number, attempts in _attempts(epochs).items()
+        if number in rows
+    )
 
 
 def _misplaced(epochs: Sequence[tuple[Path, Row]]) -> Iterator[str]:

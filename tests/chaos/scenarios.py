@@ -216,6 +216,8 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
         "trials": found.trials,
         "failed": found.failed,
         "restarted": found.restarted,
+        "pauses": found.pauses,
+        "resumed": found.resumed,
         "epochs": found.epochs,
         "epochs repeated": found.epochs_repeated,
         "rows lost": found.rows_lost,

@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 
 CURVES = {0: [0.2, 0.5, 0.4], 1: [0.1, 0.1], 2: [0.3], 3: [0.5]}
 STATES = {0: TrialState.COMPLETE, 1: TrialState.PRUNED, 2: TrialState.FAIL, 3: TrialState.COMPLETE}
+ATTEMPTS = {0: [1, 2, 2], 1: [1, 1], 2: [1], 3: [1]}
+"""Which attempt of a trial computed each of its epochs: the first was paused, the second lost its worker."""
 KEEP = 2
 
 
@@ -55,7 +57,10 @@ def run(tmp_path: Path) -> Path:
             trial.report(f1, epoch)
         study.tell(trial, max(curve) if state is TrialState.COMPLETE else None, state=state)
         _write(
-            [{"trial": number, "epoch": epoch, "val_f1": f1} for epoch, f1 in enumerate(curve, start=1)],
+            [
+                {"trial": number, "epoch": epoch, "val_f1": f1, "attempt": ATTEMPTS[number][epoch - 1]}
+                for epoch, f1 in enumerate(curve, start=1)
+            ],
             run / "results" / "epochs" / f"trial-{number:05d}.parquet",
         )
         best_epoch = curve.index(max(curve)) + 1
@@ -68,7 +73,8 @@ def run(tmp_path: Path) -> Path:
                 "epochs": len(curve),
                 "best_epoch": best_epoch,
                 "val_f1": max(curve),
-                "attempt": 2 if number == 1 else 1,
+                "attempt": 2 if number < 2 else 1,
+                "pauses": 1 if number == 0 else 0,
                 "repeated_epochs": 1 if number == 1 else 0,
                 "error": "why" if state is TrialState.FAIL else None,
             }
@@ -92,6 +98,8 @@ def test_a_correct_run_has_no_violations_and_is_counted(run: Path) -> None:
         trials=4,
         failed=1,
         restarted=1,
+        pauses=1,
+        resumed=1,
         epochs=7,
         epochs_repeated=1,
         rows_lost=0,
@@ -153,6 +161,18 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a trial's F1 is not its best": (
         "disagreements",
         lambda run: _change(run, "trials.parquet", lambda rows: rows[1].update(val_f1=0.9)),
+    ),
+    "an epoch of an earlier attempt follows one of a later": (
+        "disagreements",
+        lambda run: _change(run, EPOCHS, lambda rows: rows[2].update(attempt=1)),
+    ),
+    "an epoch is of an attempt that was not made": (
+        "disagreements",
+        lambda run: _change(run, EPOCHS, lambda rows: rows[2].update(attempt=3)),
+    ),
+    "a trial has more pauses than epochs": (
+        "disagreements",
+        lambda run: _change(run, "trials.parquet", lambda rows: rows[2].update(pauses=2)),
     ),
     "a failure has no reason": (
         "disagreements",

@@ -129,7 +129,7 @@ def test_a_search_whose_worker_budget_was_spent_before_says_so_and_how_to_contin
 ) -> None:
     run, screen = tmp_path / "r", StringIO()
     with slow_searches(reports=6):
-        search.run(tiny(trials=4, training__epochs=4), folder=run, cache=cache, reporter=_display())
+        search.run(tiny(trials=4, training__epochs=4), folder=run, cache=cache, reporter=unseen_display())
     before = _compare(run)
     spent = load(run / "config.yaml", {"worker_budget": "2s"})
     with slow_searches(), patch.object(search, "_tune", lambda *_: pytest.fail("a worker was started")):

@@ -23,8 +23,8 @@ from search.errors import SearchErrorCode
 from search.run.schemas import TrialRow
 from search.run.tables import read_epochs, read_trials
 from search.tune import search
-from search.tune.adapter import config_of, result_of
 from search.tune.mlflow import callbacks, require_usable
+from search.tune.wire_format import config_of, result_of
 
 mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra")
 # MLflow's own tables use an option that SQLAlchemy is about to drop
