@@ -117,7 +117,8 @@ class Recorder:
             row.val_precision, row.val_recall = report.row.val_precision, report.row.val_recall
         if first:
             own = report.row.seconds or 0.0
-            self._costs.turn(row, seconds=took - activations - own, resumed=row.attempt > 1)
+            if report.replayed or report.row.epoch == 1:  # else the worker still had the trial in memory
+                self._costs.turn(row, seconds=took - activations - own, resumed=row.attempt > 1)
             self._costs.epoch(row, seconds=own)
         else:
             self._costs.epoch(row, seconds=took)

@@ -253,10 +253,13 @@ def test_an_assignment_says_which_trials_are_paused_and_how_far_its_own_is(tmp_p
     assert (resumed.trial, resumed.epochs, resumed.paused) == (1, 1, (0,))
 
 
-def test_a_trial_resumed_from_memory_reports_its_next_epoch_and_may_pause_after_it(tmp_path: Path) -> None:
+def test_a_trial_resumed_from_memory_reports_its_next_epoch_and_may_pause_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search = pausing(tmp_path, (0, 1), (0, 2), strategy=Scripted(New(), Resume(0), Resume(0)))
     pause(search, "a", 0)
     search.assign("a")
+    monkeypatch.setattr(search.costs, "turn", lambda *_, **__: pytest.fail("no checkpoint was read"))
     assert search.coordinator.hear("a", epoch_report(0, [0.1, 0.2], attempt=2)) is Decision.PAUSE
     assert search.assign("a").epochs == 2
     last = epoch_report(0, [0.1, 0.2, 0.3], attempt=3, finished=True)

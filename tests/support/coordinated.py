@@ -6,6 +6,7 @@ from typing import Any
 
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.coordinator import Coordinator, Limits
+from search.engine.costs import Costs
 from search.engine.messages import Assignment
 from search.engine.ports import Strategy
 from search.engine.recorder import Recorder
@@ -71,7 +72,8 @@ class Coordinated:
         self.forgotten: list[int] = []
         self.study = study or open_study(folder)
         writer = ResultsWriter(folder)
-        recorder = Recorder(self.study, writer, name=folder.name, show=show)
+        self.costs = Costs()
+        recorder = Recorder(self.study, writer, name=folder.name, show=show, costs=self.costs)
         if self.study.asked:
             recorder.take_up(reconcile(folder, config, self.study, writer, Unclaimed(folder)))
         self.coordinator = Coordinator(
