@@ -158,7 +158,7 @@ legal = {
 }
 
 
-@MANY
+@settings(max_examples=150, deadline=None)
 @given(overrides=st.fixed_dictionaries({}, optional=legal))
 def test_a_valid_configuration_survives_a_round_trip(overrides: dict[str, Any], folder: Path) -> None:
     require_round_trip(load(None, overrides), folder)
