@@ -53,6 +53,8 @@ EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 4, 2, 1, 60.0
 SIZE = 10 * STATE_BYTES
 """Estimated bytes of a checkpoint of the analytic fine-tune."""
 PRUNERS = {"none": "none", "median": {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}}
+RESTLESS_TURNS = 40
+"""Turns of all workers at the end of a search in which nothing fails, but trials are still paused."""
 STEPS: Counter[str] = Counter()
 """Steps that were made, by rule."""
 
@@ -384,8 +386,8 @@ class SearchMachine(RuleBasedStateMachine):
             return
         try:
             self.bomb.left = None
-            self.choices.calm = self.pruner.calm = True
-            for _ in range(200 * (self.goal + 1)):
+            for turn in range(200 * (self.goal + 1)):
+                self.choices.calm = self.pruner.calm = turn >= RESTLESS_TURNS
                 if not self.driven:
                     self.open()
                 for worker in WORKERS:
