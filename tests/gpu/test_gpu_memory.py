@@ -30,7 +30,7 @@ from on_device import (
 
 from genre_core.recipe import Recipe
 from genre_core.training.segments import SegmentArrays
-from search.engine.messages import Assignment, EpochReport, Failure, Waiting
+from search.engine.messages import Assignment, EpochReport, Failure, Report, Waiting
 from search.engine.worker import WorkerSession
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.torch_trainer import TorchTrainer, TorchTraining
@@ -80,6 +80,46 @@ def test_after_trials_of_all_kinds_no_memory_is_held(tmp_path: Path) -> None:
     if ON_GPU:
         assert torch.cuda.memory_reserved() <= before + 64 * MIB, "the rest is returned to other processes"
     assert host_bytes() <= resident + HOST_GROWTH
+
+
+def test_paused_trials_continue_in_the_devices_memory_with_the_same_bits_until_they_are_no_longer_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [
+        replace(RECIPE, backbone="alexnet", frozen_blocks=2, epochs=4),
+        replace(RECIPE, backbone="densenet121", frozen_blocks=1, epochs=4),
+    ]
+    own = trainer(tmp_path, TRAIN, VALIDATION)
+    monkeypatch.setattr(TorchTrainer, "has_spare_memory", lambda _: True)
+    with deterministic():
+        undisturbed = session(tmp_path / "undisturbed", own)
+        expected = []
+        for number, recipe in enumerate(recipes):
+            undisturbed.begin(Assignment(trial=number, recipe=recipe))
+            expected.append([losses(undisturbed.step()) for _ in range(3)])
+        undisturbed.release()
+        before = allocated()
+        worker = session(tmp_path / "paused", own)
+        found: list[list[tuple[int, float, float | None]]] = [[], []]
+        for epoch, number in product(range(3), range(2)):
+            paused = (1 - number,)
+            worker.begin(
+                Assignment(
+                    trial=number, recipe=recipes[number], attempt=epoch + 1, epochs=epoch, paused=paused
+                )
+            )
+            found[number].append(losses(worker.step()))
+    assert found == expected, "without a replay"
+    assert allocated() > before
+    worker.begin(Assignment(trial=2, recipe=recipes[0]))
+    assert allocated() <= before
+
+
+def losses(report: Report) -> tuple[int, float, float | None]:
+    """Epoch, training loss and validation loss of a report of an epoch."""
+    assert isinstance(report, EpochReport), report
+    assert report.row.train_loss is not None
+    return report.row.epoch, report.row.train_loss, report.row.val_loss
 
 
 def host_bytes() -> int:
