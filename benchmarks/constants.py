@@ -13,15 +13,15 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from functools import cache
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+from strategies import pool_of, recorded
 
 from search.cost_aware.policy import Settings
 from search.engine.contenders import cost_aware
-from search.engine.recorded import Pool, read_pool
+from search.engine.recorded import Pool
 from search.engine.simulator import simulate
 from search.report.replays import TOLERANCE
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results" / "constants.json")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes
-    folders = sorted(trials.parents[1] for trials in given.surfaces.glob("*/results/trials.parquet"))
+    folders = recorded(given.surfaces)
     cells = [(folder, settings) for folder in folders for settings in GRID]
     with ProcessPoolExecutor(given.processes) as processes:
         tasks = [
@@ -68,16 +68,11 @@ def main() -> None:
 
 def seconds(folder: Path, settings: Settings, seed: int) -> float:
     """Worker-seconds of a replay until it is within the margin of the best F1, or of all trials."""
-    pool = _pool(folder)
+    pool = pool_of(folder)
     target = pool.best_f1 - MARGIN - TOLERANCE
     trace = simulate(pool, cost_aware(settings), workers=1, seed=seed, target=target)
     reached = trace.reach(target)
     return reached.worker_seconds if reached else _whole(pool)
-
-
-@cache
-def _pool(folder: Path) -> Pool:
-    return read_pool([folder])
 
 
 def _whole(pool: Pool) -> float:

@@ -45,7 +45,7 @@ from genre_core.training.fine_tune import FineTune  # noqa: E402
 from genre_core.training.segments import SegmentArrays, level_statistics  # noqa: E402
 from search.tune.torch_trainer import TorchTrainer, WorkingSet  # noqa: E402
 
-FAMILIES = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
+FAMILIES = tuple(BLOCKS)
 GENRES = 10
 EPOCHS = 5
 """Epochs of a whole trial."""

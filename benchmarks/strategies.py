@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results" / "strategies.json")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes
-    folders = {trials.parents[1].name: trials.parents[1] for trials in _recorded(given.surfaces)}
+    folders = {folder.name: folder for folder in recorded(given.surfaces)}
     names = given.only or list(CONTENDERS)
     keys = [(surface, name, count) for surface in folders for name in names for count in given.workers]
     work = [(key, seed) for key in keys for seed in _seeds(key[1], given.repeats)]
@@ -60,7 +60,7 @@ def main() -> None:
         for surface, folder in folders.items()
     }
     for surface, folder in folders.items():
-        print(*markdown(surface, _pool(folder), results[surface]), sep="\n")
+        print(*markdown(surface, pool_of(folder), results[surface]), sep="\n")
     content = {
         "repeats": {name: len(_seeds(name, given.repeats)) for name in names},
         "surfaces": {name: [asdict(own) for own in outcomes] for name, outcomes in results.items()},
@@ -68,8 +68,9 @@ def main() -> None:
     given.results.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _recorded(surfaces: Path) -> list[Path]:
-    return sorted(surfaces.glob("*/results/trials.parquet"))
+def recorded(surfaces: Path) -> list[Path]:
+    """The folders of recorded searches in a folder."""
+    return sorted(trials.parents[1] for trials in surfaces.glob("*/results/trials.parquet"))
 
 
 def _seeds(name: str, repeats: int) -> range:
@@ -77,19 +78,20 @@ def _seeds(name: str, repeats: int) -> range:
 
 
 @cache
-def _pool(folder: Path) -> Pool:
+def pool_of(folder: Path) -> Pool:
+    """The trials of a recorded search, read once per process."""
     return read_pool([folder])
 
 
 def replay(folder: Path, name: str, workers: int, seed: int) -> Trace:
     """Replay a strategy once, until it has found the best."""
-    pool = _pool(folder)
+    pool = pool_of(folder)
     return simulate(pool, CONTENDERS[name], workers=workers, seed=seed, target=pool.best_f1 - TOLERANCE)
 
 
 def _outcomes(key: Key, traces: Sequence[Trace], folder: Path) -> list[Outcome]:
     _, name, workers = key
-    return [outcome(name, workers, margin, traces, best_f1=_pool(folder).best_f1) for margin in MARGINS]
+    return [outcome(name, workers, margin, traces, best_f1=pool_of(folder).best_f1) for margin in MARGINS]
 
 
 def markdown(surface: str, pool: Pool, outcomes: Sequence[Outcome]) -> Iterator[str]:

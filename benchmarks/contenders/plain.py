@@ -89,10 +89,8 @@ def tutorial(backbone: str, depth: int, train: Segments, *, batch_size: int) -> 
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
 
     def epoch() -> None:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = (
-            True,
-            False,
-        )  # PyTorch's defaults
+        torch.backends.cudnn.allow_tf32 = True  # as by PyTorch's defaults
+        torch.backends.cuda.matmul.allow_tf32 = False
         running = 0.0
         for batch, genres in loader:
             inputs, labels = batch.to(device), genres.to(device)

@@ -119,7 +119,7 @@ class Coordinator:
         self._nodes = NodeFailures(workers=limits.workers, retries=limits.retries, clock=clock)
         self._lost: Counter[int] = Counter()
         self._last_report: dict[str, float] = {}
-        self._begun: set[str] = set()
+        self._unreported: set[str] = set()
         """Workers that have not reported an epoch of their trial yet."""
         self._shown: set[str] = set()
         self._started: float | None = None
@@ -169,7 +169,7 @@ class Coordinator:
         attempt = self._recorder.begin(trial.number, recipe)
         self._recorder.decided(trial.number, decided - began)
         self._running[worker] = trial.number
-        self._begun.add(worker)
+        self._unreported.add(worker)
         self._held_since[worker] = self._last_report[worker] = self._clock()
         self._nodes.trial_started(worker)
         self._make_room()
@@ -278,8 +278,8 @@ class Coordinator:
         number = report.row.trial
         self._nodes.epoch_done(worker, report.usage.node)
         known = self._study.knows(number, report.row.epoch)
-        self._recorder.epoch(report, took=took, first=worker in self._begun)
-        self._begun.discard(worker)
+        self._recorder.epoch(report, took=took, first=worker in self._unreported)
+        self._unreported.discard(worker)
         self._study.report(number, epoch=report.row.epoch, f1=report.row.val_f1)
         if report.finished:
             self._study.complete(number)
@@ -356,4 +356,5 @@ class Coordinator:
     def _free(self, worker: str) -> None:
         """Count the time that the worker has held its trial."""
         del self._running[worker]
+        self._unreported.discard(worker)
         self._released_seconds += self._clock() - self._held_since.pop(worker)

@@ -99,40 +99,26 @@ class Costs:
         old_seconds, old_epochs = self._counted.get(row.trial, (0.0, 0))
         self._counted[row.trial] = row.training_seconds, row.epochs
         if row.epochs > old_epochs:
-            device = row.device or "cpu"
-            seconds, epochs = row.training_seconds - old_seconds, row.epochs - old_epochs
-            self.learn(device, row.backbone, row.frozen_blocks, seconds=seconds, epochs=epochs)
-            self._on(device).activations(
-                row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
-            )
+            self._add(row, seconds=row.training_seconds - old_seconds, epochs=row.epochs - old_epochs)
 
     def epoch(self, row: TrialRow, *, seconds: float) -> None:
         """Add an epoch of a trial, whose row is up to date."""
-        device = row.device or "cpu"
-        self._counted[row.trial] = row.training_seconds or 0.0, row.epochs
-        self.learn(device, row.backbone, row.frozen_blocks, seconds=seconds, epochs=1)
-        self._on(device).activations(
-            row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
-        )
+        self._add(row, seconds=seconds, epochs=1)
 
     def turn(self, row: TrialRow, *, seconds: float, resumed: bool) -> None:
         """Add the time from a trial's assignment to its first report that went neither into epochs nor activations."""
-        self._answers.clear()
-        device = row.device or "cpu"
         expected = build_seconds(row.backbone, row.frozen_blocks)
         if resumed:
             expected += restore_seconds(row.backbone, row.frozen_blocks)
-        self._devices.setdefault(device, self._on(device)).turns.append(max(0.0, seconds - expected))
+        self._learning(row.device or "cpu").turns.append(max(0.0, seconds - expected))
 
     def learn(self, device: str, backbone: str, frozen_blocks: int, *, seconds: float, epochs: float) -> None:
         """Add measured epochs; a number below one is a measured part of an epoch."""
-        self._answers.clear()
-        self._devices.setdefault(device, self._on(device)).epochs(backbone, frozen_blocks, seconds, epochs)
+        self._learning(device).epochs(backbone, frozen_blocks, seconds, epochs)
 
     def prime(self, known: "CellCost", *, device: str) -> None:
         """Assume a cost that was measured elsewhere, until the cell is measured."""
-        self._answers.clear()
-        self._devices.setdefault(device, self._on(device)).prime(known)
+        self._learning(device).prime(known)
 
     def measured(self) -> dict[str, list["CellCost"]]:
         """Device -> the costs of the cells in which trials have run."""
@@ -156,6 +142,19 @@ class Costs:
         if not self._devices:
             return None
         return self.of(backbone, frozen_blocks).epoch
+
+    def _add(self, row: TrialRow, *, seconds: float, epochs: int) -> None:
+        """Add epochs of a trial, and the time that it needed for its activations."""
+        device = row.device or "cpu"
+        self.learn(device, row.backbone, row.frozen_blocks, seconds=seconds, epochs=epochs)
+        self._on(device).activations(
+            row.backbone, row.frozen_blocks, kind=row.features, seconds=row.features_seconds or 0.0
+        )
+
+    def _learning(self, device: str) -> "_DeviceCosts":
+        """The costs on a device, which are about to change."""
+        self._answers.clear()
+        return self._devices.setdefault(device, self._on(device))
 
     def _on(self, device: str | None) -> "_DeviceCosts":
         """The costs on a device, without measurements if it is new."""

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from corpora import flat
 from fakes import Ledger, LocalCheckpoints, PatientWatchdog
-from noise import RECIPE, arrays
+from noise import RECIPE
 from small_models import models_of
+from working_sets import working_set
 
-from genre_core.audio.mel import front_end
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import EpochResult, FineTune
 from search.engine.messages import Assignment, EpochReport, Failure, Report
 from search.engine.ports import Arrays
 from search.engine.worker import WorkerSession
 from search.run.checkpoints import clear_checkpoints
-from search.tune.torch_trainer import TorchTrainer, WorkingSet
+from search.tune.torch_trainer import TorchTrainer
 
 EPOCHS = 3
 ASSIGNMENT = Assignment(trial=0, recipe=RECIPE.__class__(**vars(RECIPE) | {"epochs": EPOCHS}))
@@ -61,23 +60,10 @@ def session(
     kind: type[LocalCheckpoints] = LocalCheckpoints,
 ) -> WorkerSession:
     """A worker on noise; what it shares with others is in the folder."""
-    working_set = WorkingSet(
-        corpus=flat(a=1, b=1, c=1),
-        train=arrays(21),
-        validation=arrays(11, seed=1),
-        front_end=front_end("mel64"),
-        segments_per_track=1,
-        weights={RECIPE.backbone: "random", OTHER.recipe.backbone: "random"},
-        cache=folder,
-        cache_bytes=0,
-        threads=1,
-        device="cpu",
-        gpu_shared=False,
-        epoch_limit=60.0,
-        checkpoints=True,
-    )
     clear_checkpoints(folder / "checkpoints", keep=[0, 1])
-    trainer = TorchTrainer(working_set, node_cache=NodeCache(folder / "shared", budget_bytes=0), weights=None)
+    trainer = TorchTrainer(
+        working_set(folder), node_cache=NodeCache(folder / "shared", budget_bytes=0), weights=None
+    )
     trainer.has_spare_memory = lambda: spares  # type: ignore[method-assign]
     return WorkerSession(
         trainer,

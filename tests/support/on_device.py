@@ -11,12 +11,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from corpora import flat
 from fakes import LocalCheckpoints, PatientWatchdog
 from noise import arrays
 from small_models import models_of
+from working_sets import working_set
 
-from genre_core.audio.mel import front_end
 from genre_core.models import initial_weights
 from genre_core.models.network import ToImage, allow_tf32, build
 from genre_core.recipe import Recipe
@@ -26,7 +25,7 @@ from genre_core.training.segments import SegmentArrays, level_statistics
 from search.engine.ports import GpuLedger
 from search.engine.worker import WorkerSession
 from search.run.checkpoints import clear_checkpoints
-from search.tune.torch_trainer import TorchTrainer, WorkingSet
+from search.tune.torch_trainer import TorchTrainer
 
 DEVICE = torch.device(os.environ.get("GPU_DEVICE", "cuda"))
 ON_GPU = DEVICE.type == "cuda"
@@ -94,22 +93,16 @@ def trainer(
     folder: Path, train: SegmentArrays, validation: SegmentArrays, *, cache_bytes: int = 0
 ) -> TorchTrainer:
     """The trainer of real searches, for random weights."""
-    working_set = WorkingSet(
-        corpus=flat(a=1, b=1, c=1),
+    given = working_set(
+        folder,
         train=train,
         validation=validation,
-        front_end=front_end("mel64"),
-        segments_per_track=1,
-        weights=dict.fromkeys(FAMILIES, "random"),
-        cache=folder,
         cache_bytes=cache_bytes,
-        threads=1,
         device=DEVICE.type,
         gpu_shared=True,
         epoch_limit=600.0,
-        checkpoints=True,
     )
-    return TorchTrainer(working_set, node_cache=node_cache(folder, cache_bytes), weights=None)
+    return TorchTrainer(given, node_cache=node_cache(folder, cache_bytes), weights=None)
 
 
 def session(folder: Path, own: TorchTrainer, ledger: GpuLedger | None = None) -> WorkerSession:

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corpora import flat
-from noise import GENRES, RECIPE, TRAIN, VALIDATION, arrays, network
+from noise import GENRES, RECIPE, TRAIN, VALIDATION, network
+from working_sets import working_set
 
-from genre_core.audio.mel import front_end
 from genre_core.system import memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
@@ -18,7 +17,7 @@ from genre_core.training.segments import level_statistics
 from search.engine.ports import Diverged, OutOfMemory
 from search.run.schemas import EPOCHS
 from search.tune import torch_trainer
-from search.tune.torch_trainer import TorchTrainer, TorchTraining, WorkingSet
+from search.tune.torch_trainer import TorchTrainer, TorchTraining
 
 NOTHING_KEPT = NodeCache(Path("nowhere"), budget_bytes=0)
 
@@ -113,25 +112,7 @@ def test_what_the_engine_acts_on_is_raised_as_its_own_error_in_one_line(
 def test_a_fine_tune_can_be_prepared_after_memory_ran_out_while_the_data_was_prepared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainer = TorchTrainer(
-        WorkingSet(
-            corpus=flat(a=1),
-            train=arrays(21),
-            validation=arrays(11, seed=1),
-            front_end=front_end("mel64"),
-            segments_per_track=1,
-            weights={RECIPE.backbone: "random"},
-            cache=Path("nowhere"),
-            cache_bytes=0,
-            threads=1,
-            device="cpu",
-            gpu_shared=False,
-            epoch_limit=60.0,
-            checkpoints=False,
-        ),
-        node_cache=NOTHING_KEPT,
-        weights=None,
-    )
+    trainer = TorchTrainer(working_set(Path("nowhere")), node_cache=NOTHING_KEPT, weights=None)
 
     def fail(_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
