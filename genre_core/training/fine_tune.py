@@ -19,6 +19,7 @@ from genre_core.training.augmentation import mixup, spec_augment
 from genre_core.training.head_probe import probe
 from genre_core.training.metrics import Scores, confusion_matrix, scores
 from genre_core.training.segments import Segments
+from genre_core.training.step_graph import EpochSteps, StepGraph
 
 VALIDATION_BATCH = 256
 """Segments per batch when scoring."""
@@ -84,6 +85,7 @@ class FineTune:
         self._node_cache = node_cache
         self._train, self._validation = train, validation
         self._arithmetic = 0.0
+        self._learning_rate_factor = 0.0
         self._random = np.random.default_rng()
         activations = partial(ActivationCache, network, node_cache=node_cache, epochs=recipe.epochs)
         self._train_activations = activations(train, keep=not recipe.augments_input)
@@ -95,6 +97,9 @@ class FineTune:
         """Seconds spent on activations, and before the first epoch on the probe, without waiting for other workers."""
         self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
         self._optimizer = _optimizer(network, recipe)
+        varied_behind_frozen = not recipe.augments_input and bool(recipe.mixup or recipe.masking)
+        self._steps_pass_frozen = self.features != "shared" and not varied_behind_frozen
+        """Whether the input of a step is segments rather than activations."""
 
     @property
     def resident(self) -> bool:
@@ -130,7 +135,7 @@ class FineTune:
             val_loss=val_loss,
             scores=result,
             predicted=tuple(self.track_logits.argmax(axis=1).tolist()),
-            learning_rate=self._optimizer.param_groups[0]["lr"],
+            learning_rate=self._recipe.learning_rate * self._learning_rate_factor,
             seconds=time.perf_counter() - started,
             arithmetic_seconds=self._arithmetic,
             samples_per_second=len(self._train) / (trained - started),
@@ -202,45 +207,68 @@ class FineTune:
         batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
         total = torch.zeros((), device=device)
         self.network.trainable.train()
+        capture = StepGraph if device.type == "cuda" else None
+        steps = EpochSteps(self._step, [len(batch) for batch in batches], capture=capture)
         for step, batch in enumerate(batches):
             self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
-            total += self._step(batch) * len(batch)
+            inputs = self._inputs(batch)
+            began = time.perf_counter()
+            total += steps(*inputs) * len(batch)
+            self._arithmetic += time.perf_counter() - began
         return float(total / len(order))
 
-    def _step(self, batch: Tensor) -> Tensor:
-        activations, partner, weight = self._augmented(batch)
+    def _inputs(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """What `_step` takes for the segments with these indices."""
         genre = self._train.genre[self._train.track[batch]]
-        began = time.perf_counter()
+        inputs = self._train.mels_of(batch) if self._steps_pass_frozen else self._train_activations[batch]
+        if self._recipe.augments_input:
+            inputs = inputs.float()
+        mixed: tuple[Tensor, ...] = ()
+        if self._recipe.mixup:
+            inputs, partner, weight = mixup(inputs, alpha=self._recipe.mixup, random=self._random)
+            weights = (torch.full((), share, device=inputs.device) for share in (weight, 1 - weight))
+            mixed = genre[partner], *weights
+        if self._recipe.masking:
+            zero = torch.zeros((), device=inputs.device)
+            fill = self.network.image.mean if self._recipe.augments_input else zero
+            inputs = spec_augment(inputs, share=self._recipe.masking, fill=fill, random=self._random)
+        return inputs, genre, *mixed
+
+    def _step(self, inputs: Tensor, genre: Tensor, *mixed: Tensor) -> Tensor:
+        """Take a step of SGD; on a GPU, without synchronisation.
+
+        Args:
+            inputs: segments or activations, [batch, ...].
+            genre: of each segment, int64 [batch].
+            mixed: with mixup, the genre of each segment's partner, int64 [batch], and the weights of the segment and of
+                its partner, each [].
+
+        Returns:
+            The loss before the step, [].
+        """
+        activations = self.network.frozen_forward(inputs) if self._steps_pass_frozen else inputs
         logits = self.network.trainable_forward(activations)
         loss = self._loss(logits, genre)
-        if weight < 1:
-            loss = weight * loss + (1 - weight) * self._loss(logits, genre[partner])
+        if mixed:
+            partner, own_weight, partner_weight = mixed
+            loss = own_weight * loss + partner_weight * self._loss(logits, partner)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad()  # a fine-tune that rests holds no gradients
-        self._arithmetic += time.perf_counter() - began
         return loss.detach()
-
-    def _augmented(self, batch: Tensor) -> tuple[Tensor, Tensor, float]:
-        """A batch's augmented activations at the freeze depth; for mixup, the segments' partners and own weight."""
-        at_input = self._recipe.augments_input
-        inputs = self._train.mels_of(batch).float() if at_input else self._train_activations[batch]
-        partner, weight = batch, 1.0
-        if self._recipe.mixup:
-            inputs, partner, weight = mixup(inputs, alpha=self._recipe.mixup, random=self._random)
-        if self._recipe.masking:
-            fill = self.network.image.mean if at_input else torch.zeros((), device=inputs.device)
-            inputs = spec_augment(inputs, share=self._recipe.masking, fill=fill, random=self._random)
-        return (self.network.frozen_forward(inputs) if at_input else inputs), partner, weight
 
     def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
         smoothing = self._recipe.label_smoothing
         return F.cross_entropy(logits, genre, weight=self._genre_weights, label_smoothing=smoothing)
 
     def _set_learning_rate(self, epochs: float) -> None:
-        factor = learning_rate_factor(self._recipe, epochs)
+        self._learning_rate_factor = learning_rate_factor(self._recipe, epochs)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            rate = group["peak_lr"] * self._learning_rate_factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _score(self) -> tuple[float, Scores]:
         """Loss and scores of the validation tracks."""
@@ -299,11 +327,19 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with two parameter groups: the trainable blocks and the head."""
+    """SGD with two parameter groups: the trainable blocks and the head. On a GPU, learning rates are tensors there."""
     head = list(network.trainable.get_submodule("head").parameters())
     blocks = [p for name, p in network.trainable.named_parameters() if not name.startswith("head.")]
     peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)
-    groups = [{"params": params, "peak_lr": peak} for params, peak in zip((blocks, head), peaks, strict=True)]
+    on_gpu = network.device.type == "cuda"
+    groups = [
+        {
+            "params": params,
+            "peak_lr": peak,
+            "lr": torch.full((), peak, device=network.device) if on_gpu else peak,
+        }
+        for params, peak in zip((blocks, head), peaks, strict=True)
+    ]
     return torch.optim.SGD(
         groups,
         lr=recipe.learning_rate,

@@ -329,4 +329,9 @@ def _memory_errors() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    # running out of memory while a graph is captured raises a second error, of the broken capture
+    errors = (error, error.__context__)
+    return any(
+        isinstance(one, torch.OutOfMemoryError) or any(text in str(one) for text in OUT_OF_MEMORY)
+        for one in errors
+    )
