@@ -207,7 +207,7 @@ class FineTune:
         batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
         total = torch.zeros((), device=device)
         self.network.trainable.train()
-        capture = StepGraph if device.type == "cuda" else None
+        capture = StepGraph if device.type == "cuda" and self._steps_are_asynchronous else None
         steps = EpochSteps(self._step, [len(batch) for batch in batches], capture=capture)
         for step, batch in enumerate(batches):
             self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
@@ -216,6 +216,11 @@ class FineTune:
             total += steps(*inputs) * len(batch)
             self._arithmetic += time.perf_counter() - began
         return float(total / len(order))
+
+    @property
+    def _steps_are_asynchronous(self) -> bool:
+        """Whether PyTorch computes the loss without waiting for the device: not with both smoothing and weights."""
+        return not (self._recipe.label_smoothing and self._genre_weights is not None)
 
     def _inputs(self, batch: Tensor) -> tuple[Tensor, ...]:
         """What `_step` takes for the segments with these indices."""
