@@ -24,8 +24,15 @@ from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card
-from genre_core.models.backbones import StateDict
+from genre_core.models.blocks import StateDict
 from genre_core.models.network import CHUNK, Network, allow_tf32, restore
+
+_OF_A_BACKBONE = (
+    ErrorCode.BACKBONE_INVALID,
+    ErrorCode.BACKBONE_NOT_IMPORTABLE,
+    ErrorCode.NOT_A_BACKBONE,
+)
+"""Errors of the module that defines a model's backbone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,8 @@ class Model:
     def load(cls, folder: str | Path, *, device: str | None = None) -> Self:
         """Load a model saved by a search or by genre-search export.
 
+        A backbone that is not built in is imported from the module that the model names.
+
         As in training, the model's precision decides whether a GPU may use TF32, in the whole process.
 
         Args:
@@ -84,7 +93,7 @@ class Model:
             device: `cpu` or `cuda` [default: a GPU if there is one].
 
         Raises:
-            InputError: the folder contains no model, or a damaged one.
+            InputError: the folder contains no model, or a damaged one, or its backbone cannot be imported.
         """
         folder = Path(folder)
         card = read_card(folder)
@@ -99,6 +108,8 @@ class Model:
             safetensors.SafetensorError,
             InputError,
         ) as error:
+            if isinstance(error, InputError) and error.code in _OF_A_BACKBONE:
+                raise  # the model may be intact
             why = str(error).splitlines()[0]
             raise InputError(
                 f"{WEIGHTS} and {CARD} must be intact and belong to the same model; loading them from {folder} "

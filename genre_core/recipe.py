@@ -1,6 +1,8 @@
 """The settings of one fine-tune: a search samples them, a worker trains with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.registry import block_names
@@ -23,9 +25,9 @@ class Recipe:
     """
 
     backbone: str
-    """A name in `registry.BLOCKS`."""
+    """Its name, see `registry.find_backbone`."""
     weights: str
-    """`imagenet`, `random`, or the path of a state dict with torchvision's names."""
+    """`imagenet` for those that the backbone names, `random`, or the path of a state dict with its network's names."""
     frozen_blocks: int
     """The freeze depth: number of leading blocks to freeze. 0 trains all, the number of blocks only the new head."""
     learning_rate: float
@@ -66,6 +68,14 @@ class Recipe:
     """The type that layers compute in; with `bfloat16` (autocast), weights and sums stay float32."""
     seed: int = 0
     """Seed for randomly initialised weights, the order of segments, dropout, mixup and masking."""
+
+    @classmethod
+    def checked_elsewhere(cls, values: Mapping[str, Any]) -> Self:
+        """A recipe from all values of one that another process has checked; its backbone is not imported here yet."""
+        recipe = object.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(recipe, name, value)
+        return recipe
 
     @property
     def augments_input(self) -> bool:

@@ -26,7 +26,10 @@ class SearchErrorCode(StrEnum):
     ADDRESS_WITH_CREDENTIALS = "address-with-credentials"
     REPEAT_SEEDS_OF_INFINITE_SPACE = "repeat-seeds-of-infinite-space"
     SAMPLER_OR_PRUNER_NOT_USED = "sampler-or-pruner-not-used"
+    FRONT_ENDS_DIFFER = "front-ends-differ"
+    FRONT_END_OF_BACKBONE = "front-end-of-backbone"
     # data
+    FRONT_END_DOES_NOT_FIT = "front-end-does-not-fit"
     AUDIO_CHANGED = "audio-changed"
     AUDIO_UNREADABLE = "audio-unreadable"
     SEGMENT_TOO_SHORT = "segment-too-short"

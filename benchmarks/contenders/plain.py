@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from genre_core.models.backbones import blocks_and_head
+from genre_core.models.torchvision_families import blocks_and_head
 from genre_core.training.segments import Segments
 
 LEARNING_RATE, MOMENTUM = 2e-5, 0.9

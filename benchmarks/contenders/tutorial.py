@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchaudio.functional import resample
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
-from genre_core.models.backbones import blocks_and_head
+from genre_core.models.torchvision_families import blocks_and_head
 
 Task = dict[str, Any]
 

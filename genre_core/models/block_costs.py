@@ -1,11 +1,14 @@
-"""Arithmetic and parameters of each block of the backbones; importable without torch."""
+"""Arithmetic and parameters of each block of the backbones; for the built-in ones, without torch."""
 
-from genre_core.models.registry import BLOCKS
+from typing import TYPE_CHECKING
+
+from genre_core.models.registry import BLOCKS, find_backbone, is_own
+
+if TYPE_CHECKING:
+    from genre_core.models.block_profile import BlockProfile
 
 REFERENCE_PIXELS = 224 * 224
 """Size of the image that the numbers of `_MULTIPLY_ADDS` are for."""
-HEAD_FEATURES = {"alexnet": 4096, "densenet121": 1024, "resnet18": 512, "resnet34": 512}
-"""Backbone -> inputs of its head; of a VGG network 4096."""
 
 _VGG11 = (86.7, 924.8, 2774.5, 2774.5, 924.8, 102.8, 16.8)
 _VGG13 = (1936.4, 2774.5, 2774.5, 2774.5, 924.8, 102.8, 16.8)
@@ -44,8 +47,10 @@ def multiply_adds(backbone: str, *, pixels: int = REFERENCE_PIXELS) -> tuple[flo
     """Multiply-adds of a forward pass of one image through each block, in order.
 
     Those of convolutions are proportional to the image's pixels, which neglects rounding; those of the linear layers
-    do not depend on them.
+    do not depend on them. Both parts of a user's backbone are measured.
     """
+    if is_own(backbone):
+        return tuple(block.fixed + block.per_pixel * pixels for block in _measured(backbone))
     names = BLOCKS[backbone]
     scale = pixels / REFERENCE_PIXELS
     return tuple(
@@ -56,4 +61,11 @@ def multiply_adds(backbone: str, *, pixels: int = REFERENCE_PIXELS) -> tuple[flo
 
 def trainable_parameters(backbone: str, frozen_blocks: int, *, n_genres: int = 10) -> int:
     """Number of parameters of the blocks that are not frozen, and of the head."""
-    return sum(_PARAMETERS[backbone][frozen_blocks:]) + (HEAD_FEATURES.get(backbone, 4096) + 1) * n_genres
+    blocks = [b.parameters for b in _measured(backbone)] if is_own(backbone) else _PARAMETERS[backbone]
+    return sum(blocks[frozen_blocks:]) + (find_backbone(backbone).features + 1) * n_genres
+
+
+def _measured(backbone: str) -> "tuple[BlockProfile, ...]":
+    from genre_core.models.block_profile import block_profiles  # loads torch, as the user's module does
+
+    return block_profiles(backbone)

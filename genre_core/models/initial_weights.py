@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from genre_core.models.backbones import Blocks, StateDict, blocks_and_head, torchvision_model
+from genre_core.models.blocks import StateDict, blocks_of, code_digest, new_model
 from genre_core.models.pretrained import Weights, imagenet_file, load_weights
 from genre_core.system.disk_cache import NodeCache
 
@@ -30,7 +29,7 @@ class InitialWeights:
     state: StateDict
     """By `block.layer...` name. Memory-mapped if they come from the cache: only what is used is read."""
     digests: Mapping[str, str]
-    """Block -> hash of its tensors."""
+    """Block -> hash of its tensors, and of the code of a backbone that is not built in."""
 
 
 def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> InitialWeights:
@@ -42,7 +41,9 @@ def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: N
     if not node_cache.budget_bytes:
         return _create(backbone, weights, seed)
     key = [FORMAT_VERSION, torch.__version__, backbone, weights_identity(backbone, weights), seed]
-    name = f"{backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
+    if code := code_digest(backbone):
+        key.append(code)
+    name = f"{backbone.replace(':', '.')}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
     try:
         with node_cache.lock(name):
             if cached := _load(node_cache.find(name)):
@@ -78,34 +79,19 @@ def _store(created: InitialWeights, name: str, node_cache: NodeCache) -> None:
         node_cache.record_error(error)
 
 
-def blocks_without_weights(backbone: str) -> tuple[Blocks, int]:
-    """The blocks as modules on the meta device, without storage, and the number of input features of the head."""
-    pickled, features = _pickled_blocks(backbone)
-    blocks: Blocks = pickle.loads(pickled)
-    return blocks, features
-
-
-@cache
-def _pickled_blocks(backbone: str) -> tuple[bytes, int]:
-    """Pickled, because unpickling DenseNet is 25 times as fast as building and initialising it."""
-    with torch.device("meta"):
-        blocks, head = blocks_and_head(backbone, torchvision_model(backbone))
-    return pickle.dumps(blocks), head.in_features
-
-
 def _create(backbone: str, weights: Weights, seed: int) -> InitialWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = torchvision_model(backbone)
+        model = new_model(backbone)
     load_weights(model, backbone, weights)
-    blocks, _ = blocks_and_head(backbone, model)
+    blocks, code = blocks_of(backbone, model), code_digest(backbone)
     state = nn.Sequential(blocks).state_dict()
-    digests = {name: _digest(block.state_dict()) for name, block in blocks.items()}
+    digests = {name: _digest(block.state_dict(), code) for name, block in blocks.items()}
     return InitialWeights(state=state, digests=digests)
 
 
-def _digest(state: StateDict) -> str:
-    hashed = hashlib.sha256()
+def _digest(state: StateDict, code: str) -> str:
+    hashed = hashlib.sha256(code.encode())
     for name, tensor in state.items():
         hashed.update(name.encode())
         hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
@@ -113,7 +99,7 @@ def _digest(state: StateDict) -> str:
 
 
 def weights_identity(backbone: str, weights: Weights) -> str:
-    """A string that identifies weights: the hash of a file's content, or torchvision's name for published ones."""
+    """A string that identifies weights: the hash of a file's content, or the file name of published ones."""
     if isinstance(weights, bytes):
         return hashlib.sha256(weights).hexdigest()
     if weights == "random":

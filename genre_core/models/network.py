@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor, nn
 
-from genre_core.models.backbones import Blocks, StateDict
-from genre_core.models.initial_weights import blocks_without_weights, initial_weights
+from genre_core.models.blocks import Blocks, StateDict, blocks_without_weights
+from genre_core.models.initial_weights import initial_weights
 from genre_core.models.pretrained import Weights
+from genre_core.models.registry import find_backbone
 from genre_core.system.disk_cache import NodeCache
 
 CHUNK = {"cpu": 16, "cuda": 256}
@@ -17,25 +18,30 @@ CHUNK = {"cpu": 16, "cuda": 256}
 PADDED_LOOKUPS = ("cpu",)
 """Device types on which lookups of activations that are not stored are padded to `CHUNK` too, so that they have the
 bits of stored ones. On a GPU, a batch of 32 would take eight times as long."""
-CHANNELS_LAST_ON_CPU = ("densenet", "vgg")
-"""Families that train faster on a CPU with the channels_last memory format, as measured; on a GPU all do."""
 
 
 class ToImage(nn.Module):
-    """Log-mel segments in dB -> the input of an ImageNet model: three channels of zero mean and unit variance."""
+    """Log-mel segments in dB -> the input of a backbone, whose channels have zero mean and unit variance."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        """Args: mean and std of the training segments, dB, [channels] with one or three channels."""
+    def __init__(self, mean: Tensor, std: Tensor, *, channels: int = 3) -> None:
+        """Set up.
+
+        Args:
+            mean: of the training segments, dB, [1] or [channels].
+            std: the same shape, dB.
+            channels: of the backbone's input; a segment's single channel is repeated in all of them.
+        """
         super().__init__()
         self.register_buffer("mean", mean.float().reshape(-1, 1, 1))
         self.register_buffer("std", std.float().reshape(-1, 1, 1))
+        self.channels = channels
 
     def forward(self, mels: Tensor) -> Tensor:
-        """[segments, channels, mels, frames] in dB -> float32 [segments, 3, mels, frames]."""
-        return ((mels.float() - self.mean) / self.std).expand(-1, 3, -1, -1)
+        """[segments, 1 or channels, mels, frames] in dB -> float32 [segments, channels, mels, frames]."""
+        return ((mels.float() - self.mean) / self.std).expand(-1, self.channels, -1, -1)
 
 
 class FrozenBlocks(nn.Sequential):
@@ -210,11 +216,12 @@ def build(
     """Build a network ready to be fine-tuned.
 
     Args:
-        backbone: a name in `registry.BLOCKS`.
+        backbone: its name, see `registry.find_backbone`.
         weights: `imagenet`, `random`, the path of a weights file, or its content.
         n_genres: number of outputs of the new head.
         frozen_blocks: the freeze depth: number of leading blocks to freeze.
-        image: converts segments to the network's input, with the training segments' statistics.
+        image: converts segments to the network's input, with the training segments' statistics; the number of its
+            channels becomes the backbone's.
         seed: for the head and every other layer without given weights.
         node_cache: where initial weights are cached.
         precision: see `Recipe.precision`.
@@ -224,7 +231,7 @@ def build(
         InputError: the weights are not available or do not fit.
     """
     device = device or torch.device("cpu")
-    blocks, features = blocks_without_weights(backbone)
+    own, blocks = find_backbone(backbone), blocks_without_weights(backbone)
     initial = initial_weights(backbone, weights=weights, seed=seed, node_cache=node_cache)
     frozen = tuple(blocks)[:frozen_blocks]
     # on the CPU, frozen blocks stay memory-mapped; trainable ones are copied, as they change
@@ -235,16 +242,16 @@ def build(
     nn.Sequential(blocks).load_state_dict(state, assign=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(features, n_genres)
+        head = nn.Linear(own.features, n_genres)
     digests = tuple(initial.digests[name] for name in blocks)
     return Network(
-        image=image,
+        image=ToImage(image.mean, image.std, channels=own.channels),
         blocks=blocks,
         head=head,
         digests=digests[:frozen_blocks],
         trainable_digests=digests[frozen_blocks:],
         precision=precision,
-        channels_last=_channels_last(backbone, device),
+        channels_last=uses_channels_last(backbone, device),
     ).to(device)
 
 
@@ -252,7 +259,7 @@ def restore(backbone: str, state: StateDict, *, precision: str, device: torch.de
     """Restore a trained network from its `flat_state` for inference: in eval mode, without gradients.
 
     Args:
-        backbone: a name in `registry.BLOCKS`.
+        backbone: its name, see `registry.find_backbone`.
         state: all tensors; they are used, not copied.
         precision: see `Recipe.precision`.
         device: the network's device.
@@ -260,18 +267,18 @@ def restore(backbone: str, state: StateDict, *, precision: str, device: torch.de
     Raises:
         KeyError, RuntimeError: the tensors are not those of such a network.
     """
-    blocks, features = blocks_without_weights(backbone)
+    own, blocks = find_backbone(backbone), blocks_without_weights(backbone)
     with torch.device("meta"):
-        head = nn.Linear(features, len(state["head.bias"]))
+        head = nn.Linear(own.features, len(state["head.bias"]))
     layers = {name: tensor for name, tensor in state.items() if not name.startswith("image.")}
     nn.Sequential(OrderedDict([*blocks.items(), ("head", head)])).load_state_dict(layers, assign=True)
     network = Network(
-        image=ToImage(state["image.mean"], state["image.std"]),
+        image=ToImage(state["image.mean"], state["image.std"], channels=own.channels),
         blocks=blocks,
         head=head,
         digests=(),
         precision=precision,
-        channels_last=_channels_last(backbone, device),
+        channels_last=uses_channels_last(backbone, device),
     )
     return network.requires_grad_(False).eval().to(device)
 
@@ -282,5 +289,6 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
-def _channels_last(backbone: str, device: torch.device) -> bool:
-    return device.type == "cuda" or backbone.startswith(CHANNELS_LAST_ON_CPU)
+def uses_channels_last(backbone: str, device: torch.device) -> bool:
+    """Whether feature maps of this backbone have the channels_last memory format on this device."""
+    return device.type == "cuda" or find_backbone(backbone).channels_last_on_cpu

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from genre_core.errors import ErrorCode, InputError
-from genre_core.models.backbones import StateDict, blocks_and_head, torchvision_model
-from genre_core.models.registry import BLOCKS
+from genre_core.models.block_profile import block_profiles
+from genre_core.models.blocks import StateDict, blocks_of, model_without_weights
+from genre_core.models.registry import BUILTIN, find_backbone, is_own
 from genre_core.models.weights_file import WeightsFile, read_weights, source_name
 
 Weights = str | bytes
-"""`random`, `imagenet`, the path of a weights file, or a file's content."""
+"""`random`, `imagenet` for the ones that the backbone names, the path of a weights file, or a file's content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +33,19 @@ def check_weights(backbone: str, weights: str) -> CheckedWeights:
     """Download or read a backbone's weights and check them, before any other work is done.
 
     Raises:
-        InputError: the weights are not available or do not fit.
+        InputError: the weights are not available or do not fit, or the backbone itself cannot be used.
     """
+    if is_own(backbone):
+        block_profiles(backbone)
     if weights == "random":
         return CheckedWeights()
     found = _read(backbone, weights)
-    with torch.device("meta"):
-        model = torchvision_model(backbone)
-    _, random_blocks = _fit(model, backbone, found.state, weights)
+    _, random_blocks = _fit(model_without_weights(backbone), backbone, found.state, weights)
     return CheckedWeights(random_blocks=random_blocks, changes=found.changes)
 
 
 def load_weights(model: nn.Module, backbone: str, weights: Weights) -> None:
-    """Copy weights into a torchvision model; see `build`.
+    """Copy weights into a backbone's whole network; see `build`.
 
     Raises:
         InputError: the weights are not available or do not fit.
@@ -72,11 +73,10 @@ class _Misfit:
 
 
 def _fit(model: nn.Module, backbone: str, given: StateDict, name: str) -> tuple[StateDict, tuple[str, ...]]:
-    """The state dict to load into a torchvision model, and the blocks that it lacks entirely."""
-    expected = _without_head(backbone, model, model.state_dict())
-    given = _without_head(backbone, model, {_modern_key(key): value for key, value in given.items()})
-    blocks, _ = blocks_and_head(backbone, model)
-    modules = {name: set(block.modules()) for name, block in blocks.items()}
+    """The state dict to load into a network, and the blocks that it lacks entirely."""
+    expected = _of_blocks(backbone, model, model.state_dict())
+    given = _of_blocks(backbone, model, {_modern_key(key): value for key, value in given.items()})
+    modules = {name: set(block.modules()) for name, block in blocks_of(backbone, model).items()}
     absent = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
     layers = {block: _layers_of(model, expected, inside) for block, inside in modules.items()}
     lacking = {block: [key for key in absent if _layer(key) in own] for block, own in layers.items()}
@@ -92,7 +92,7 @@ def _tensor_misfit(expected: StateDict, given: StateDict, absent: list[str]) -> 
     """The first tensor that does not fit by itself."""
     if unexpected := sorted(given.keys() - expected.keys()):
         return _Misfit(
-            rule=f"have torchvision's names, but contain {_listed(unexpected)}",
+            rule=f"have the network's names, but contain {_listed(unexpected)}",
             way_out="rename them",
             code=ErrorCode.WEIGHTS_UNKNOWN_NAMES,
         )
@@ -100,7 +100,7 @@ def _tensor_misfit(expected: StateDict, given: StateDict, absent: list[str]) -> 
         if value.shape != expected[key].shape:
             shapes = f"{key} of shape {list(value.shape)}, not {list(expected[key].shape)}"
             return _Misfit(
-                rule=f"have torchvision's shapes, but contain {shapes}",
+                rule=f"have the network's shapes, but contain {shapes}",
                 way_out="give weights of this backbone",
                 code=ErrorCode.WEIGHTS_WRONG_SHAPE,
             )
@@ -143,7 +143,7 @@ def _block_misfit(
 
 def _other_backbone(misfit: _Misfit, backbone: str, given: StateDict, name: str) -> _Misfit:
     """The misfit, with a better explanation if the tensors fit another backbone better."""
-    fits = {other: _similarity(other, given) for other in BLOCKS}
+    fits = {other: _similarity(other, given) for other in (backbone, *BUILTIN)}
     best = max(fits, key=lambda other: fits[other])
     if fits[best] <= fits[backbone]:
         return misfit
@@ -154,29 +154,35 @@ def _other_backbone(misfit: _Misfit, backbone: str, given: StateDict, name: str)
 
 def _similarity(backbone: str, given: StateDict) -> float:
     """Tensors with the same name and shape, as a fraction of all tensors on either side."""
-    head, expected = _head_and_shapes(backbone)
-    shapes = {key: tuple(value.shape) for key, value in given.items() if not key.startswith(head)}
+    outside, expected = _head_and_shapes(backbone)
+    shapes = {key: tuple(value.shape) for key, value in given.items() if not key.startswith(outside)}
     return len(expected.items() & shapes.items()) / len(expected.keys() | shapes.keys())
 
 
 @cache
-def _head_and_shapes(backbone: str) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """The prefix of the head's tensors, and the shapes of all other tensors."""
-    with torch.device("meta"):
-        model = torchvision_model(backbone)
-    head = _head_prefix(backbone, model)
-    return head, {key: tuple(t.shape) for key, t in model.state_dict().items() if not key.startswith(head)}
+def _head_and_shapes(backbone: str) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """The prefixes of the tensors outside the blocks, and the shapes of all other tensors."""
+    model = model_without_weights(backbone)
+    expected = _of_blocks(backbone, model, model.state_dict())
+    return _outside(backbone, model), {key: tuple(tensor.shape) for key, tensor in expected.items()}
 
 
-def _without_head(backbone: str, model: nn.Module, state: StateDict) -> StateDict:
-    head = _head_prefix(backbone, model)
-    return {key: value for key, value in state.items() if not key.startswith(head)}
+def _of_blocks(backbone: str, model: nn.Module, state: StateDict) -> StateDict:
+    """The state dict without the tensors that belong to no block: those of the network's own head."""
+    inside, outside = _inside(backbone, model), _outside(backbone, model)
+    own = {key for key in model.state_dict() if model.get_submodule(_layer(key)) not in inside}
+    return {key: value for key, value in state.items() if key not in own and not key.startswith(outside)}
 
 
-def _head_prefix(backbone: str, model: nn.Module) -> str:
-    _, head = blocks_and_head(backbone, model)
-    name: str = next(name for name, module in model.named_modules() if module is head)
-    return f"{name}."
+def _outside(backbone: str, model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the tensors' names in all modules that have no part in the blocks."""
+    inside = _inside(backbone, model)
+    modules = (name for name, module in model.named_modules() if name and inside.isdisjoint(module.modules()))
+    return tuple(f"{name}." for name in modules)
+
+
+def _inside(backbone: str, model: nn.Module) -> set[nn.Module]:
+    return {module for block in blocks_of(backbone, model).values() for module in block.modules()}
 
 
 def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) -> set[str]:
@@ -192,33 +198,39 @@ def weights_path(backbone: str, weights: str) -> Path | None:
 
 
 def imagenet_file(backbone: str) -> Path:
-    """The path in torchvision's cache for a backbone's ImageNet weights, whether or not it exists."""
-    import torchvision  # see torchvision_model
+    """The path in torch.hub's cache for the weights that a backbone names, whether or not it exists.
 
-    url: str = torchvision.models.get_model_weights(backbone).DEFAULT.url
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    Raises:
+        InputError: the backbone names none.
+    """
+    if not (name := find_backbone(backbone).file_name):
+        raise InputError(
+            f"weights of {backbone} must be a file or random, since it names none, but got weights=imagenet; "
+            f"give --set weights.{backbone}=PATH or --set weights=random",
+            code=ErrorCode.WEIGHTS_NOT_PUBLISHED,
+        )
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def imagenet_weights(backbone: str) -> StateDict:
-    """Torchvision's ImageNet weights, from its cache or downloaded to it with a progress bar.
+    """The weights that a backbone names, from torch.hub's cache or downloaded to it with a progress bar.
 
     Raises:
-        InputError: they are not cached and cannot be downloaded.
+        InputError: they are not cached and cannot be downloaded, or the backbone names none.
     """
-    import torchvision  # see torchvision_model
-
-    if (file := imagenet_file(backbone)).is_file():
-        return read_weights(file).state
-    enum = torchvision.models.get_model_weights(backbone).DEFAULT
-    try:
-        state: StateDict = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"ImageNet weights of {backbone} could not be downloaded ({error}); put {file.name} into "
-            f"{file.parent}, or give --set weights.{backbone}=PATH or --set weights=random",
-            code=ErrorCode.WEIGHTS_NOT_DOWNLOADED,
-        ) from error
-    return state
+    own, file = find_backbone(backbone), imagenet_file(backbone)
+    if not file.is_file():
+        assert own.url, "imagenet_file has checked it"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(own.url, str(file), own.hash_prefix, progress=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{'' if is_own(backbone) else 'ImageNet '}weights of {backbone} could not be downloaded ({error}); "
+                f"put {file.name} into {file.parent}, or give --set weights.{backbone}=PATH or --set weights=random",
+                code=ErrorCode.WEIGHTS_NOT_DOWNLOADED,
+            ) from error
+    return read_weights(file).state
 
 
 def _finite(value: Tensor) -> bool:

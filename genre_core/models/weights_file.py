@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genre_core.errors import ErrorCode, InputError
 from genre_core.formats.file_kind import PLACEHOLDER_BYTES, describe_placeholder, describe_placeholder_at
-from genre_core.models.backbones import StateDict
+from genre_core.models.blocks import StateDict
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
 """Keys under which training scripts and Lightning store the state dict in a checkpoint."""

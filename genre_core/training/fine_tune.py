@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genre_core.models.backbones import StateDict
+from genre_core.models.blocks import StateDict
 from genre_core.models.network import Network
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache

@@ -10,9 +10,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from genre_core.errors import InputError
-from genre_core.models.registry import block_names
+from genre_core.models.registry import block_names, full_name
 from genre_core.recipe import Recipe
 from genre_core.synthetic.corpus import SyntheticCorpus
+from search.config.front_end import needed_front_end
 from search.config.grid import continuous
 from search.config.mistakes import as_input_error, shown
 from search.config.settings import Keyed, Number, Scalar, Settings, Word, by_shape, number_or
@@ -102,6 +103,7 @@ class SearchConfig(Settings):
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     """The search does not start if more than this share of the audio files is bad."""
     front_end: str = "mel128"
+    """Its name; that of the backbones if one of them needs its own."""
     level: Literal["track", "absolute"] = "track"
     """Reference level of the mel spectrograms. Runs that do not name it are older than this setting: absolute."""
     segment_seconds: float = Field(default=3.0, gt=0)
@@ -111,7 +113,8 @@ class SearchConfig(Settings):
         Annotated[Name, Scalar] | Annotated[dict[str, Name], Keyed],
         by_shape("must be one value, or a mapping from backbones to values"),
     ] = "imagenet"
-    """`imagenet`, `random` or the path of a state dict; or a mapping from backbones to these (default imagenet)."""
+    """`imagenet` for the ones that a backbone names, `random` or the path of a state dict; or a mapping from backbones
+    to these (default imagenet)."""
     space: Space = Space()
     training: Training = Training()
     search: Literal["cost_aware", "optuna"] = COST_AWARE
@@ -216,13 +219,13 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     """
     settings = _with_units(read_file(path)) if path else {}
     for key, value in overrides.items():
-        _set(settings, key.split("."), value)
+        _set(settings, _path(key), value)
     try:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
         raise as_input_error(error, SearchConfig) from error
     _reject_credentials(config)
-    config = _with_absolute_paths(config)
+    config = _with_front_end(_with_full_names(_with_absolute_paths(config)))
     _check_weights(config)
     _check_repeat_seeds(config)
     _check_search(config)
@@ -245,6 +248,12 @@ def _with_units(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {
         name: f"{value!r}s" for name, value in numbers.items() if isinstance(value, int | float)
     }
+
+
+def _path(key: str) -> list[str]:
+    """The keys that a dotted key stands for; a backbone's name, which may contain dots, is one key."""
+    outer, _, backbone = key.partition(".")
+    return [outer, backbone] if outer == "weights" and backbone else key.split(".")
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: object) -> None:
@@ -295,6 +304,31 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
         "warm_start": tuple(absolute(run) for run in config.warm_start),
     }
     return config.model_copy(update=paths)
+
+
+def _with_full_names(config: SearchConfig) -> SearchConfig:
+    """Replace short names of registered backbones, which workers and later processes do not know."""
+    backbone, weights = config.space.backbone, config.weights
+    names = full_name(backbone) if isinstance(backbone, str) else tuple(map(full_name, backbone))
+    if isinstance(weights, dict):
+        weights = {full_name(name): value for name, value in weights.items()}
+    return config.model_copy(
+        update={"space": config.space.model_copy(update={"backbone": names}), "weights": weights}
+    )
+
+
+def _with_front_end(config: SearchConfig) -> SearchConfig:
+    """Set `front_end` to the one that the backbones need; another one that is given is a mistake."""
+    needed = needed_front_end(config.backbones)
+    if needed is None:
+        return config
+    if "front_end" in config.model_fields_set and config.front_end != needed.name:
+        raise InputError(
+            f"front_end must be the one that the backbones need, {needed.name}, but got "
+            f"front_end={config.front_end}; leave it out",
+            code=SearchErrorCode.FRONT_END_OF_BACKBONE,
+        )
+    return config.model_copy(update={"front_end": needed.name})
 
 
 def _check_weights(config: SearchConfig) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from genre_core.audio import mel
 from genre_core.audio.mel import FrontEnd
 from genre_core.corpus import spectrogram_store
 from genre_core.corpus import tracks as corpus
@@ -17,16 +16,15 @@ from genre_core.corpus.tracks import Corpus, Track
 from genre_core.errors import InputError
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.pretrained import check_weights
-from genre_core.models.registry import MIN_IMAGE_SIDE
+from genre_core.models.registry import find_backbone
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import BUILTIN, NAMED_WEIGHTS, SearchConfig
 from search.data import builtin_corpus, genre_list
+from search.data.front_end import front_end_of
 from search.data.reporter import Reporter
 from search.errors import SearchErrorCode
 from search.run.commands import command
 
-MIN_FRAMES = 32
-"""Fewest frames of a segment, except for AlexNet, which needs more."""
 NAMED = 10
 """Excluded files that are named in the output."""
 
@@ -50,7 +48,7 @@ def read_data(config: SearchConfig) -> Corpus | None:
     Raises:
         InputError: the path or the segment length cannot be used.
     """
-    _segment_frames(config, mel.front_end(config.front_end, level=config.level))
+    _segment_frames(config, front_end_of(config))
     if config.data == BUILTIN:
         return None
     found = corpus.read_corpus(Path(config.data))
@@ -72,7 +70,7 @@ def prepare(
     Raises:
         InputError: the data, the split or the weights cannot be used.
     """
-    front_end = mel.front_end(config.front_end, level=config.level)
+    front_end = front_end_of(config)
     split = partial(
         split_corpus,
         validation=config.split.validation,
@@ -134,7 +132,7 @@ def reopen_store(
     Raises:
         InputError: it is missing, and files have changed or disappeared since the search started.
     """
-    front_end = mel.front_end(config.front_end, level=config.level)
+    front_end = front_end_of(config)
     if not spectrogram_store.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, reporter)
         _require_unchanged(tracks, config, cache, reporter)
@@ -209,7 +207,7 @@ def segments(
 
 def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
     frames = front_end.frames(config.segment_seconds)
-    needed = MIN_IMAGE_SIDE if "alexnet" in config.backbones else MIN_FRAMES
+    needed = max(find_backbone(name).min_side for name in config.backbones)
     if frames < needed:
         seconds = needed / front_end.frames_per_second
         raise InputError(

@@ -128,7 +128,7 @@ class Costs:
         """The cost of a trial.
 
         Args:
-            backbone: a name in `registry.BLOCKS`.
+            backbone: its name.
             frozen_blocks: the freeze depth.
             device: the name of the device [default: the one that trained most epochs].
         """

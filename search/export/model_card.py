@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from genre_core.audio.mel import DYNAMIC_RANGE_DB, FrontEnd
+from genre_core.models.registry import find_backbone, is_own
 from genre_core.training.metrics import SCORES
 from search.config.schema import load
 from search.evaluate.verdict import extension_note
@@ -52,7 +53,7 @@ All scores are per track and macro-averaged over genres.
 
 ## Usage
 
-With genre-search installed:
+With genre-search{module} installed:
 
 ```console
 $ genre-search predict . song.mp3
@@ -145,7 +146,8 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
         front_matter=_yaml(_FRONT_MATTER | {"tags": tags}),
         title=f"{run.name}: music genres by {recipe['backbone']}",
         backbone=recipe["backbone"],
-        weights=_weights(recipe["weights"]),
+        weights=_weights(recipe),
+        module=_module(recipe["backbone"]),
         name=model.name,
         trials=len(read_trials(run)),
         extension=_extension(run),
@@ -241,8 +243,17 @@ def _onnx(card: Mapping[str, Any], front_end: FrontEnd, difference: float) -> st
     )
 
 
-def _weights(weights: str) -> str:
-    return {"imagenet": "ImageNet", "random": "random"}.get(weights, f"`{Path(weights).name}`")
+def _weights(recipe: Mapping[str, Any]) -> str:
+    weights: str = recipe["weights"]
+    if weights == "imagenet":
+        name = recipe["backbone"]
+        return f"`{find_backbone(name).file_name}`" if is_own(name) else "ImageNet"
+    return weights if weights == "random" else f"`{Path(weights).name}`"
+
+
+def _module(backbone: str) -> str:
+    """The module that defines a backbone that is not built in."""
+    return f" and the module `{backbone.partition(':')[0]}`" if is_own(backbone) else ""
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genre_core.models.block_costs import multiply_adds
-from genre_core.models.initial_weights import blocks_without_weights
-from genre_core.models.network import CHANNELS_LAST_ON_CPU
+from genre_core.models.blocks import blocks_without_weights
+from genre_core.models.network import uses_channels_last
+from genre_core.models.registry import find_backbone
 from search.engine.costs import CellCost, Workload
 
 REPEATS = 2
@@ -43,7 +44,7 @@ def probe(
     A GPU is used by a process of its own, because it would keep memory there for as long as it lives.
 
     Args:
-        backbones: names in `registry.BLOCKS`.
+        backbones: their names.
         setting: how a trial computes.
         workload: of an epoch.
         limit_seconds: backbones that would take longer altogether are left out, except the first.
@@ -91,7 +92,8 @@ def _expected_seconds(
 def _time(backbone: str, setting: Setting, workload: Workload) -> CellCost:
     network = _network(backbone, setting)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, fused=True)
-    inputs = torch.rand(workload.batch_size, 3, setting.mels, setting.frames, device=setting.device)
+    shape = (workload.batch_size, find_backbone(backbone).channels, setting.mels, setting.frames)
+    inputs = torch.rand(shape, device=setting.device)
     genre = torch.zeros(workload.batch_size, dtype=torch.int64, device=setting.device)
 
     def forward() -> Tensor:
@@ -120,14 +122,13 @@ def _time(backbone: str, setting: Setting, workload: Workload) -> CellCost:
 
 def _network(backbone: str, setting: Setting) -> nn.Module:
     """The backbone with a head and small weights, whose values do not change the time."""
-    blocks, features = blocks_without_weights(backbone)
-    network = nn.Sequential(*blocks.values(), nn.Linear(features, GENRES, device="meta")).to_empty(
-        device=setting.device
-    )
+    head = nn.Linear(find_backbone(backbone).features, GENRES, device="meta")
+    blocks = blocks_without_weights(backbone).values()
+    network = nn.Sequential(*blocks, head).to_empty(device=setting.device)
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
             tensor.fill_(1e-3 if tensor.is_floating_point() else 0)
-    if setting.device == "cuda" or backbone.startswith(CHANNELS_LAST_ON_CPU):
+    if uses_channels_last(backbone, torch.device(setting.device)):
         network = network.to(memory_format=torch.channels_last)
     return network.train()
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from genre_core.audio.mel import FrontEnd, front_end
+from genre_core.audio.mel import FrontEnd
 from genre_core.corpus.tracks import SPLITS, Corpus
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
@@ -24,6 +24,7 @@ from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from search.data.front_end import front_end_of
 from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
@@ -89,7 +90,7 @@ class WorkingSet:
             corpus=corpus,
             train=train,
             validation=validation,
-            front_end=front_end(config.front_end, level=config.level),
+            front_end=front_end_of(config),
             segments_per_track=config.segments_per_track,
             weights=weights,
             cache=cache.absolute(),

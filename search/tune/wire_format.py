@@ -34,10 +34,10 @@ def config_of(assignment: Assignment) -> dict[str, Any]:
 
 
 def assignment_of(config: Mapping[str, Any]) -> Assignment:
-    """The assignment that `config_of` was called with."""
+    """The assignment that `config_of` was called with. A missing backbone is reported by the step that needs it."""
     return Assignment(
         trial=config["number"],
-        recipe=Recipe(**config["recipe"]),
+        recipe=Recipe.checked_elsewhere(config["recipe"]),
         attempt=config["attempt"],
         epochs=config["epochs"],
         paused=tuple(config["paused"]),

@@ -15,11 +15,12 @@ from working_sets import working_set
 
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import EpochResult, FineTune
-from search.engine.messages import Assignment, EpochReport, Failure, Report
+from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report
 from search.engine.ports import Arrays
 from search.engine.worker import WorkerSession
 from search.run.checkpoints import clear_checkpoints
 from search.tune.torch_trainer import TorchTrainer
+from search.tune.wire_format import assignment_of, config_of
 
 EPOCHS = 3
 ASSIGNMENT = Assignment(trial=0, recipe=RECIPE.__class__(**vars(RECIPE) | {"epochs": EPOCHS}))
@@ -170,6 +171,21 @@ def test_the_checkpoint_of_a_trial_in_memory_is_copied_before_it_trains_on(
     other = session(tmp_path / "own")
     other.begin(replace(ASSIGNMENT, attempt=3, epochs=2))
     assert losses([other.step() for _ in range(2)]) == undisturbed[1:]
+
+
+def test_a_worker_without_the_module_of_a_backbone_reports_it_as_a_failure_of_its_node(
+    tmp_path: Path,
+) -> None:
+    name = "gone_networks:NET"
+    given = working_set(tmp_path, weights={name: "random"})
+    trainer = TorchTrainer(given, node_cache=NodeCache(tmp_path, budget_bytes=0), weights=None)
+    own = WorkerSession(trainer, node="n", pid=1, watchdog=PatientWatchdog())
+    sent = config_of(ASSIGNMENT)
+    own.begin(assignment_of(sent | {"recipe": sent["recipe"] | {"backbone": name}}))
+    report = own.step()
+    assert isinstance(report, NodeFailure)
+    assert "gone_networks" in report.reason
+    assert "PYTHONPATH" in report.reason
 
 
 def test_memory_that_never_suffices_is_the_trials_failure(

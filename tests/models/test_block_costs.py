@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genre_core.models.backbones import blocks_and_head, torchvision_model
 from genre_core.models.block_costs import multiply_adds, trainable_parameters
 from genre_core.models.registry import BLOCKS
+from genre_core.models.torchvision_families import blocks_and_head, torchvision_model
 
 
 @pytest.mark.parametrize("backbone", BLOCKS)

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
+import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import make_layers
 
-from genre_core.models import initial_weights, pretrained
+from genre_core.models import blocks, pretrained
+from genre_core.models.registry import BUILTIN
 
 SIZES = ("small", pytest.param("whole", marks=pytest.mark.long))
 """Values of a parameter `size`: small networks by default, torchvision's own in the long form."""
@@ -86,11 +90,24 @@ def models_of(size: str) -> Iterator[None]:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torchvision.models, "get_model", small_model)
+        for name, features in _features().items():
+            patch.setitem(BUILTIN, name, replace(BUILTIN[name], features=features))
         _forget_models()
         yield
     _forget_models()
 
 
+@cache
+def _features() -> dict[str, int]:
+    """Backbone -> inputs of its small model's head."""
+    with torch.device("meta"):
+        models = {name: small_model(name) for name in BUILTIN}
+    heads = {
+        name: [m for m in model.modules() if isinstance(m, nn.Linear)][-1] for name, model in models.items()
+    }
+    return {name: head.in_features for name, head in heads.items()}
+
+
 def _forget_models() -> None:
-    initial_weights._pickled_blocks.cache_clear()
+    blocks._pickled_blocks.cache_clear()
     pretrained._head_and_shapes.cache_clear()

@@ -1,14 +1,11 @@
-"""Torchvision's ImageNet models as an ordered list of blocks and a head."""
+"""The built-in backbones' networks: torchvision's ImageNet models, divided into blocks and a head."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
+from genre_core.models.blocks import Blocks
 from genre_core.models.registry import block_names
-
-StateDict = Mapping[str, Tensor]
-Blocks = OrderedDict[str, nn.Module]
 
 
 def torchvision_model(backbone: str) -> nn.Module:
