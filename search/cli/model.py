@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from genre_core.errors import InputError
 from search.cli.options import (
     Address,
     App,
@@ -19,6 +20,7 @@ from search.cli.options import (
     settings,
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
+from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import RunFolder
 
@@ -59,7 +61,7 @@ def finish(
     )
     with interruptible(lambda: f"continue with: {command('finish', run)}"):
         _finish(run, top=top, seeds=seeds, data=data, cache=cache_folder(cache), overrides=overrides)
-    echo(f"{command('report', run)}    {command('export', run)}")
+    echo(f"{command('report', run)}\n{command('export', run)}")
 
 
 def _finish(
@@ -76,14 +78,16 @@ def _finish(
 
     from search.cli.progress import Display
     from search.config.schema import load
-    from search.evaluate import finish
-    from search.evaluate.verdict import verdict
+    from search.report.finished import verdict
     from search.run.checkpoints import is_full
 
+    display = Display(console())
+    with display.working("loading PyTorch and Ray"):
+        from search.evaluate import finish
     try:
         finish.finish(
             load(RunFolder(run).config, overrides),
-            reporter=Display(console()),
+            reporter=display,
             top=top,
             seeds=seeds,
             data=data,
@@ -168,6 +172,12 @@ def predict(
         typer.Argument(metavar="FILE", help="Audio files or folders; - reads paths from standard input."),
     ],
     over_time: Annotated[bool, typer.Option("--over-time", help="Also predict each segment.")] = False,
+    top: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of genres, the most probable first.")
+    ] = 3,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: a row per file or segment, a column per genre.")
+    ] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
     """Predict genre probabilities for audio files.
@@ -180,19 +190,30 @@ def predict(
 
       genre-search predict music-model --over-time song.mp3
 
-      find ~/music -name '*.flac' | genre-search predict music-model --json -
+      find ~/music -name '*.flac' | genre-search predict music-model --csv -
     """
     from genre_core.audio.decode import BadAudio
     from genre_core.predict import Model
-    from search.cli.prediction_output import header, json_line, predictions, table_rows
+    from search.cli import prediction_output
     from search.export.chosen_model import model_folder
 
+    if csv and json_lines:
+        raise InputError(
+            "--csv and --json exclude each other, but got both; give one of them",
+            code=SearchErrorCode.OPTIONS_EXCLUSIVE,
+        )
     loaded, failed = Model.load(model_folder(model)), False
-    if not json_lines:
-        echo(header(loaded.genres))
-    for path, outcome in predictions(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time):
+    genres, segment_seconds = loaded.genres, loaded.segment_seconds
+    if csv:
+        echo(prediction_output.csv_header(genres))
+    found = prediction_output.predictions(loaded, files, standard_input=sys.stdin.buffer, over_time=over_time)
+    for path, outcome in found:
         failed |= isinstance(outcome, BadAudio)
-        rows = table_rows(loaded.genres, path, outcome, loaded.segment_seconds)
-        echo(json_line(path, outcome) if json_lines else rows)
+        if json_lines:
+            echo(prediction_output.json_line(path, outcome))
+        elif csv:
+            echo(prediction_output.csv_rows(genres, path, outcome, segment_seconds))
+        else:
+            echo(prediction_output.text_lines(path, outcome, top=top, segment_seconds=segment_seconds))
     if failed:
         raise typer.Exit(FAILED)

@@ -91,6 +91,12 @@ Price = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be searched and what it would cost, and stop.")
 ]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also print a line for each epoch.")]
+LogTo = Annotated[
+    Path | None,
+    typer.Option("--log-file", metavar="FILE", help="Also append all lines, with the time, to a file."),
+]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of the sampler and of the trials.")]
 RepeatSeeds = Annotated[
     str | None,

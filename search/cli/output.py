@@ -26,7 +26,8 @@ _REPLACE, _REPLACE_OR_BYTES = "genre_search_replace", "genre_search_replace_or_b
 """Names of codec error handlers."""
 
 _SIMILAR = {"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "±": "+-", "·": "-"}
-_SIMILAR |= {"…": "...", "→": "->", "█": "#"} | dict.fromkeys("▁▂▃▄▅▆▇", ".")
+_SIMILAR |= {"…": "...", "→": "->", "━": "=", "╸": "=", "─": "-"}
+_SIMILAR |= dict.fromkeys("▁▂▃▄▅▆▇", ".") | dict.fromkeys("▏▎▍", "|") | dict.fromkeys("▌▋▊▉█", "#")
 """Replacements for characters that an encoding lacks; other characters become Python escapes."""
 
 
@@ -66,9 +67,21 @@ def console() -> "Console":
 
 
 def show(*parts: "RenderableType") -> None:
-    """Print rich renderables."""
+    """Print rich renderables; on a terminal, texts are wrapped at words and commands are kept whole."""
+    screen = console()
     for part in parts:
-        console().print(part, soft_wrap=True)
+        screen.print(fitted(part, screen), soft_wrap=True)
+
+
+def fitted(part: "RenderableType", screen: "Console") -> "RenderableType":
+    """A text that is wrapped for a terminal; anything else as it is, because tables fit themselves."""
+    from rich.text import Text
+
+    from search.report.fitting import wrapped_text
+
+    if isinstance(part, Text) and screen.is_terminal and not part.no_wrap:
+        return wrapped_text(part, screen.width)
+    return part
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:

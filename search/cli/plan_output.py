@@ -3,9 +3,10 @@
 import textwrap
 from collections.abc import Iterator
 
-from search.config.space import DepthRange, FloatRange, IntRange, Space
+from search.config.space import Space
 from search.engine.forecast import CostSource, Forecast, Plan
-from search.report.formatting import duration
+from search.report.formatting import counted, duration
+from search.report.search_space import searched_values
 
 COLUMNS = 80
 
@@ -45,25 +46,14 @@ def money(low: float, high: float, price: float) -> str:
 
 def _space(plan: Plan) -> Iterator[str]:
     space = plan.config.space
-    searched = {name: text for name in Space.model_fields if (text := _range(getattr(space, name)))}
-    count = "infinitely many" if plan.configurations is None else f"{plan.configurations:,}"
-    yield f"Space: {count} configurations, {len(plan.kinds)} pairs of backbone and frozen blocks"
+    searched = {name: text for name in Space.model_fields if (text := searched_values(getattr(space, name)))}
+    many = plan.configurations is None
+    count = "infinitely many configurations" if many else counted(plan.configurations or 0, "configuration")
+    pairs = counted(len(plan.kinds), "pair")
+    yield f"Space: {count}, {pairs} of backbone and frozen blocks"
     width = max(map(len, searched), default=0)
     for name, text in searched.items():
         yield f"  {name:<{width}}  {text}"
-
-
-def _range(value: object) -> str:
-    """The values of a searched setting; empty for a fixed one."""
-    match value:
-        case DepthRange() | IntRange():
-            return f"{value.low} to {value.high}"
-        case FloatRange():
-            return f"{value.low:g} to {value.high:g}{', logarithmic' * value.log}"
-        case tuple():
-            return ", ".join(map(str, value))
-        case _:
-            return ""
 
 
 def _data(plan: Plan) -> Iterator[str]:
@@ -84,7 +74,7 @@ def _costs(plan: Plan) -> Iterator[str]:
             yield f"Costs on {plan.device}: one batch of each backbone was timed on this machine"
         case CostSource.MEASURED:
             yield f"Costs on {plan.device}: {plan.measured} of {len(plan.kinds)} pairs measured, the others estimated"
-    yield f"  {'backbone':<12}{'frozen':>8}{'activations':>15}{'epoch':>15}{f'{epochs} epochs':>15}"
+    yield f"  {'backbone':<12}{'frozen':>8}{'activations':>15}{'epoch':>15}{counted(epochs, 'epoch'):>15}"
     for backbone in plan.config.backbones:
         depths = sorted({kind.frozen_blocks for kind in plan.kinds if kind.backbone == backbone})
         for depth in dict.fromkeys((depths[-1], depths[0])):
@@ -104,11 +94,11 @@ def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
         yield "Forecast: after the first search on this cluster"
         return
     low, high, most = plan.forecast.low, plan.forecast.high, plan.forecast.most
-    yield f"Forecast of {plan.forecast.trials} trials: {between(low, high)} of worker time"
+    yield f"Forecast of {counted(plan.forecast.trials, 'trial')}: {between(low, high)} of worker time"
     if most > high:
         yield f"  at most {duration(most)}, with every trial trained to its last epoch"
     if plan.workers:
-        yield f"  with {plan.workers} workers: {between(low / plan.workers, high / plan.workers)}"
+        yield f"  with {counted(plan.workers, 'worker')}: {between(low / plan.workers, high / plan.workers)}"
     if price is not None:
         yield f"  {money(low, high, price)}, at {price:g} for an hour of a worker"
     yield from _fit(plan.forecast)
@@ -118,4 +108,4 @@ def _fit(forecast: Forecast) -> Iterator[str]:
     if forecast.fit is not None:
         fewest, most = forecast.fit
         count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        yield f"  the budget is spent after {count} of {forecast.trials} trials"
+        yield f"  the budget is spent after {count} of {counted(forecast.trials, 'trial')}"

@@ -1,18 +1,26 @@
-"""Predictions for files, folders and listed paths, formatted as table rows or JSON lines."""
+"""Predictions for files, folders and listed paths, formatted as text, CSV or JSON lines."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genre_core.audio.decode import BadAudio, Reason
 from genre_core.corpus.tracks import audio_below
 from genre_core.predict import Model, Prediction
+from search.report.formatting import bar
 
 _STANDARD_INPUT = "-"
-_PROBABILITY_DIGITS = 3
-"""Decimal places of a probability in the table."""
+_BAR = 20
+"""Characters of the bar of a probability of 1."""
+_GENRE_SEPARATOR = "  "
+_CSV_COLUMNS = ("path", "start", "end", "genre", "padded", "error")
+"""Columns in front of the genres' probabilities; `start` and `end` are in seconds."""
+_CSV_DIGITS = 6
+"""Decimal places of a probability in CSV."""
 
 Outcome = Prediction | BadAudio
 """Prediction for a file, or the reason why there is none."""
@@ -42,24 +50,61 @@ def predictions(
             yield name, bad
 
 
-def header(genres: Sequence[str]) -> str:
-    """The header row of the table."""
-    return _row(genres, "genre", genres, "seconds", "file")
+def text_lines(path: str, outcome: Outcome, *, top: int, segment_seconds: float) -> str:
+    """The path with the duration, then the most probable genres with bars, then the segments if there are any.
 
+    A bad file has the reason after its path.
 
-def table_rows(genres: Sequence[str], path: str, outcome: Outcome, segment_seconds: float) -> str:
-    """The table row of a file, and one row per segment if there are any; a bad file has the reason instead."""
+    Args:
+        path: of the file.
+        outcome: of the file.
+        top: number of genres.
+        segment_seconds: duration of a segment.
+    """
+    name = printable(path)
     if isinstance(outcome, BadAudio):
-        return _row(genres, "-", ["-"] * len(genres), "-", f"{path!r}: {outcome}")
-    short = (
-        f" is shorter than a segment, {segment_seconds:.2f} s: padded with silence" if outcome.padded else ""
-    )
-    rows = [_prediction_row(outcome.probabilities, 0.0, outcome.seconds, f"{path!r}{short}")]
-    rows += [
-        _prediction_row(segment.probabilities, segment.start, segment.start + segment_seconds, repr(path))
+        return f"{name}: {outcome}"
+    short = f", shorter than a segment of {segment_seconds:.2f} s: padded with silence"
+    likeliest = _likeliest(outcome.probabilities, top)
+    width = max(len(genre) for genre, _ in likeliest)
+    lines = [f"{name}  ({outcome.seconds:.1f} s{short if outcome.padded else ''})"]
+    lines += [
+        f"  {genre:<{width}}  {probability:.3f}  {bar(probability, _BAR)}".rstrip()
+        for genre, probability in likeliest
+    ]
+    for segment in outcome.over_time:
+        times = f"{segment.start:.1f}-{segment.start + segment_seconds:.1f} s"
+        genres = _GENRE_SEPARATOR.join(
+            f"{genre} {probability:.3f}" for genre, probability in _likeliest(segment.probabilities, top)
+        )
+        lines.append(f"  {times:>15}  {genres}")
+    return "\n".join(lines)
+
+
+def csv_header(genres: Sequence[str]) -> str:
+    """The header of the CSV: a row per file or segment, with the probability of each genre."""
+    return _csv_row([*_CSV_COLUMNS, *genres])
+
+
+def csv_rows(genres: Sequence[str], path: str, outcome: Outcome, segment_seconds: float) -> str:
+    """The CSV row of a file, and one row per segment if there are any."""
+    if isinstance(outcome, BadAudio):
+        return _csv_row([path, "", "", "", "", str(outcome), *[""] * len(genres)])
+    parts = [(0.0, outcome.seconds, outcome.probabilities)]
+    parts += [
+        (segment.start, segment.start + segment_seconds, segment.probabilities)
         for segment in outcome.over_time
     ]
-    return "\n".join(rows)
+    return "\n".join(
+        _csv_row(
+            [
+                *(path, f"{start:.3f}", f"{end:.3f}", _likeliest(probabilities, 1)[0][0]),
+                *(str(outcome.padded).lower(), ""),
+                *(f"{probabilities[genre]:.{_CSV_DIGITS}f}" for genre in genres),
+            ]
+        )
+        for start, end, probabilities in parts
+    )
 
 
 def json_line(path: str, outcome: Outcome) -> str:
@@ -69,6 +114,27 @@ def json_line(path: str, outcome: Outcome) -> str:
     record: dict[str, Any] = {"path": path} | vars(outcome)
     record["over_time"] = [vars(segment) for segment in outcome.over_time]
     return json.dumps(record)
+
+
+def printable(path: str) -> str:
+    """A path for a terminal: characters that would move its cursor are escaped, undecodable bytes are kept."""
+    return "".join(
+        character
+        if character.isprintable() or "\ud800" <= character <= "\udfff"
+        else character.encode("unicode_escape").decode()
+        for character in path
+    )
+
+
+def _likeliest(probabilities: Mapping[str, float], top: int) -> list[tuple[str, float]]:
+    """The most probable genres, the most probable first; of equal ones in the order of the model."""
+    return sorted(probabilities.items(), key=lambda pair: -pair[1])[:top]
+
+
+def _csv_row(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def _paths(files: Sequence[str], standard_input: Iterable[bytes]) -> Iterator[str]:
@@ -101,16 +167,3 @@ def _predict(model: Model, path: str, over_time: bool) -> Outcome:
         return model.predict(path, over_time=over_time)
     except BadAudio as bad:
         return bad
-
-
-def _prediction_row(probabilities: dict[str, float], start: float, end: float, file: str) -> str:
-    likeliest = max(probabilities, key=probabilities.__getitem__)
-    cells = [f"{probability:.{_PROBABILITY_DIGITS}f}" for probability in probabilities.values()]
-    return _row([*probabilities], likeliest, cells, f"{start:.1f}-{end:.1f}", file)
-
-
-def _row(genres: Sequence[str], genre: str, cells: Sequence[str], seconds: str, file: str) -> str:
-    """One table row; the file comes last because its length is unknown."""
-    widths = [max(len(name), _PROBABILITY_DIGITS + 2) for name in genres]
-    numbers = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-    return f"{genre:<{max(widths)}}  {numbers}  {seconds:>13}  {file}"

@@ -1,12 +1,15 @@
 """The commands that run a search and show its results: run, resume, results and best."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genre_core.errors import InputError
 from genre_core.models.registry import BLOCKS
 from search.cli.options import (
     Address,
@@ -19,10 +22,12 @@ from search.cli.options import (
     Data,
     DryRun,
     FeatureCache,
+    LogTo,
     MovedData,
     Name,
     Overrides,
     Price,
+    Quiet,
     RepeatSeeds,
     RunArgument,
     RunArguments,
@@ -33,6 +38,7 @@ from search.cli.options import (
     TimeBudget,
     Trials,
     TrialsPerGpu,
+    Verbose,
     WarmStart,
     Workers,
     cache_folder,
@@ -40,14 +46,20 @@ from search.cli.options import (
     settings,
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
+from search.errors import SearchErrorCode
+from search.report.formatting import counted
 from search.run.commands import command
 from search.run.folder import RunFolder
 
 if TYPE_CHECKING:
-    from search.cli.progress import Display
+    from search.cli.progress import Detail, Display
     from search.config.schema import SearchConfig
 
 app = App()
+
+_LOADING = "loading PyTorch and Ray"
+_SHOWN_AT_END = 5
+"""Number of the best trials that are shown when a search ends."""
 
 
 @app.command()
@@ -73,6 +85,9 @@ def run(
     set_: Overrides = None,
     runs: Runs = Path("runs"),
     cache: Cache = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogTo = None,
 ) -> None:
     """Search: sample, train and prune trials; save every result.
 
@@ -100,11 +115,11 @@ def run(
         literals=places | {"stop_when_flat": stop_when_flat or None, "warm_start": warm_start or None},
         overrides=set_,
     )
-    hourly = price_of(price)
+    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file, price=price)
     folder = runs / (name or _default_name(config))
     require_new(folder)
     begin = _dry_run if dry_run else _run
-    begin(load(config, given), folder, cache=cache_folder(cache), price=hourly)
+    begin(load(config, given), folder, cache=cache_folder(cache), screen=screen)
 
 
 @app.command()
@@ -123,6 +138,9 @@ def resume(
     after_finish: AfterFinish = False,
     data: MovedData = None,
     cache: Cache = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogTo = None,
 ) -> None:
     """Resume an interrupted search, or extend a completed one.
 
@@ -146,23 +164,23 @@ def resume(
         values=limits | resources | {"repeat_seeds": repeat_seeds},
         literals={"address": address, "storage": storage, "stop_when_flat": stop_when_flat or None},
     )
-    hourly = price_of(price)
+    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file, price=price)
     loaded = load(RunFolder(run).config, given)
-    title = f"Resuming search {run.resolve().name}: up to {loaded.trials} trials"
+    title = f"Resuming search {run.resolve().name}: up to {counted(loaded.trials, 'trial')}"
 
-    def start(screen: "Display") -> bool:
+    def start(display: "Display") -> bool:
         from search.tune import search
 
         return search.resume(
             loaded,
             folder=run.absolute(),
             cache=cache_folder(cache),
-            reporter=screen,
+            reporter=display,
             after_finish=after_finish,
             data=data,
         )
 
-    _drive(start, title, loaded, run, price=hourly)
+    _drive(start, title, loaded, run, screen=screen)
 
 
 @app.command()
@@ -213,7 +231,7 @@ def results(
         for name in comparison.names(runs):
             if several:
                 echo(name)
-            show(leaderboard.costs(selected[selected["study"] == name]))
+            show(*leaderboard.costs(selected[selected["study"] == name]))
         return
     if several:
         show(*comparison.compare(runs, trials))
@@ -229,13 +247,23 @@ def results(
 def best(run: RunArgument) -> None:
     """Show the best settings and how to repeat them.
 
+    The settings of a search that repeats the best trial are written to RUN/winner.yaml.
+
     Example:
 
       genre-search best runs/music
     """
-    from search.report import leaderboard
+    from search.report import winner
 
-    show(*leaderboard.best_trial(run))
+    show(*winner.best_trial(run))
+    try:
+        file = winner.write_winner(run)
+    except OSError as error:
+        echo(
+            f"{RunFolder(run).winner} cannot be written, so the trial cannot be repeated from it: {error.strerror}"
+        )
+        return
+    echo(f"\nRepeat it with:\n{command('run', '--config', file)}")
 
 
 def _require_run(run: Path, storage: str | None) -> None:
@@ -250,28 +278,76 @@ def _require_run(run: Path, storage: str | None) -> None:
 
 
 def _title(config: "SearchConfig", folder: Path) -> str:
-    return f"Search {folder.name}: up to {config.trials} trials over {', '.join(config.backbones)}"
+    trials = counted(config.trials, "trial")
+    return f"Search {folder.name}: up to {trials} over {', '.join(config.backbones)}"
 
 
-def _run(config: "SearchConfig", folder: Path, *, cache: Path, price: float | None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Screen:
+    """What a search shows."""
+
+    detail: "Detail"
+    log_file: Path | None
+    price: float | None
+    """Of an hour of a worker; None for no price."""
+
+
+def _screen(*, quiet: bool, verbose: bool, log_file: Path | None, price: str | None) -> _Screen:
+    """What the options about the screen mean.
+
+    Raises:
+        InputError: they contradict each other, or the price is not a number.
+    """
+    from search.cli.progress import Detail
+
+    if quiet and verbose:
+        raise InputError(
+            "--quiet and --verbose exclude each other, but got both; give one of them",
+            code=SearchErrorCode.OPTIONS_EXCLUSIVE,
+        )
+    detail = Detail.RESULTS if quiet else Detail.EPOCHS if verbose else Detail.TRIALS
+    return _Screen(detail=detail, log_file=log_file, price=price_of(price))
+
+
+@contextmanager
+def _display(config: "SearchConfig", screen: _Screen) -> "Iterator[Display]":
+    """The display of a search, whose log file is closed at the end of the context."""
+    from search.cli.log_file import LogFile
+    from search.cli.progress import Display
+
+    log = LogFile(screen.log_file) if screen.log_file else None
+    try:
+        yield Display(
+            console(),
+            trials=config.trials,
+            time_budget=config.time_budget,
+            price=screen.price,
+            detail=screen.detail,
+            log=log,
+            local=config.address is None,
+        )
+    finally:
+        if log:
+            log.close()
+
+
+def _run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) -> None:
     """Run a search in a new folder."""
 
-    def start(screen: "Display") -> bool:
+    def start(display: "Display") -> bool:
         from search.tune import search
 
-        return search.run(config, folder=folder.absolute(), cache=cache, reporter=screen)
+        return search.run(config, folder=folder.absolute(), cache=cache, reporter=display)
 
-    _drive(start, _title(config, folder), config, folder, price=price)
+    _drive(start, _title(config, folder), config, folder, screen=screen)
 
 
-def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, price: float | None) -> None:
+def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) -> None:
     """Show the plan of a search in a new folder, which is not created."""
-    from search.cli.progress import Display
-    from search.tune.plan import dry_run
-
-    display = Display(console(), trials=config.trials, price=price)
-    display.say(_title(config, folder))
-    with interruptible(lambda: "nothing was started"):
+    with _display(config, screen) as display, interruptible(lambda: "nothing was started"):
+        display.say(_title(config, folder))
+        with display.working(_LOADING):
+            from search.tune.plan import dry_run
         display.plan(dry_run(config, cache=cache, reporter=display))
 
 
@@ -281,7 +357,7 @@ def _drive(
     config: "SearchConfig",
     folder: Path,
     *,
-    price: float | None = None,
+    screen: _Screen,
 ) -> None:
     """Run a search and show its results; after an interrupt, print how to resume it.
 
@@ -290,7 +366,7 @@ def _drive(
         title: the first line shown.
         config: the settings of the search.
         folder: the run folder.
-        price: of an hour of a worker; None for no price.
+        screen: what is shown.
     """
 
     def next_step() -> str:
@@ -298,27 +374,19 @@ def _drive(
             return f"resume with: {command('resume', folder)}"
         return "nothing was started, and no file was left behind"
 
-    with interruptible(next_step):
-        complete = _completed(start, title, config, folder, price)
-        _show_results(folder, complete=complete)
+    with _display(config, screen) as display, interruptible(next_step):
+        complete = _completed(start, title, folder, display)
+        _show_results(folder, display, complete=complete)
         if not complete:
             raise KeyboardInterrupt
 
 
-def _completed(
-    start: "Callable[[Display], bool]",
-    title: str,
-    config: "SearchConfig",
-    folder: Path,
-    price: float | None,
-) -> bool:
+def _completed(start: "Callable[[Display], bool]", title: str, folder: Path, display: "Display") -> bool:
     """Run a search; returns whether it reached its end."""
-    from search.cli.progress import Display
-    from search.run.checkpoints import is_full
-    from search.tune.search import SearchFailed
-
-    display = Display(console(), trials=config.trials, time_budget=config.time_budget, price=price)
     display.say(title)
+    with display.working(_LOADING):
+        from search.run.checkpoints import is_full
+        from search.tune.search import SearchFailed
     try:
         complete = start(display)
         if spent := display.spent():
@@ -332,18 +400,18 @@ def _completed(
         raise disk_full(error, command("resume", folder)) from error
 
 
-def _show_results(folder: Path, *, complete: bool) -> None:
+def _show_results(folder: Path, display: "Display", *, complete: bool) -> None:
     from search.report import leaderboard
     from search.run.ranking import select
     from search.run.tables import read_trials
 
     trials = read_trials(folder)
-    show(leaderboard.table(select(trials).head(5)), leaderboard.summary(trials))
-    show(*leaderboard.expected(folder, trials))
+    display.show(leaderboard.table(select(trials).head(_SHOWN_AT_END)), leaderboard.summary(trials))
+    display.show(*leaderboard.expected(folder, trials))
     if not complete:
         return
     if trials["val_f1"].notna().any():
-        echo(f"{command('best', folder)}    {command('report', folder)}")
+        echo(f"{command('best', folder)}\n{command('report', folder)}")
     else:
         echo(f"no epoch was completed; allow more time: {command('resume', folder)} --time-budget 2h")
 

@@ -8,7 +8,7 @@ from genre_core.recipe import Recipe
 from search.engine.costs import Costs
 from search.engine.messages import EpochReport
 from search.engine.ports import Tables
-from search.run.schemas import PAUSED, RUNNING, TrialRow, new_trial
+from search.run.schemas import PAUSED, RUNNING, EpochRow, TrialRow, new_trial
 from search.study.study import Study
 
 STATE_BYTES = 8
@@ -25,6 +25,7 @@ class Recorder:
         *,
         name: str,
         show: Callable[[TrialRow], None],
+        show_epoch: Callable[[EpochRow], None] = lambda row: None,
         costs: Costs | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -35,6 +36,7 @@ class Recorder:
             writer: writes the tables.
             name: name of the run.
             show: called with each changed row.
+            show_epoch: called with each new epoch.
             costs: learns the costs of trials from their rows.
             now: returns the time in UTC.
         """
@@ -42,6 +44,7 @@ class Recorder:
         self._writer = writer
         self._name = name
         self._show = show
+        self._show_epoch = show_epoch
         self._now = now
         self._rows: dict[int, TrialRow] = {}
         self._costs = costs or Costs()
@@ -123,6 +126,7 @@ class Recorder:
         else:
             self._costs.epoch(row, seconds=took)
         self._writer.add_epoch(report.row, row)
+        self._show_epoch(report.row)
 
     def end(self, reason: str | None) -> None:
         """End the search: running trials are stopped for this reason, or can be resumed if it is None."""

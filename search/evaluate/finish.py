@@ -115,7 +115,8 @@ def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, reporter: 
             code=SearchErrorCode.NO_SCORED_TRIAL,
         )
     if len(best) < top:
-        reporter.say(f"--top {top}: only {len(best)} configurations have a score; all are used")
+        have = "configuration has" if len(best) == 1 else "configurations have"
+        reporter.say(f"--top {top}: only {len(best)} {have} a score; all are used")
     return [
         replace(model, recipe=replace(model.recipe, seed=model.recipe.seed + 1 + n))
         for model in best[:top]
@@ -194,7 +195,7 @@ def _train(
             write_model(_folder_of(folder, model), tensors, card)
             reporter.say(
                 f"trial {model.trial:<4} seed {model.recipe.seed:<4} {model.recipe.backbone:<12} "
-                f"{model.epochs} epochs  {card['seconds']:.1f} s"
+                f"{model.epochs} {'epoch' if model.epochs == 1 else 'epochs'}  {card['seconds']:.1f} s"
             )
             report(done, len(missing))
 

@@ -10,14 +10,26 @@ from rich.text import Text
 
 from genre_core.corpus.tracks import load_corpus
 from search.config.schema import load
-from search.report.formatting import STATE_WORD, duration, plain_table, score
+from search.report.fitting import FittedTable
+from search.report.formatting import STATE_WORD, duration, rate, score
+from search.report.trial_table import rows_of
 from search.run import ranking
 from search.run.conditions import Conditions, conditions, differences
 from search.run.folder import RunFolder
+from search.run.schemas import TrialRow
 from search.run.tables import read_trials
 
 _HASH_DIGITS = 8
 """Displayed digits of a hash, enough to tell two hashes apart."""
+_WINNER = ("F1", "trial", "backbone", "frozen", "lr", "momentum")
+"""Titles of the columns about a run's best trial."""
+_TITLES = ("run", *_WINNER, *STATE_WORD.values(), "time", "corpus", "split", "front end")
+"""Titles of the columns; `time` is what all workers together spent on trials."""
+_DROPPED = (
+    *("corpus", "split", "front end", "running", "failed", "momentum", "pruned"),
+    *("time", "complete", "frozen", "trial"),
+)
+"""Titles of the columns that a narrow screen leaves out, the least important first."""
 
 
 def read_together(runs: Sequence[Path]) -> pd.DataFrame:
@@ -43,8 +55,7 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
         runs: the runs' folders.
         trials: the trials of all runs, as returned by `read_together`.
     """
-    titles = ("run", "F1", *STATE_WORD.values(), "time", "corpus", "split", "front end", "winner")
-    shown = plain_table(*titles, left=("run", "front end", "winner"))
+    shown = FittedTable(*_TITLES, left=("run", "backbone", "front end"), drop=_DROPPED)
     found = [conditions(load(run.config, {}), load_corpus(run.corpus)) for run in map(RunFolder, runs)]
     for name, own in zip(names(runs), found, strict=True):
         shown.add_row(name, *_cells(trials[trials["study"] == name], own))
@@ -58,23 +69,31 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
 
 
 def _cells(trials: pd.DataFrame, own: Conditions) -> list[str]:
+    """The cells after the run's name."""
     counts = trials["state"].value_counts()
     places = sorted((content, part, own.genres[content]) for content, part in own.split.items())
     best = ranking.select(trials).head(1)
-    scored = best[best["val_f1"].notna()]
     return [
-        score(scored["val_f1"].iloc[0] if len(scored) else None),
+        *_winner(rows_of(best[best["val_f1"].notna()])),
         *(str(counts.get(state, 0)) for state in STATE_WORD),
         duration(trials["seconds"].sum()),
         own.corpus[:_HASH_DIGITS],
         hashlib.sha256(repr(places).encode()).hexdigest()[:_HASH_DIGITS],
         own.front_end if own.level == "track" else f"{own.front_end} {own.level}",
-        "-" if scored.empty else _winner(scored.iloc[0]),
     ]
 
 
-def _winner(row: "pd.Series[Any]") -> str:
-    return (
-        f"trial {row.trial}: {row.backbone}, frozen {row.frozen_blocks}/{row.n_blocks}, "
-        f"lr {row.learning_rate:.3g}, momentum {row.momentum:.3g}"
-    )
+def _winner(best: Sequence[TrialRow]) -> list[str]:
+    """F1, number and settings of the best trial; dashes if no trial has a score."""
+    if not best:
+        return ["-"] * len(_WINNER)
+    row = best[0]
+    depth = f"{row.frozen_blocks}/{row.n_blocks}"
+    return [
+        score(row.val_f1),
+        str(row.trial),
+        row.backbone,
+        depth,
+        rate(row.learning_rate),
+        rate(row.momentum),
+    ]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from search.report.formatting import counted
 from search.run.optimism import Optimism, optimism, read_looks
 from search.run.tables import read_epochs
 
@@ -34,18 +35,14 @@ def describe(best: float, found: Optimism | None, *, trials: int) -> str:
     if found is None:
         return (
             f"{text}what to expect on new tracks is not known: without the predictions of its epochs, which earlier "
-            f"versions did not record, the optimism of the best of {_count(trials, 'trial')} cannot be estimated"
+            f"versions did not record, the optimism of the best of {counted(trials, 'trial')} cannot be estimated"
         )
     at_most, at_least = (" at most", "at least ") if found.at_least else (" about", "")
     text += (
         f"expected on new tracks{at_most} {best - found.value:.2f} (optimism of the best of "
-        f"{_count(found.looks, 'epoch')} of {_count(found.trials, 'trial')}: {at_least}{found.value:.2f}"
+        f"{counted(found.looks, 'epoch')} of {counted(found.trials, 'trial')}: {at_least}{found.value:.2f}"
         f"{', as a genre has a single group of tracks' if found.at_least else ''})"
     )
     if found.missing:
-        text += f"; {_count(found.missing, 'more epoch')} without recorded predictions not counted"
+        text += f"; {counted(found.missing, 'more epoch')} without recorded predictions not counted"
     return text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

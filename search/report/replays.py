@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from search.engine.simulator import Reached, Trace
-from search.report.formatting import plain_table
+from search.report.fitting import FittedTable
 
 MARGINS = (0.05, 0.02, 0.01)
 """Distances from the best validation F1 of the pool."""
@@ -80,11 +78,10 @@ def outcome(
     )
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
+def table(outcomes: Sequence[Outcome]) -> FittedTable:
     """A table with one row per outcome."""
-    shown = plain_table(
-        "strategy", "within", "seconds", "10-90 %", "worker s", "epochs", "reached", left=("strategy",)
-    )
+    titles = ("strategy", "within", "seconds", "10-90 %", "worker s", "epochs", "reached")
+    shown = FittedTable(*titles, left=("strategy",), drop=("10-90 %", "epochs"))
     last = None
     for own in outcomes:
         shown.add_row(

@@ -31,6 +31,11 @@ class RunFolder:
         return self.path / CONFIG
 
     @property
+    def winner(self) -> Path:
+        """Settings of a search that repeats the best trial."""
+        return self.path / "winner.yaml"
+
+    @property
     def corpus(self) -> Path:
         """The tracks and their split."""
         return self.path / "corpus.parquet"

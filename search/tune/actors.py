@@ -159,6 +159,10 @@ class StartupBarrier:
         """Record that a worker has started; workers are identified by their id."""
         self._arrived.add(worker)
 
+    def arrived(self) -> int:
+        """Number of workers that have started."""
+        return len(self._arrived)
+
     def complete(self) -> bool:
         """Whether trials may begin: all workers have started, or the first call was too long ago."""
         if self._until is None:

@@ -3,12 +3,15 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from genre_core.corpus.tracks import write_corpus
@@ -37,7 +40,7 @@ from search.run.lock import driving
 from search.run.mirror import Mirror, require_usable
 from search.run.model_store import ModelStore
 from search.run.provenance import versions
-from search.run.schemas import TrialRow
+from search.run.schemas import EpochRow, TrialRow
 from search.run.tables import ResultsWriter, require_new, require_run
 from search.study import warm_start
 from search.study.journal import recorded_trials
@@ -54,6 +57,8 @@ from search.tune.plan import make_plan, remember
 from search.tune.torch_trainer import GIB, WorkingSet
 from search.tune.trainable import Actors, GenreTrial, weights_files
 
+_MEASURING = "measuring what an epoch costs"
+
 
 class SearchFailed(Exception):
     """Every trial failed; the message is the error of the first."""
@@ -67,6 +72,15 @@ class Reporter(PreparationReporter, ports.Reporter, Protocol):
 
     def plan(self, plan: Plan) -> None:
         """The search is about to do this."""
+
+    def working(self, title: str) -> AbstractContextManager[None]:
+        """A context manager inside which something of unknown length is done."""
+
+    def phase(self, title: str) -> None:
+        """What the search does from now on, until its first epoch ends."""
+
+    def epoch(self, row: EpochRow) -> None:
+        """A trial has finished an epoch."""
 
     def meter(self, seconds: Callable[[], float]) -> None:
         """A function that returns the seconds that all workers together have spent so far."""
@@ -105,8 +119,10 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         _require_usable(config, folder, resumed=False)
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
-        reporter.plan(plan := make_plan(config, prepared, cache=cache))
-        with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources, driving(folder):
+        with reporter.working(_MEASURING):
+            plan = make_plan(config, prepared, cache=cache)
+        reporter.plan(plan)
+        with _on_ray(config, prepared, reporter) as resources, driving(folder):
             if config.precision == "auto":
                 config = config.model_copy(update={"precision": "bfloat16" if resources.gpus else "float32"})
             require_new(folder)
@@ -164,12 +180,23 @@ def resume(
         warm_start.require_same_data(config, earlier, tracks)
         prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
         rows, left = recorded_trials(folder).values(), wanted - the_study.ended
-        reporter.plan(plan := make_plan(config, prepared, cache=cache, rows=rows, trials=left))
-        with reporter.searching(), acquire(config, data_bytes=_bytes(prepared)) as resources:
+        with reporter.working(_MEASURING):
+            plan = make_plan(config, prepared, cache=cache, rows=rows, trials=left)
+        reporter.plan(plan)
+        with _on_ray(config, prepared, reporter) as resources:
             _write_config(config, prepared, folder)
             with mirrored(config, folder, reporter, resumed=True):
                 _warm_start(the_study, config, earlier, prepared, reporter)
                 return _search(config, prepared, the_study, folder, cache, reporter, resources, plan.costs)
+
+
+@contextmanager
+def _on_ray(config: SearchConfig, prepared: Prepared, reporter: Reporter) -> Iterator[Resources]:
+    """Show the search and yield its resources on Ray."""
+    with reporter.searching():
+        reporter.phase("starting Ray" if config.address is None else f"connecting to Ray at {config.address}")
+        with acquire(config, data_bytes=_bytes(prepared)) as resources:
+            yield resources
 
 
 def _search(
@@ -192,11 +219,12 @@ def _search(
     limits = _limits(config, resources.workers)
     models = resources.actor(ModelStore, run.models.absolute(), config.keep_models)
     checkpoints = resources.actor(CheckpointStore, run.checkpoints.absolute(), limits.checkpoint_bytes)
+    workers = min(resources.workers, wanted - the_study.ended)
     actors = Actors(
         weights=weights_files(config, resources),
         models=models,
         checkpoints=checkpoints,
-        barrier=resources.actor(StartupBarrier, min(resources.workers, wanted - the_study.ended)),
+        barrier=resources.actor(StartupBarrier, workers),
     )
     coordinator = Coordinator(
         the_study,
@@ -216,6 +244,7 @@ def _search(
     if not stopper.stop_all():  # a resumed search may have spent its budget before
         search_id = (config.provenance or {})[RUN_ID]
         callbacks = mlflow.callbacks(config.mlflow, folder.name, search_id=search_id)
+        callbacks.append(_Start(actors.barrier, workers, reporter.phase))
         _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     _remember(cache, config, prepared, costs, say=reporter.say)
     if not (stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)):
@@ -296,7 +325,14 @@ def _recorder(
 ) -> Recorder:
     """The recorder of a study, whose tables have been reconciled with it."""
     writer = ResultsWriter(folder)
-    recorder = Recorder(the_study, writer, name=RunFolder(folder).name, show=reporter.trial, costs=costs)
+    recorder = Recorder(
+        the_study,
+        writer,
+        name=RunFolder(folder).name,
+        show=reporter.trial,
+        show_epoch=reporter.epoch,
+        costs=costs,
+    )
     unclaimed = Unclaimed(folder)
     rows = reconcile(folder, config, the_study, writer, unclaimed)
     if unclaimed.message:
@@ -354,6 +390,37 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
     }
     with atomic_file(RunFolder(folder).config) as partial:
         partial.write_text(to_yaml(config.model_copy(update={"provenance": provenance})), encoding="utf-8")
+
+
+class _Start(tune.Callback):
+    """Shows how many workers have started, and then that features are computed."""
+
+    def __init__(self, barrier: ActorHandle[Any] | None, workers: int, phase: Callable[[str], None]) -> None:
+        """Args: the startup barrier, the number of workers, and a function that shows what the search does."""
+        self._barrier = barrier
+        self._workers = workers
+        self._phase = phase
+        self._answer: Any | None = None
+        phase(self._words(0))
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Ask the barrier, without waiting for its answer."""
+        if self._barrier is None:
+            return
+        try:
+            if self._answer is None:
+                self._answer = self._barrier.arrived.remote()
+            elif ray.wait([self._answer], timeout=0)[0]:
+                arrived, self._answer = ray.get(self._answer), None
+                self._phase(self._words(arrived))
+                self._barrier = self._barrier if arrived < self._workers else None
+        except RayError:  # a search does not need to know it; who does, the workers, will report it
+            self._barrier = None
+
+    def _words(self, arrived: int) -> str:
+        if arrived >= self._workers:
+            return "computing features, training the first epoch"
+        return f"starting workers, {arrived} of {self._workers}"
 
 
 class _InterruptAnnouncer(tune.Callback):

@@ -12,6 +12,7 @@ MISTAKES = [
     ("run --trials many", ("trials", "'many'", "integer")),
     ("run --trials 0", ("trials", "trials=0", "1")),
     ("run --trails 3", ("--trails", "--trials")),
+    ("run -q -v", ("--quiet", "--verbose")),
     ("run --set trials", ("--set", "trials", "key=value")),
     ("run --set space.momentun=0.9", ("space.momentun", "momentum?")),
     ("run --config nowhere.yaml", ("nowhere.yaml",)),

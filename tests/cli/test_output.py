@@ -1,6 +1,7 @@
 """Output: in any encoding, errors on one line, and the next step after an interrupt."""
 
 import io
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -19,12 +20,14 @@ from rich.text import Text
 from genre_core.errors import ErrorCode, InputError
 from search.cli import output
 from search.cli import search as search_commands
-from search.cli.progress import Display
+from search.cli.progress import Detail, Display
 from search.config.schema import SearchConfig
 
 C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NARROW = ("ascii", "cp1252")
 """Encodings that lack some of the characters printed."""
+
+SCREEN = search_commands._Screen(detail=Detail.TRIALS, log_file=None, price=None)
 
 
 @pytest.fixture
@@ -37,9 +40,10 @@ def foreign(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("charset", NARROW)
-def test_results_and_errors_are_printed_in_a_narrow_encoding(charset: str, run: Path) -> None:
+def test_results_and_errors_are_printed_in_a_narrow_encoding(charset: str, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))  # because best writes a file into it
     for arguments, code in (
-        (("best", run), 0),
+        (("best", copy), 0),
         (("results", run, "--costs"), 0),
         (("results", run / "…±ą"), output.USER_MISTAKE),
     ):
@@ -56,10 +60,11 @@ def test_file_names_are_printed_in_a_narrow_encoding(charset: str, foreign: Path
 
 
 def test_results_and_file_names_are_printed_in_the_c_locale(
-    run: Path, foreign: Path, genre_search_process: Command
+    run: Path, foreign: Path, genre_search_process: Command, tmp_path: Path
 ) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))  # because best writes a file into it
     for arguments, code in (
-        (("best", run), 0),
+        (("best", copy), 0),
         (("results", run / "…±ą"), output.USER_MISTAKE),
         (("data", "check", foreign), output.FAILED),
     ):
@@ -72,7 +77,7 @@ def test_results_and_file_names_are_printed_in_the_c_locale(
 def test_every_character_that_is_printed_has_a_form_in_every_encoding(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "0.58 ± 0.02 · 3\N{MULTIPLICATION SIGN}3 \N{EN DASH} \N{EM DASH} … → ▁▂▃▄▅▆▇█ Łódź 音 \udcff"
+    text = "0.58 ± 0.02 · 3\N{MULTIPLICATION SIGN}3 \N{EN DASH} \N{EM DASH} … → ▁▂▃▄▅▆▇█ ▏▎▍▌▋▊▉ ━─ Łódź 音 \udcff"
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     err = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", out)
@@ -135,7 +140,7 @@ def test_an_interrupt_at_any_time_prints_the_next_step(
         raise AssertionError("a signal is handled before the next step")
 
     with pytest.raises(typer.Exit) as end:
-        search_commands._drive(interrupted, "Search", tiny(), folder)
+        search_commands._drive(interrupted, "Search", tiny(), folder, screen=SCREEN)
     assert end.value.exit_code == output.INTERRUPTED
     said = capsys.readouterr().out
     assert "interrupted" in said

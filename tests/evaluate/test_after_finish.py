@@ -20,10 +20,10 @@ from genre_core.errors import InputError
 from genre_core.models.artifact import read_card
 from search.config.schema import SearchConfig, load
 from search.errors import SearchErrorCode
-from search.evaluate.verdict import verdict
 from search.export.model_card import readme
-from search.report.leaderboard import best_trial
+from search.report.finished import verdict
 from search.report.page import collect, render
+from search.report.winner import best_trial
 from search.run import ranking
 from search.run.identity import EXTENDED, read_provenance
 from search.run.model_store import kept_models
@@ -179,6 +179,6 @@ def test_both_confusion_matrices_are_of_the_winner(extended: Path) -> None:
 def test_best_names_the_trial_of_each_score(extended: Path) -> None:
     chosen = int(read_finish(extended)["trial"].iloc[0])
     text = _text(best_trial(extended))
-    assert f"trial {TRIALS} of {extended}: validation F1 0.987" in text
+    assert f"Trial {TRIALS} of {extended}: validation F1 0.987" in text
     assert re.search(rf"trial {chosen}, the best of {TRIALS} trials .*: test F1 0\.250", text)
     assert f"trial {TRIALS} has no test score" in text

@@ -42,7 +42,8 @@ from search.config.schema import load
 from search.errors import SearchErrorCode
 from search.evaluate import final_worker
 from search.evaluate.finish import FinishFailed, finish
-from search.evaluate.verdict import configurations, verdict
+from search.evaluate.verdict import configurations
+from search.report.finished import verdict
 from search.run import ranking
 from search.run.commands import command
 from search.run.lock import driving
@@ -311,10 +312,14 @@ def test_the_verdict_gives_means_spread_and_intervals_over_seeds_and_says_what_i
     for part in verdict(finished):
         Console(file=screen, width=200).print(part, soft_wrap=True)
     text, own = screen.getvalue(), rows[rows["rank"] == 1]["test_f1"]
-    assert f"The winner is trial {rows['trial'][0]}," in text
+    answer, promise = text.splitlines()[:2]
+    assert f"trial {rows['trial'][0]}: resnet18" in answer
+    assert f"{own.mean():.3f}" in answer
+    assert f"{rows['val_f1'][0]:.3f}" in promise
     for number in (own.mean(), own.std(), own.min(), own.max()):
         assert f"{number:.3f}" in text
-    first = text.splitlines()[3].split()
+    titles, first = (line.split() for line in text.splitlines()[3:5])
+    assert titles[:2] == ["trial", "backbone"]
     assert first[:2] == [str(rows["trial"][0]), "resnet18"]
     assert f"{own.mean():.3f}" in first
     assert "seeds 1, 2 for each" in text
@@ -333,9 +338,10 @@ def test_the_command_shows_a_finished_search_and_the_next_commands(
     shown = genre_search("finish", finished)
     assert shown.returncode == 0, shown.stderr
     assert str(finished) in shown.stdout
-    assert (
-        shown.stdout.splitlines()[-1] == f"genre-search report {finished}    genre-search export {finished}"
-    )
+    assert shown.stdout.splitlines()[-2:] == [
+        f"genre-search report {finished}",
+        f"genre-search export {finished}",
+    ]
     refused = genre_search("finish", tmp_path)
     assert refused.returncode == 2
     assert str(tmp_path) in refused.stderr

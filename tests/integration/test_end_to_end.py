@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -157,23 +158,24 @@ def test_the_leaderboard_is_filtered_and_written_as_csv(run: Path, genre_search:
 def test_epoch_costs_are_shown_by_backbone_and_frozen_depth(run: Path, genre_search: Command) -> None:
     trials = read_trials(run)
     lines = genre_search("results", run, "--costs").stdout.splitlines()
-    assert len(lines) - 1 == trials[["backbone", "frozen_blocks"]].drop_duplicates().shape[0]
+    assert len(lines) - 2 == trials[["backbone", "frozen_blocks"]].drop_duplicates().shape[0]
     first = trials[trials["frozen_blocks"] == trials["frozen_blocks"].min()]
     seconds = first["training_seconds"].sum() / first["epochs"].sum()
     assert f"{seconds:.3g}" in lines[1].split()
     assert (trials["epoch_seconds_expected"] > 0).all()
-    shown = genre_search("results", run).stdout
-    assert all(f"{count} {kind}" in shown for kind, count in trials["features"].value_counts().items())
+    assert all(f"{count} {kind}" in lines[-1] for kind, count in trials["features"].value_counts().items())
 
 
 def test_the_command_printed_by_best_reproduces_the_winner(
     run: Path, genre_search: Command, tmp_path: Path
 ) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "copy"))  # because best writes a file into it
     shown = genre_search("best", run)
     command = shown.stdout.strip().splitlines()[-1].replace("genre-search ", "")
     with searches_in_process(by_torch):
         repeated = genre_search(*shlex.split(command), "--name", "again", "--runs", tmp_path)
     assert repeated.returncode == 0, repeated.stderr
+    assert command == f"run --config {run / 'winner.yaml'}"
     winner = read_trials(run).sort_values(["val_f1", "trial"], ascending=[False, True]).iloc[0]
     epochs = read_epochs(run)
     curve = epochs[epochs["trial"] == winner.trial]["val_loss"].tolist()

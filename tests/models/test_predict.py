@@ -1,5 +1,6 @@
 """A saved model on audio files: predictions as in its trial, for any length and format, and reasons for bad files."""
 
+import csv
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from genre_core.audio.bad_audio import BadAudio, Fault, Reason
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.predict import Model, Prediction, SegmentPrediction
+from search.cli.prediction_output import text_lines
 
 RATE = 22_050
 NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
@@ -268,20 +270,59 @@ def test_folders_and_lists_are_classified_in_order_with_one_line_per_bad_file(
         assert row["over_time"] == []
 
 
-def test_the_table_has_a_column_per_genre_and_a_row_per_segment(
+def test_a_file_has_its_path_first_then_the_likeliest_genres_with_bars_then_its_segments(
     folder: Path, model: Model, songs: Path, genre_search: Command
 ) -> None:
-    done = genre_search("predict", folder, songs / "sub" / "ten.wav", songs / "short.flac", "--over-time")
+    files = songs / "sub" / "ten.wav", songs / "short.flac"
+    done = genre_search("predict", folder, *files, "--over-time", "--top", 2)
     assert done.returncode == 0, done.stderr
-    titles, *rows = (line.split() for line in done.stdout.splitlines())
-    assert titles == ["genre", *model.genres, "seconds", "file"]
-    expected = model.predict(songs / "sub" / "ten.wav", over_time=True)
-    assert rows[0][0] == expected.genre
-    assert rows[0][1:-2] == [f"{value:.3f}" for value in expected.probabilities.values()]
-    assert [row[-2] for row in rows[:3]] == ["0.0-10.0", "0.0-3.0", "3.0-5.9"]
-    assert len(rows) == 1 + len(expected.over_time) + 2
+    path, *rows = done.stdout.splitlines()
+    expected = model.predict(files[0], over_time=True)
+    likeliest = sorted(expected.probabilities.values(), reverse=True)[:2]
+    assert path.startswith(f"{files[0]}  (10.0 s)")
+    assert [row.split()[1] for row in rows[:2]] == [f"{value:.3f}" for value in likeliest]
+    assert rows[0].split()[0] == expected.genre
+    assert [row.split()[0] for row in rows[2:4]] == ["0.0-3.0", "3.0-5.9"]
+    assert rows[2 + len(expected.over_time)].startswith(str(files[1]))
     [padded] = [line for line in done.stdout.splitlines() if "2.97 s" in line]
     assert "short.flac" in padded
+
+
+def test_csv_has_a_row_per_segment_and_a_column_per_genre(
+    folder: Path, model: Model, songs: Path, genre_search: Command, tmp_path: Path
+) -> None:
+    files = songs / "sub" / "ten.wav", songs / "text.wav"
+    done = genre_search("predict", folder, *files, "--over-time", "--csv")
+    assert done.returncode == 1, "one file is bad"
+    track, *segments, bad = csv.DictReader(done.stdout.splitlines())
+    expected = model.predict(files[0], over_time=True)
+    assert (track["path"], track["genre"], track["error"]) == (str(files[0]), expected.genre, "")
+    for row, probabilities in zip(
+        [track, *segments],
+        [expected.probabilities, *(segment.probabilities for segment in expected.over_time)],
+        strict=True,
+    ):
+        assert {genre: float(row[genre]) for genre in model.genres} == pytest.approx(probabilities, abs=1e-6)
+    assert (bad["path"], bad["genre"]) == (str(files[1]), "")
+    assert bad["error"]
+    refused = genre_search("predict", folder, *files, "--json", "--csv")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("a song's name.mp3", "a song's name.mp3"),
+        ("two\nlines.mp3", "two\\nlines.mp3"),
+        ("\x1b[2J.mp3", "\\x1b[2J.mp3"),
+        ("byte \udcff.mp3", "byte \udcff.mp3"),
+    ],
+    ids=["plain", "line break", "escape", "undecodable"],
+)
+def test_a_path_is_shown_as_it_is_but_cannot_control_the_terminal(path: str, shown: str) -> None:
+    outcome = Prediction(genre="rock", probabilities={"rock": 1.0}, seconds=3.0, padded=False)
+    first = text_lines(path, outcome, top=3, segment_seconds=3.0).splitlines()[0]
+    assert first == f"{shown}  (3.0 s)"
 
 
 def test_rows_are_printed_one_by_one_and_a_closed_pipe_is_not_an_error(folder: Path, songs: Path) -> None:

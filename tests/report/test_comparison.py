@@ -10,6 +10,7 @@ import pytest
 from conftest import TRIALS, Command
 
 from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from search.run import ranking
 from search.run.tables import read_trials
 
 
@@ -24,10 +25,11 @@ def test_runs_are_compared_and_ranked_together(run: Path, genre_search: Command,
     assert (first.split()[0], second.split()[0]) == ("tiny", "again")
     counts = trials["state"].value_counts()
     assert first.split()[1] == f"{trials['val_f1'].max():.3f}"
-    assert first.split()[2:6] == [str(counts.get(s, 0)) for s in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")]
+    assert first.split()[2] == str(ranking.select(trials)["trial"].iloc[0])
+    assert first.split()[7:11] == [str(counts.get(s, 0)) for s in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")]
     fastest = trials[trials["state"] == "COMPLETE"]["seconds"].min()
     assert [row.split()[0] for row in rows[:2]] == ["tiny", "again"]
-    assert rows[0].split()[-1] == rows[1].split()[-1] == f"{fastest:.1f}"
+    assert rows[0].split()[-2:] == rows[1].split()[-2:] == [f"{fastest:.1f}", "s"]
     assert len(rows) == 3
     table = genre_search("results", run, again, "--csv").stdout.splitlines()
     assert len(table) == 1 + 2 * TRIALS

@@ -6,7 +6,8 @@ import pytest
 from made_runs import make_run
 
 from search.report.expectation import describe, sentence
-from search.report.leaderboard import best_trial, expected
+from search.report.leaderboard import expected
+from search.report.winner import best_trial
 from search.run.optimism import Optimism
 from search.run.tables import read_trials
 

@@ -9,7 +9,7 @@ from made_runs import make_run
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
-from search.report import leaderboard
+from search.report import leaderboard, winner
 from search.run import ranking
 from search.run.lock import driving
 from search.run.tables import read_trials
@@ -71,7 +71,7 @@ def test_the_summary_counts_trials_by_how_they_ended(made: Path) -> None:
 def test_a_run_without_a_scored_trial_has_no_best_trial(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", ((), ()))
     with pytest.raises(InputError) as error:
-        leaderboard.best_trial(run)
+        winner.best_trial(run)
     assert error.value.code is SearchErrorCode.NO_SCORED_TRIAL
     assert f"genre-search results {run}" in str(error.value)
 

@@ -20,8 +20,7 @@ from search.engine.messages import Assignment, Failure, Finished, Lost, Wait
 from search.engine.recorder import Recorder
 from search.evaluate.finish import _best
 from search.recovery.rebuild import rebuild
-from search.report import leaderboard
-from search.run import ranking
+from search.report import winner
 from search.run.identity import new_identity
 from search.run.schemas import new_trial
 from search.run.tables import ResultsWriter, read_trials
@@ -302,8 +301,8 @@ def test_finish_takes_a_configuration_once_however_many_seeds_it_was_tried_with(
     best = _best(tmp_path)
     assert [model.trial for model in best] == [5, 4, 3]
     assert {model.recipe.seed for model in best} == {1}
-    row = ranking.select(read_trials(tmp_path)).iloc[0]
-    assert "seed=1" in leaderboard.repeat_command(tmp_path, row)
+    repeated = winner.winner_config(tmp_path, winner.best_row(tmp_path))
+    assert (repeated.seed, repeated.trials, repeated.space.learning_rate) == (1, 1, 0.01)
 
 
 def test_a_study_rebuilt_from_the_tables_has_the_seeds(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,16 @@ class Quiet:
         """Nothing is shown."""
 
     def plan(self, plan: Plan) -> None:
+        """Nothing is shown."""
+
+    def working(self, title: str) -> AbstractContextManager[None]:
+        """Nothing is shown."""
+        return nullcontext()
+
+    def phase(self, title: str) -> None:
+        """Nothing is shown."""
+
+    def epoch(self, row: EpochRow) -> None:
         """Nothing is shown."""
 
     def meter(self, seconds: Callable[[], float]) -> None:

@@ -21,7 +21,7 @@ from search.evaluate.finish import _best
 from search.export.chosen_model import chosen_model
 from search.recovery.reconcile import reconcile
 from search.recovery.unclaimed import Unclaimed
-from search.report import leaderboard
+from search.report import leaderboard, winner
 from search.report.time_accounting import time_spent
 from search.run import ranking
 from search.run.tables import ResultsWriter, read_epochs, read_trials
@@ -161,7 +161,7 @@ def test_the_time_begins_with_the_first_question(tmp_path: Path) -> None:
 def test_a_search_with_only_such_trials_has_a_winner_to_finish_and_a_model_to_export(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", ((0.2,), (0.3,)))
     assert read_trials(run)[["state", "stopped"]].values.tolist() == [["PRUNED", TIME_BUDGET]] * 2
-    assert leaderboard.best_trial(run)
+    assert winner.best_trial(run)
     assert [(model.trial, model.epochs) for model in _best(run)] == [(1, 1), (0, 1)]
     assert chosen_model(run).name == "trial-00001-epoch-001"
 

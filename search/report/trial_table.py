@@ -1,0 +1,75 @@
+"""The table of trials, the same in `results`, at the end of a search and on its live screen."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.text import Text
+
+from search.report.fitting import Cell, FittedTable
+from search.report.formatting import STATE_STYLE, rate, score, working_time
+from search.run.schemas import TrialRow, trial_of
+
+COLUMNS = {
+    "run": "study",
+    "trial": "trial",
+    "state": "state",
+    "F1": "val_f1",
+    "accuracy": "val_accuracy",
+    "precision": "val_precision",
+    "recall": "val_recall",
+    "backbone": "backbone",
+    "frozen": "frozen_blocks",
+    "lr": "learning_rate",
+    "momentum": "momentum",
+    "epochs": "epochs",
+    "time": "seconds",
+}
+"""Title on the screen -> column of the table of trials. `time` is what a worker spent on the trial."""
+
+LEFT = ("run", "state", "backbone")
+"""Titles of the columns that are aligned to the left."""
+DROPPED = ("recall", "precision", "accuracy", "time", "momentum", "epochs", "state", "frozen")
+"""Titles of the columns that a narrow screen leaves out, the least important first."""
+
+
+def trial_table(rows: Sequence[TrialRow], *, of_several: bool = False) -> FittedTable:
+    """A table with one row per trial.
+
+    Args:
+        rows: of the trials.
+        of_several: whether they belong to several runs, whose name is then the first column.
+    """
+    titles = [title for title in COLUMNS if of_several or title != "run"]
+    shown = FittedTable(*titles, left=LEFT, drop=DROPPED)
+    for row in rows:
+        cells = _cells(row)
+        shown.add_row(*(cells[title] for title in titles))
+    return shown
+
+
+def rows_of(trials: pd.DataFrame) -> list[TrialRow]:
+    """The rows of a table of trials as returned by `read_trials`; missing values are None."""
+    return [
+        trial_of({str(name): None if pd.isna(value) else value for name, value in record.items()})
+        for record in trials.to_dict("records")
+    ]
+
+
+def _cells(row: TrialRow) -> dict[str, Cell]:
+    """Title -> cell."""
+    state = f"{row.state} ({row.stopped})" if row.stopped else row.state
+    return {
+        "run": row.study,
+        "trial": str(row.trial),
+        "state": Text(state, style=STATE_STYLE[row.state]),
+        "F1": score(row.val_f1),
+        "accuracy": score(row.val_accuracy),
+        "precision": score(row.val_precision),
+        "recall": score(row.val_recall),
+        "backbone": row.backbone,
+        "frozen": f"{row.frozen_blocks}/{row.n_blocks}",
+        "lr": rate(row.learning_rate),
+        "momentum": rate(row.momentum),
+        "epochs": f"{row.epochs}/{row.max_epochs}",
+        "time": working_time(row.seconds),
+    }
