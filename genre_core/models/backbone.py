@@ -53,6 +53,9 @@ class Backbone:
     """Fewest mel bands and fewest frames of a segment."""
     channels_last_on_cpu: bool = False
     """Whether it trains faster on a CPU with the channels_last memory format; on a GPU it always has that."""
+    cuda_graphs: bool = True
+    """Whether a GPU may replay its training steps: no layer waits for the device, as `.item()` does, or decides by
+    a Python value that changes from step to step."""
 
     def __post_init__(self) -> None:
         names = self.names

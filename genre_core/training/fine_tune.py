@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from genre_core.models.blocks import StateDict
 from genre_core.models.network import Network
+from genre_core.models.registry import find_backbone
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.activation_cache import ActivationCache
@@ -219,8 +220,9 @@ class FineTune:
 
     @property
     def _steps_are_asynchronous(self) -> bool:
-        """Whether PyTorch computes the loss without waiting for the device: not with both smoothing and weights."""
-        return not (self._recipe.label_smoothing and self._genre_weights is not None)
+        """Whether a step waits for nothing on the device: PyTorch's loss does with both smoothing and weights."""
+        waits = self._recipe.label_smoothing and self._genre_weights is not None
+        return find_backbone(self._recipe.backbone).cuda_graphs and not waits
 
     def _inputs(self, batch: Tensor) -> tuple[Tensor, ...]:
         """What `_step` takes for the segments with these indices."""

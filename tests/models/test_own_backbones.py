@@ -150,6 +150,16 @@ def test_a_probed_fine_tune_continues_from_its_checkpoint_with_the_same_bits(
     assert _numbers(second.epoch()) == _numbers(first.epoch())
 
 
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_gpu_replays_only_the_steps_of_networks_that_allow_it(
+    graphs: bool, make: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = make("resnet18", 4)
+    monkeypatch.setitem(BUILTIN, "resnet18", replace(BUILTIN["resnet18"], cuda_graphs=graphs))
+    made = _fine_tune(own, replace(RECIPE, frozen_blocks=4), NodeCache(tmp_path, budget_bytes=0))
+    assert made._steps_are_asynchronous is graphs
+
+
 def _saved(own: Network, name: str, folder: Path) -> Path:
     wanted = find_backbone(name).front_end or front_end("mel64")
     card = {
