@@ -1,13 +1,14 @@
 """The commands that follow a search: finish, report, export and predict."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from genre_core.errors import InputError
+from genre_core.system.interruption import termination_as_interrupt
 from search.cli.options import (
     Address,
     App,
@@ -19,7 +20,7 @@ from search.cli.options import (
     cache_folder,
     settings,
 )
-from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
+from search.cli.output import FAILED, INTERRUPTED, complain, console, disk_full, echo, interruptible, show
 from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import RunFolder
@@ -110,22 +111,58 @@ def report(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="File to write [default: RUN/report.html]."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Rewrite it while the search runs; the page reloads itself.")
+    ] = False,
     data: MovedData = None,
     cache: Cache = None,
 ) -> None:
     """Write an HTML report of a search, which may still be running.
+
+    With --watch, open the file in a browser and leave this command running: it ends with the search, or at
+    Ctrl-C.
 
     Examples:
 
       genre-search report runs/music
 
       genre-search report runs/music -o music.html
-    """
-    from search.report.page import write_report
 
+      genre-search report runs/music --watch
+    """
     page = out or RunFolder(run).report
-    write_report(run, page, cache=cache_folder(cache), data=data)
+
+    def write(reload_seconds: float | None = None) -> None:
+        from search.report.page import write_report
+
+        write_report(run, page, cache=cache_folder(cache), data=data, reload_seconds=reload_seconds)
+
+    if watch:
+        _watch(run, page, write)
+    else:
+        write()
     echo(f"{page}: {page.stat().st_size / 2**20:.1f} MiB")
+
+
+def _watch(run: Path, page: Path, write: Callable[[float | None], None]) -> None:
+    """Rewrite a report until the search ends or the user interrupts, which is how to end a watch and no failure."""
+    announced = False
+
+    def write_next(reload_seconds: float | None) -> None:
+        nonlocal announced
+        write(reload_seconds)
+        if reload_seconds is not None and not announced:
+            echo(f"{page}: open it in a browser; it is rewritten until the search ends. Stop with Ctrl-C.")
+            announced = True
+
+    try:
+        with termination_as_interrupt():
+            from search.report import watch
+
+            was_running = watch.watch(run, write_next)
+    except KeyboardInterrupt as error:
+        raise typer.Exit(INTERRUPTED) from error
+    echo("the search has ended" if was_running else "the search is not running: the report is written once")
 
 
 @app.command()

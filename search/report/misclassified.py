@@ -24,6 +24,23 @@ EXCERPT_SECONDS = 10.0
 """Length of the excerpt from the middle of a track that is shown and played."""
 SAMPLE_RATE = 22_050
 """Sample rate of the audio excerpt in Hz."""
+TICKS_HZ = (500, 1000, 2000, 4000, 8000)
+"""Frequencies that are marked beside a spectrogram."""
+
+_LINEAR_HZ, _LINEAR_MELS, _LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
+"""Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1000 Hz, or 15 mels, then logarithmic with this step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The log-mel spectrogram of an excerpt, low frequencies at the bottom, with its axes."""
+
+    uri: str
+    """A data URI of a PNG with one pixel for each value."""
+    seconds: tuple[float, float]
+    """Start and end of the excerpt in the track."""
+    ticks: Mapping[int, float]
+    """Frequency in Hz -> its height as a fraction of the picture's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +54,8 @@ class MisclassifiedTrack:
     """Predicted probability of the predicted genre."""
     probability_of_genre: float
     """Predicted probability of the true genre."""
-    picture: str | None
-    """Log-mel spectrogram of the excerpt, low frequencies at the bottom: a data URI of a PNG.
-
-    None if the track is neither in the spectrogram store nor readable.
-    """
+    picture: Picture | None
+    """None if the track is neither in the spectrogram store nor readable."""
     sound: str | None
     """The audio excerpt: a data URI of an MP3. None if the track is not readable."""
 
@@ -82,8 +96,8 @@ def worst_tracks(
     )
 
 
-def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: Path) -> list[str | None]:
-    """An image of each track's log-mel spectrogram, from the store or else from its audio."""
+def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: Path) -> list[Picture | None]:
+    """Each track's log-mel spectrogram, from the store or else from its audio."""
     if not tracks:
         return []
     from genre_core.audio.mel import FrontEnd, log_mel  # imports torch, which nothing else here needs
@@ -92,19 +106,44 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
     settings = FrontEnd(**{**front_end, "windows": tuple(front_end["windows"])})
     store = open_store(spectrograms, settings) if spectrograms.is_dir() else None
 
-    def picture(track: Track) -> str | None:
+    def picture(track: Track) -> Picture | None:
         if store and track.content and track.content in store.places:
             mel = store.mel(track.content)[:, 0]
         elif (samples := _samples(track, settings.sample_rate)) is not None:
             mel = log_mel(samples, settings)[0].T.numpy()
         else:
             return None
-        return _picture(_middle(mel, settings.frames_per_second))
+        excerpt = _middle(len(mel), settings.frames_per_second)
+        return Picture(
+            uri=_png(mel[excerpt]),
+            seconds=(
+                excerpt.start / settings.frames_per_second,
+                excerpt.stop / settings.frames_per_second,
+            ),
+            ticks={hz: height(hz, settings.n_mels, settings.sample_rate) for hz in TICKS_HZ},
+        )
 
     return [picture(track) for track in tracks]
 
 
-def _picture(mel: NDArray[Any]) -> str:
+def height(hz: float, n_mels: int, sample_rate: int) -> float:
+    """Where a frequency is in a mel spectrogram, as a fraction of its height from the bottom.
+
+    Args:
+        hz: the frequency.
+        n_mels: number of mel bands, from 0 Hz to half the sample rate; a band is drawn around its centre.
+        sample_rate: in Hz.
+    """
+    band = _mels(hz) / _mels(sample_rate / 2) * (n_mels + 1) - 1
+    return float((band + 0.5) / n_mels)
+
+
+def _mels(hz: float) -> float:
+    linear = hz / _LINEAR_HZ * _LINEAR_MELS
+    return linear if hz < _LINEAR_HZ else _LINEAR_MELS + float(np.log(hz / _LINEAR_HZ)) / _LOG_STEP
+
+
+def _png(mel: NDArray[Any]) -> str:
     """A data URI of a PNG with one pixel for each value of a log-mel spectrogram in dB, [frames, mels]."""
     levels = mel[:, ::-1].T.astype(np.float32)
     span = max(float(levels.max() - levels.min()), 1e-6)
@@ -126,7 +165,7 @@ def _sound(track: Track) -> str | None:
     if (samples := _samples(track, SAMPLE_RATE)) is None:
         return None
     file = io.BytesIO()
-    soundfile.write(file, _middle(samples, SAMPLE_RATE), SAMPLE_RATE, format="MP3")
+    soundfile.write(file, samples[_middle(len(samples), SAMPLE_RATE)], SAMPLE_RATE, format="MP3")
     return _data_uri("audio/mpeg", file)
 
 
@@ -138,11 +177,11 @@ def _samples(track: Track, sample_rate: int) -> Samples | None:
         return None
 
 
-def _middle(values: NDArray[Any], per_second: float) -> NDArray[Any]:
-    """The middle EXCERPT_SECONDS along the first axis."""
-    length = min(len(values), round(EXCERPT_SECONDS * per_second))
-    start = (len(values) - length) // 2
-    return values[start : start + length]
+def _middle(length: int, per_second: float) -> slice:
+    """The middle EXCERPT_SECONDS of so many values."""
+    excerpt = min(length, round(EXCERPT_SECONDS * per_second))
+    start = (length - excerpt) // 2
+    return slice(start, start + excerpt)
 
 
 def _data_uri(kind: str, file: io.BytesIO) -> str:

@@ -1,7 +1,7 @@
 """The HTML report of a run: a single self-contained file, written at any time from the run's folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -20,11 +20,12 @@ from genre_core.corpus.relocation import relocate_corpus_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
 from genre_core.system.atomic import atomic_file
 from search.config import schema
-from search.config.schema import SearchConfig
+from search.config.schema import SearchConfig, to_yaml
 from search.config.space import Space
 from search.evaluate.verdict import configurations, extension_note
 from search.report import charts, expectation
 from search.report.charts import Chart
+from search.report.downloads import csv_lines, repeat_config
 from search.report.formatting import STATE_WORD, duration
 from search.report.importance import FROZEN, MIN_TRIALS, Importance, importances, seed_noise
 from search.report.misclassified import MisclassifiedTrack, worst_tracks
@@ -46,8 +47,6 @@ from search.run.tables import (
 
 PAIRED = ("learning_rate", "momentum", FROZEN)
 """Hyperparameters that are plotted in pairs."""
-MAX_REASONS = 5
-"""Number of failure reasons that are listed."""
 
 _Row = Mapping[Any, Any]
 
@@ -80,6 +79,10 @@ class Report:
     """When the test set was used; None before `finish`."""
     extension_note: str | None
     """What a reader must know about a search that was extended after `finish`."""
+    settings: str | None
+    """A configuration in YAML that repeats the best trial; None if no trial has a score."""
+    reload_seconds: float | None
+    """After how many seconds the page reloads itself, because it is rewritten; None if it does not."""
 
     def command(self, name: str) -> str:
         """The command line that applies a command to this run."""
@@ -123,7 +126,9 @@ class Report:
         return int(self.trials["stopped"].notna().sum())
 
 
-def write_report(run: Path, out: Path, *, cache: Path, data: Path | None = None) -> None:
+def write_report(
+    run: Path, out: Path, *, cache: Path, data: Path | None = None, reload_seconds: float | None = None
+) -> None:
     """Write the report of a run, whether or not it has ended, without changing the run.
 
     Args:
@@ -131,17 +136,20 @@ def write_report(run: Path, out: Path, *, cache: Path, data: Path | None = None)
         out: the HTML file, replaced atomically.
         cache: the folder with cached spectrograms.
         data: where the music is now, a folder or a manifest; None if it has not moved.
+        reload_seconds: after how many seconds the page reloads itself; None if it does not.
 
     Raises:
         InputError: the folder holds no run, or a file of it is damaged.
     """
-    html = render(collect(run, cache=cache, data=data))
+    html = render(collect(run, cache=cache, data=data, reload_seconds=reload_seconds))
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out, durable=False) as partial:
         partial.write_text(html, encoding="utf-8")
 
 
-def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
+def collect(
+    run: Path, *, cache: Path, data: Path | None = None, reload_seconds: float | None = None
+) -> Report:
     """Read a run's folder; the arguments and errors are those of `write_report`."""
     require_run(run)
     config = schema.load(RunFolder(run).config, {})
@@ -149,6 +157,7 @@ def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
     if data:
         corpus = relocate_corpus_by_name(corpus, data)
     trials = ranking.select(read_trials(run))
+    settings = to_yaml(repeat_config(run, trials.iloc[0])) if trials["val_f1"].notna().any() else None
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
     finish = read_finish(run)
     examined = _examined(trials, finish)
@@ -170,6 +179,8 @@ def collect(run: Path, *, cache: Path, data: Path | None = None) -> Report:
         expectation=expectation.sentence(run, trials),
         test_look=read_test_use(run),
         extension_note=extension_note(run),
+        settings=settings,
+        reload_seconds=reload_seconds,
     )
 
 
@@ -194,20 +205,27 @@ def render(report: Report) -> str:
     environment.filters |= {"duration": duration, "title": charts.title, "count": "{:,}".format}
     drawn = _charts(report)
     figures = {name: chart.to_plotly_json() for name, chart in drawn.items()}
-    data = json.dumps(
-        {"template": charts.template().to_plotly_json(), "figures": figures},
-        allow_nan=False,
-        separators=(",", ":"),
-    )
+    header, *lines = csv_lines(report.trials.drop(columns=FROZEN))
+    data = {
+        "template": charts.template().to_plotly_json(),
+        "figures": figures,
+        "csv": {"header": header, "lines": dict(zip(report.trials["trial"].tolist(), lines, strict=True))},
+    }
     return environment.get_template("report.html.j2").render(
         report=report,
         charts=drawn,
-        data=Markup(data.replace("<", "\\u003c")),
+        data=Markup(_as_script(data)),
         plotly=Markup(get_plotlyjs()),
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        surfaces=_surfaces(drawn, report.backbones),
         **_tables(report),
     )
+
+
+def _as_script(data: Mapping[str, Any]) -> str:
+    """JSON that can be in a script element, which ends at the first end tag."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _charts(report: Report) -> dict[str, Chart]:
@@ -231,6 +249,15 @@ def _charts(report: Report) -> dict[str, Chart]:
     if report.time:
         found["times"] = charts.times(report.time)
     return found
+
+
+def _surfaces(drawn: Collection[str], backbones: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Pair of hyperparameters -> the backbones whose surface over both is drawn."""
+    found = {
+        (x, y): [name for name in backbones if f"contour {x} {y} {name}" in drawn]
+        for x, y in combinations(PAIRED, 2)
+    }
+    return {pair: names for pair, names in found.items() if names}
 
 
 def _genre_charts(report: Report, epoch: _Row) -> dict[str, Chart]:
@@ -277,14 +304,25 @@ def _tables(report: Report) -> dict[str, Any]:
             genre: {split: sum(track.genre == genre for track in tracks) for split, tracks in splits.items()}
             for genre in corpus.genres
         },
-        "errors": trials["error"].value_counts().head(MAX_REASONS).to_dict(),
-        "by_backbone": scored.groupby("backbone")["val_f1"].agg(["count", "median", "max"]),
+        "errors": _errors(trials),
+        "by_backbone": scored.groupby("backbone")["val_f1"]
+        .agg(["count", "median", "max"])
+        .sort_values(["max", "median"], ascending=False),
         "fronts": {name: charts.pareto_front(trials, name) for name in charts.COSTS},
         "slices": varied,
         "pairs": list(combinations([name for name in PAIRED if name in varied], 2)),
-        "f1_range": (trials["val_f1"].min(), trials["val_f1"].max()),
+        "min_surface": charts.MIN_TRIALS,
+        "roomy_genres": charts.ROOMY_GENRES,
         "rows": trials.astype(object).where(trials.notna(), None).to_dict("records"),
     }
+
+
+def _errors(trials: pd.DataFrame) -> dict[str, list[str]]:
+    """Kind of error, the most frequent first -> the messages of the trials that failed with it, the first first."""
+    kinds: dict[str, list[str]] = {}
+    for error in trials.sort_values("trial")["error"].dropna():
+        kinds.setdefault(error.partition(":")[0], []).append(error)
+    return dict(sorted(kinds.items(), key=lambda kind: -len(kind[1])))
 
 
 def _matrix(rows: Any) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 "use strict";
 // Draws each chart when it comes near the viewport, in the colours of the style sheet, and again when the theme changes.
-const { template, figures } = JSON.parse(document.getElementById("figures").textContent);
+const { template, figures, csv } = JSON.parse(document.getElementById("figures").textContent);
 const charts = [...document.querySelectorAll(".chart")];
 const hidden = new Set();
 const probe = document.body.appendChild(document.createElement("span"));
@@ -55,30 +55,69 @@ function drawAgain() {
 // The system's theme, until the button is pressed
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.addEventListener("change", drawAgain);
+const root = document.documentElement;
 document.getElementById("theme").addEventListener("click", () => {
-  const root = document.documentElement;
   const now = root.dataset.theme || (dark.matches ? "dark" : "light");
   root.dataset.theme = now === "dark" ? "light" : "dark";
   drawAgain();
 });
 
-for (const button of document.querySelectorAll("[data-backbone]")) {
-  button.addEventListener("click", () => {
-    const { backbone } = button.dataset;
-    if (!hidden.delete(backbone)) hidden.add(backbone);
-    button.setAttribute("aria-pressed", String(!hidden.has(backbone)));
-    drawAgain();
+const keys = [...document.querySelectorAll("[data-backbone]")];
+function toggle(button) {
+  const { backbone } = button.dataset;
+  if (!hidden.delete(backbone)) hidden.add(backbone);
+  button.setAttribute("aria-pressed", String(!hidden.has(backbone)));
+  drawAgain();
+}
+for (const button of keys) button.addEventListener("click", () => toggle(button));
+
+const pairs = [...document.querySelectorAll("[data-show]")];
+function show(button) {
+  for (const one of pairs) {
+    one.setAttribute("aria-pressed", String(one === button));
+    document.getElementById(one.dataset.show).hidden = one !== button;
+  }
+}
+for (const button of pairs) button.addEventListener("click", () => show(button));
+
+// The section in view is marked in the contents
+const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+const headings = [...document.querySelectorAll("h1[id], h2[id]")];
+function markSection() {
+  const passed = headings.filter((heading) => heading.getBoundingClientRect().top < innerHeight / 3);
+  const now = passed.at(-1) || headings[0];
+  for (const [id, link] of links) {
+    if (id === now.id) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+}
+addEventListener("scroll", markSection, { passive: true });
+markSection();
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const label = button.textContent;
+    button.textContent = (await copy(document.getElementById(button.dataset.copy).textContent)) ? "Copied" : "Not copied: select it below";
+    setTimeout(() => (button.textContent = label), 2000);
   });
 }
 
-const pairs = [...document.querySelectorAll("[data-show]")];
-for (const button of pairs) {
-  button.addEventListener("click", () => {
-    for (const one of pairs) {
-      one.setAttribute("aria-pressed", String(one === button));
-      document.getElementById(one.dataset.show).hidden = one !== button;
+// Browsers give pages that are files no clipboard, or only this older way to it
+async function copy(text) {
+  if (navigator.clipboard) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      // not permitted
     }
-  });
+  }
+  const area = document.body.appendChild(document.createElement("textarea"));
+  area.value = text;
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
 }
 
 // The table of trials
@@ -87,7 +126,7 @@ const body = table.tBodies[0];
 const rows = [...body.rows];
 const filter = document.getElementById("filter");
 
-filter.addEventListener("input", () => {
+function applyFilter() {
   const words = filter.value.toLowerCase().split(/\s+/);
   let count = 0;
   for (const row of rows) {
@@ -96,17 +135,47 @@ filter.addEventListener("input", () => {
     count += !row.hidden;
   }
   document.getElementById("shown").textContent = `${count} of ${rows.length} trials`;
+  shade();
+}
+filter.addEventListener("input", applyFilter);
+
+const heads = [...table.tHead.rows[0].cells];
+function sort(column, down) {
+  for (const one of heads) one.setAttribute("aria-sort", "none");
+  heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
+  const keyed = rows.map((row) => [row.cells[column].dataset.sort ?? row.cells[column].textContent.trim(), row]);
+  keyed.sort(([one], [other]) => compare(one, other) * (down ? -1 : 1));
+  body.append(...keyed.map(([, row]) => row));
+}
+heads.forEach((head, column) => {
+  head.firstChild.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
 });
 
-[...table.tHead.rows[0].cells].forEach((head, column) => {
-  head.firstChild.addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") === "ascending";
-    for (const one of head.parentNode.cells) one.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const keyed = rows.map((row) => [row.cells[column].textContent.trim(), row]);
-    keyed.sort(([one], [other]) => compare(one, other) * (down ? -1 : 1));
-    body.append(...keyed.map(([, row]) => row));
-  });
+// A shadow shows where the table goes on
+const scroller = table.closest(".tall");
+function shade() {
+  const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } = scroller;
+  const { classList, style } = scroller.parentNode;
+  style.setProperty("--bar-right", `${scroller.offsetWidth - 2 - clientWidth}px`);
+  style.setProperty("--bar-below", `${scroller.offsetHeight - 2 - clientHeight}px`);
+  classList.toggle("more-right", scrollLeft + clientWidth < scrollWidth - 1);
+  classList.toggle("more-below", scrollTop + clientHeight < scrollHeight - 1);
+}
+scroller.addEventListener("scroll", shade, { passive: true });
+new ResizeObserver(shade).observe(scroller);
+
+// The rows that the table shows, in its order, with all columns
+function shownAsCsv() {
+  const shown = [...body.rows].filter((row) => !row.hidden);
+  return csv.header + shown.map((row) => csv.lines[row.id.slice("trial-".length)]).join("");
+}
+const download = document.getElementById("csv");
+download.addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([shownAsCsv()], { type: "text/csv" }));
+  link.download = download.dataset.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 });
 
 // Numbers numerically, words alphabetically, "–" first
@@ -123,4 +192,74 @@ function find(trial) {
   document.querySelectorAll("tr.found").forEach((one) => one.classList.remove("found"));
   row.classList.add("found");
   row.scrollIntoView({ block: "center" });
+}
+
+// What a reader has set and where they are survives a reload
+const memory = `genre-search ${location.pathname}`;
+const opened = [...document.querySelectorAll("details")];
+addEventListener("pagehide", () => {
+  const sorted = heads.findIndex((head) => head.getAttribute("aria-sort") !== "none");
+  const state = {
+    theme: root.dataset.theme,
+    hidden: [...hidden],
+    pair: pairs.findIndex((button) => button.getAttribute("aria-pressed") === "true"),
+    filter: filter.value,
+    focused: document.activeElement === filter,
+    sorted,
+    down: sorted >= 0 && heads[sorted].getAttribute("aria-sort") === "descending",
+    open: opened.map((one) => one.open),
+    table: [scroller.scrollLeft, scroller.scrollTop],
+    page: [scrollX, scrollY],
+  };
+  sessionStorage.setItem(memory, JSON.stringify(state));
+});
+
+function restore(state) {
+  if (state.theme) root.dataset.theme = state.theme;
+  for (const button of keys) if (state.hidden.includes(button.dataset.backbone)) toggle(button);
+  if (pairs[state.pair]) show(pairs[state.pair]);
+  filter.value = state.filter;
+  if (state.filter) applyFilter();
+  if (state.sorted >= 0) sort(state.sorted, state.down);
+  opened.forEach((one, index) => (one.open = Boolean(state.open[index])));
+  if (state.focused) filter.focus({ preventScroll: true });
+  scroller.scrollTo(...state.table);
+  scrollTo({ left: state.page[0], top: state.page[1], behavior: "instant" });
+}
+
+const remembered = sessionStorage.getItem(memory);
+if (remembered && performance.getEntriesByType("navigation")[0].type === "reload") {
+  history.scrollRestoration = "manual";
+  restore(JSON.parse(remembered));
+}
+
+// A page that is rewritten reloads itself, ever more rarely if it is not
+const { reload, written } = document.body.dataset;
+const STALE_PERIODS = 4;
+function age() {
+  return Math.max(0, (Date.now() - Date.parse(written)) / 1000);
+}
+const shownAge = document.getElementById("age"); // not if the search ended while the page was written
+function showAge() {
+  const seconds = Math.round(age());
+  const ago = seconds < 120 ? `${seconds} s ago` : `${Math.round(seconds / 60)} min ago`;
+  const stale = seconds > STALE_PERIODS * reload;
+  shownAge.textContent = stale
+    ? `Last written ${ago}: genre-search report --watch no longer runs, or has not come around to it.`
+    : `Written ${ago}; it reloads itself.`;
+}
+function isInUse() {
+  const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);
+  return document.hidden || plays || String(getSelection()) !== "";
+}
+function reloadSoon() {
+  if (isInUse()) setTimeout(reloadSoon, 1000);
+  else location.reload();
+}
+if (reload) {
+  if (shownAge) {
+    showAge();
+    setInterval(showAge, 1000);
+  }
+  setTimeout(reloadSoon, 1000 * Math.max(Number(reload), age() / 2));
 }

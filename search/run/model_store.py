@@ -98,7 +98,7 @@ def kept_models(run: Path, trial: int | None = None) -> list[Path]:
 def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
     """Read the card of the kept model of a trial; None if none is kept."""
     kept = kept_models(run, trial)
-    return read_card(kept[0]) if kept else None
+    return read_card(kept[-1]) if kept else None  # a running search is about to delete the earlier of two
 
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +18,7 @@ from genre_core.audio import decode
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
-from search.report.misclassified import MAX_TRACKS, SAMPLE_RATE, worst_tracks
+from search.report.misclassified import MAX_TRACKS, SAMPLE_RATE, height, worst_tracks
 from search.report.page import collect
 from search.run.model_store import kept_card
 from search.run.tables import read_trials
@@ -41,11 +42,13 @@ def test_the_worst_tracks_are_the_most_confident_mistakes_with_image_and_audio(
     assert [track.track_id for track in shown] == wrong[:MAX_TRACKS]
     for track in shown:
         mel = store.mel(str(tracks[track.track_id].content))[:, 0]
-        picture = Image.open(io.BytesIO(_bytes(track.picture)))
+        assert track.picture
+        picture = Image.open(io.BytesIO(_bytes(track.picture.uri)))
         assert picture.size == mel.shape
         column = int(mel.max(axis=1).argmax())
         brightest = np.asarray(picture)[:, column].argmax()  # index into the palette
         assert brightest == mel.shape[1] - 1 - mel[column].argmax()
+        assert track.picture.seconds == (0.0, pytest.approx(len(mel) / front_end("mel64").frames_per_second))
         samples, rate = soundfile.read(io.BytesIO(_bytes(track.sound)))
         original = decode.read(tracks[track.track_id].path, SAMPLE_RATE)
         assert rate == SAMPLE_RATE
@@ -87,6 +90,13 @@ def test_a_spectrogram_comes_from_the_store_or_from_the_audio(
     card = next((run / "models").glob("*/model.json"))
     track, *_ = worst_tracks(json.loads(card.read_text()), corpus, spectrograms=store)
     assert (track.picture is not None, track.sound is not None) == (stored or readable, readable)
+
+
+@pytest.mark.parametrize("n_mels", [64, 128])
+def test_frequencies_are_marked_at_the_centre_of_their_band(n_mels: int) -> None:
+    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=11_025)[1:-1]
+    heights = [height(hz, n_mels, 22_050) for hz in centres]
+    np.testing.assert_allclose(heights, (np.arange(n_mels) + 0.5) / n_mels)
 
 
 def _bytes(data_uri: str | None) -> bytes:

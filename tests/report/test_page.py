@@ -4,17 +4,19 @@ import io
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
 from conftest import TRIALS, Command
-from made_runs import make_finish
+from made_runs import make_finish, make_reportable, make_run
 from rich.console import Console
 
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import InputError
 from search.cli.progress import Display
 from search.config.schema import load
+from search.config.space import Space
 from search.report.page import collect, render
 from search.run.lock import driving
 from search.run.tables import read_trials
@@ -68,7 +70,7 @@ def test_the_headline_shows_the_numbers_of_the_tables(run: Path, html: str) -> N
         f"best validation F1, trial {best.trial}": f"{best.val_f1:.3f}",
     }
     text = " ".join(re.sub(r"<[^>]*>", " ", html.split("<main>")[1]).split())
-    assert f"trial {best.trial} , {best.backbone} with {best.frozen_blocks} of 5 blocks frozen" in text
+    assert f"frozen {best.frozen_blocks} of 5 blocks" in text
     assert "60 tracks in 10 genres" in text
     assert f"genre-search finish {run}" in _paragraph(html, "unbiased")
 
@@ -95,7 +97,7 @@ def test_a_finished_run_shows_its_test_score(copy: Path, cache: Path) -> None:
     n_test = len(load_corpus(copy / "corpus.parquet").part("test"))
     for value in (
         "test F1 0.550 (",
-        f"trial {best} ",
+        f"Trial {best} ",
         " 2 seeds",
         f" {n_test} test tracks",
         f" {TRIALS} trials",
@@ -111,10 +113,46 @@ def test_the_report_of_a_running_search_changes_nothing(copy: Path, cache: Path)
         file.write(b'{"op_code": 4, "half a li')
     files = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with driving(copy):
-        state = _paragraph(render(collect(copy, cache=cache)), "state")
+        html = render(collect(copy, cache=cache))
+    state = _paragraph(html, "state")
+    assert "data-reload" not in html
     assert f"{TRIALS} of up to {TRIALS} trials had ended" in state
     assert f"genre-search report {copy}" in state
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == files
+
+
+def test_the_contents_lead_to_every_section(html: str) -> None:
+    contents = re.findall(r'<a href="#(\w+)">', html)
+    assert contents == re.findall(r'<h[12] id="(\w+)">', html)
+    assert len(contents) > 8
+
+
+def test_the_settings_on_the_page_repeat_the_best_trial(run: Path, html: str, tmp_path: Path) -> None:
+    file = tmp_path / "best.yaml"
+    file.write_text(unescape(html.split('<pre id="yaml">')[1].split("</pre>")[0]))
+    best = read_trials(run).sort_values(["val_f1", "trial"], ascending=[False, True]).iloc[0]
+    config = load(file, {})
+    assert config.space.model_dump() == {name: best[name] for name in Space.model_fields}
+    assert (config.trials, config.seed, config.provenance) == (1, best["seed"], None)
+    assert config.training == load(run / "config.yaml", {}).training
+
+
+def test_backbones_are_sorted_by_their_best_f1(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", [(0.1, 0.2, f1) for f1 in (0.3, 0.9, 0.5, 0.4, 0.6, 0.7)])
+    make_reportable(run)
+    html = render(collect(run, cache=tmp_path))
+    table = html.split("<caption>By backbone")[1].split("</table>")[0]
+    best = read_trials(run).groupby("backbone")["val_f1"].max().sort_values(ascending=False)
+    assert re.findall(r"</span> (\w+)</td>", table) == best.index.tolist()
+    assert len(best) == 2
+
+
+def test_equal_kinds_of_errors_are_counted_together(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", [(0.1, 0.2, 0.3), (), ()])
+    make_reportable(run)
+    html = render(collect(run, cache=tmp_path))
+    found = html.split("<summary>2 trials failed: ")[1].split("</summary>")[0]
+    assert re.fullmatch(r"2 \W Diverged", found)
 
 
 def test_a_search_that_has_just_begun_has_a_page_without_charts(copy: Path, cache: Path) -> None:

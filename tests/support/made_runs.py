@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from genre_core.corpus.tracks import Corpus, load_corpus
+from genre_core.corpus.tracks import SPLITS, Corpus, Track, load_corpus, write_corpus
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.forecast import Plan
@@ -132,6 +132,31 @@ def make_run(
         recorder.changed(number)
     recorder.end(None)
     return folder
+
+
+def make_reportable(run: Path) -> None:
+    """Add to a run of `make_run` what a report needs, and delete its models, whose cards have no predictions.
+
+    Its corpus has two genres, with two tracks in each split, whose files do not exist.
+    """
+    shutil.rmtree(RunFolder(run).models)
+    corpus = Corpus(
+        tuple(
+            Track(
+                track_id=(name := f"{genre}/{split}-{number}.wav"),
+                path=run / "music" / name,
+                genre=genre,
+                group=name,
+                split=split,
+                seconds=3.0,
+                content=name,
+            )
+            for genre in ("drone", "noise")
+            for split in SPLITS
+            for number in range(2)
+        )
+    )
+    write_corpus(corpus, RunFolder(run).corpus)
 
 
 def without_setting(run: Path) -> None:

@@ -2,14 +2,16 @@
 
 from search.report.charts.bars import genre_scores, importance, times
 from search.report.charts.base import COLOURSCALE, SYMBOLS, Chart, mark, template, title
-from search.report.charts.confusion import confusion
-from search.report.charts.contour import contours
+from search.report.charts.confusion import ROOMY_GENRES, confusion
+from search.report.charts.contour import MIN_TRIALS, contours
 from search.report.charts.curves import curves
 from search.report.charts.scatter import COSTS, costs, history, pareto_front, slices
 
 __all__ = [
     "COLOURSCALE",
     "COSTS",
+    "MIN_TRIALS",
+    "ROOMY_GENRES",
     "SYMBOLS",
     "Chart",
     "confusion",

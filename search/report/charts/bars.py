@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from search.report.charts.base import Chart, colour, label, layout, legend, rounded, title
+from search.report.formatting import duration
 from search.report.importance import Importance
 from search.report.time_accounting import PARTS, TimeSpent
 
@@ -15,6 +16,9 @@ _PART_NAMES = {
     "pruned": "training, pruned trials",
     "overhead": "starting and between trials",
 }
+_UNITS = (("h", 3600.0), ("min", 60.0))
+_LEAST_OF_UNIT = 2.0
+"""Shorter times than this multiple of a unit are in the next smaller one."""
 
 
 def importance(found: Importance, noise: float | None) -> Chart:
@@ -91,27 +95,35 @@ def genre_scores(genres: Sequence[str], validation: Sequence[float], test: Seque
 
 
 def times(spent: TimeSpent) -> Chart:
-    """How workers spent their time, by backbone."""
-    minutes = spent.by_backbone.iloc[::-1] / 60
+    """How workers spent their time, by backbone, the largest first."""
+    ordered = spent.by_backbone.loc[spent.by_backbone.sum(axis=1).sort_values(kind="stable").index]
+    unit, length = _unit(float(ordered.sum(axis=1).max()))
+    shown = ordered / length
     bars = [
         go.Bar(
             orientation="h",
             name=_PART_NAMES[part],
-            x=rounded(minutes[part]),
-            y=minutes.index.tolist(),
+            x=rounded(shown[part]),
+            y=shown.index.tolist(),
             marker_color=colour(f"part{index}"),
-            hovertemplate=f"%{{y}}, {_PART_NAMES[part]}: %{{x:.1f}} min<extra></extra>",
+            hovertemplate=f"%{{y}}, {_PART_NAMES[part]}: %{{x:.3~g}} {unit}<extra></extra>",
         )
         for index, part in enumerate(PARTS)
+        if shown[part].any()
     ]
     return Chart(
         traces=bars,
         layout=layout(
             barmode="stack",
-            xaxis_title_text="worker time (min)",
+            xaxis_title_text=f"worker time ({unit})",
             showlegend=True,
             legend=legend("normal"),
-            height=170 + 34 * len(minutes),
+            height=130 + 34 * len(shown),
         ),
-        description=f"How {spent.whole / 60:.1f} minutes of worker time were spent, by backbone.",
+        description=f"How {duration(spent.whole)} of worker time were spent, by backbone.",
     )
+
+
+def _unit(longest: float) -> tuple[str, float]:
+    """The unit in which the longest of several durations in seconds is a readable number, and its length in seconds."""
+    return next(((unit, size) for unit, size in _UNITS if longest >= _LEAST_OF_UNIT * size), ("s", 1.0))

@@ -70,7 +70,10 @@ def template() -> go.layout.Template:
     """The layout defaults of all charts of a page."""
     line = colour("line")
     colours = {"gridcolor": line, "linecolor": line, "zerolinecolor": line}
-    axis = {"showgrid": True, "showline": True, "zeroline": True, "automargin": True} | colours
+    axis = {
+        **{"showgrid": True, "showline": True, "zeroline": True, "automargin": True},
+        **{"title_font_size": 13, "title_standoff": 8},
+    } | colours
     return go.layout.Template(
         layout={
             "margin": {"l": 52, "r": 12, "t": _TOP_MARGIN_PX, "b": 48},

@@ -8,9 +8,18 @@ from numpy.typing import NDArray
 
 from search.report.charts.base import Chart, colour, label, layout, rounded
 
+ROOMY_GENRES = 12
+"""The cells of larger matrices have room for the share only, not for the number of tracks as well."""
+_CELL_PX, _ROOMY_CELL_PX = 26, 38
+"""Height of a cell."""
+
 
 def confusion(counts: NDArray[np.int64], genres: Sequence[str]) -> Chart:
-    """Tracks by true and predicted genre, [true, predicted], coloured by their share of the true genre."""
+    """Tracks by true and predicted genre, [true, predicted], with their share of the true genre.
+
+    The shares on the diagonal are the recall of each genre.
+    """
+    roomy = len(genres) <= ROOMY_GENRES
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [label(genre) for genre in genres]
     ticks = {
@@ -21,10 +30,17 @@ def confusion(counts: NDArray[np.int64], genres: Sequence[str]) -> Chart:
     }
     cells = go.Heatmap(
         z=[rounded(row) for row in shares],
-        text=[[str(count or "") for count in row] for row in counts.tolist()],
+        text=[
+            [_cell(count, share, roomy=roomy) for count, share in zip(row, of_row, strict=True)]
+            for row, of_row in zip(counts.tolist(), shares.tolist(), strict=True)
+        ],
         texttemplate="%{text}",
-        customdata=[[[true, predicted] for predicted in labels] for true in labels],
-        hovertemplate="%{customdata[0]} taken for %{customdata[1]}: %{text} (%{z:.0%})<extra></extra>",
+        customdata=[
+            [[true, predicted, count] for predicted, count in zip(labels, row, strict=True)]
+            for true, row in zip(labels, counts.tolist(), strict=True)
+        ],
+        hovertemplate="%{customdata[0]} predicted as %{customdata[1]}: %{customdata[2]} tracks (%{z:.0%})"
+        "<extra></extra>",
         colorscale=[[0, colour("surface")], [1, colour("heat")]],
         zmin=0,
         zmax=1,
@@ -35,10 +51,17 @@ def confusion(counts: NDArray[np.int64], genres: Sequence[str]) -> Chart:
     return Chart(
         traces=[cells],
         layout=layout(
-            xaxis={"title_text": "predicted", "tickangle": -45, **ticks},
-            yaxis={"autorange": "reversed", **ticks},
-            height=140 + 32 * len(genres),
+            xaxis={"title_text": "predicted genre", "tickangle": -45, **ticks},
+            yaxis={"title_text": "true genre", "autorange": "reversed", **ticks},
+            height=140 + (_ROOMY_CELL_PX if roomy else _CELL_PX) * len(genres),
         ),
         description=f"Confusion matrix: {np.trace(counts)} of {counts.sum()} tracks on the diagonal, classified "
         "correctly.",
     )
+
+
+def _cell(count: int, share: float, *, roomy: bool) -> str:
+    """The text of a cell; nothing if it has no tracks."""
+    if not count:
+        return ""
+    return f"<b>{share:.0%}</b><br>{count}" if roomy else f"{share:.0%}"

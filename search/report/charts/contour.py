@@ -1,4 +1,4 @@
-"""F1 over two hyperparameters: trials as markers on a smoothed surface."""
+"""F1 over two hyperparameters: trials as markers on a smoothed surface, with a colour scale for each backbone."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -14,95 +14,91 @@ from search.report.charts.base import (
     Chart,
     axis,
     axis_range,
-    colour,
     layout,
     marker_size,
     rounded,
     title,
 )
 
-MIN_TRIALS = 5
-"""A surface over fewer trials of a backbone would suggest more than they show."""
+MIN_TRIALS = 10
+"""A surface over fewer trials of a backbone would suggest more than they show, so that there is none."""
 SMOOTHING = 0.15
 """Standard deviation of the Gaussian kernel around each trial, as a fraction of the axis."""
 CUTOFF = 2.0
 """Distance from the nearest trial beyond which the surface is left blank, in standard deviations."""
 LEVELS = 8
-"""Contour levels between the worst and the best trial."""
+"""Contour levels between the lowest and the highest point of a surface."""
 
 _GRID = 28
 """Points of the surface along each axis."""
+_COLOURBAR = {"thickness": 10, "tickformat": ".2f", "nticks": 5, "outlinewidth": 0, "ticks": ""}
 
 
 def contours(
     trials: pd.DataFrame, backbones: Sequence[str], columns: Sequence[str]
 ) -> dict[tuple[str, str], dict[str, Chart]]:
-    """Pair of columns -> backbone -> F1 over both, on one colour scale."""
+    """Pair of columns -> backbone -> F1 over both; only backbones with enough trials to draw a surface."""
     scored = trials[trials["val_f1"].notna()]
-    limits = (float(scored["val_f1"].min()), float(scored["val_f1"].max())) if len(scored) else (0.0, 1.0)
+    counts = scored["backbone"].value_counts()
+    shown = [backbone for backbone in backbones if counts.get(backbone, 0) >= MIN_TRIALS]
     return {
-        (x, y): {backbone: _chart(scored, backbone, x, y, limits) for backbone in backbones}
+        (x, y): {
+            backbone: chart for backbone in shown if (chart := _chart(scored, backbone, x, y)) is not None
+        }
         for x, y in combinations(columns, 2)
     }
 
 
-def _chart(scored: pd.DataFrame, backbone: str, x: str, y: str, limits: tuple[float, float]) -> Chart:
-    """F1 of one backbone: a surface if it has enough trials, otherwise coloured markers alone."""
+def _chart(scored: pd.DataFrame, backbone: str, x: str, y: str) -> Chart | None:
+    """F1 of one backbone; None if its trials do not show how F1 depends on both columns."""
     own = scored[(scored["backbone"] == backbone) & scored[x].notna() & scored[y].notna()]
-    f1 = rounded(own["val_f1"])
-    low, high = limits
-    traces = []
-    if len(own) >= MIN_TRIALS and low < high:
-        traces.append(_surface(scored, own, x, y, limits))
-        marker = {"size": marker_size(len(own)), "color": "white", "line": {"color": "black", "width": 1}}
-    else:
-        outline = {"color": colour("ink"), "width": 1.5}
-        marker = {"size": 9, "line": outline, "color": f1, "coloraxis": "coloraxis"}
-    traces.append(
-        go.Scatter(
-            mode="markers",
-            x=rounded(own[x]),
-            y=rounded(own[y]),
-            customdata=list(zip(own["trial"].tolist(), f1, strict=True)),
-            marker=marker,
-            hovertemplate=f"trial %{{customdata[0]}}: F1 %{{customdata[1]:.3f}}<br>{title(x)} %{{x:.3~g}}, "
-            f"{title(y)} %{{y:.3~g}}<extra></extra>",
-        )
+    if len(own) < MIN_TRIALS or own[x].nunique() < 2 or own[y].nunique() < 2:
+        return None
+    ranges = axis_range(x, own), axis_range(y, own)
+    positions = [_positions(own[column], column, r) for column, r in zip((x, y), ranges, strict=True)]
+    surface = smooth(np.stack(positions, axis=1), own["val_f1"].to_numpy(dtype=float))
+    low, high = float(np.nanmin(surface)), float(np.nanmax(surface))
+    if low == high:
+        return None
+    markers = go.Scatter(
+        mode="markers",
+        x=rounded(own[x]),
+        y=rounded(own[y]),
+        customdata=list(zip(own["trial"].tolist(), rounded(own["val_f1"]), strict=True)),
+        marker={"size": marker_size(len(own)), "color": "white", "line": {"color": "black", "width": 1}},
+        hovertemplate=f"trial %{{customdata[0]}}: F1 %{{customdata[1]:.3f}}<br>{title(x)} %{{x:.3~g}}, "
+        f"{title(y)} %{{y:.3~g}}<extra></extra>",
     )
     return Chart(
-        traces=[trace.update(meta=backbone) for trace in traces],
+        traces=[trace.update(meta=backbone) for trace in (_contour(surface, (x, y), ranges), markers)],
         layout=layout(
-            xaxis=axis(x, scored) | {"range": axis_range(x, scored)},
-            yaxis=axis(y, scored) | {"range": axis_range(y, scored)},
-            coloraxis={"cmin": low, "cmax": high},
+            xaxis=axis(x, own) | {"range": ranges[0]},
+            yaxis=axis(y, own) | {"range": ranges[1]},
+            coloraxis={"cmin": low, "cmax": high, "showscale": True, "colorbar": _COLOURBAR},
             height=280,
         ),
-        description=f"Validation F1 of {len(own)} trials of {backbone} by {title(x)} and {title(y)}.",
+        description=f"Validation F1 of {len(own)} trials of {backbone} by {title(x)} and {title(y)}; their smoothed "
+        f"mean ranges from {low:.3f} to {high:.3f}.",
     )
 
 
-def _surface(
-    scored: pd.DataFrame, own: pd.DataFrame, x: str, y: str, limits: tuple[float, float]
+def _contour(
+    surface: NDArray[np.float64], columns: tuple[str, str], ranges: tuple[tuple[float, float], ...]
 ) -> go.Contour:
-    low, high = limits
-    ranges = [axis_range(column, scored) for column in (x, y)]
-    positions = [_positions(own[column], column, r) for column, r in zip((x, y), ranges, strict=True)]
-    f1 = smooth(np.stack(positions, axis=1), own["val_f1"].to_numpy(dtype=float))
+    """Filled contours of F1 on a regular grid, [y, x]."""
     ticks = [
         np.logspace(*r, _GRID) if column in LOGARITHMIC else np.linspace(*r, _GRID)
-        for column, r in zip((x, y), ranges, strict=True)
+        for column, r in zip(columns, ranges, strict=True)
     ]
+    low, high = float(np.nanmin(surface)), float(np.nanmax(surface))
     return go.Contour(
         x=rounded(ticks[0]),
         y=rounded(ticks[1]),
-        z=[rounded(row) for row in f1],
+        z=[rounded(row) for row in surface],
         coloraxis="coloraxis",
         hoverinfo="skip",
         autocontour=False,  # Plotly forgets the levels that it chose itself when it draws a chart again
-        contours={
-            **{"start": low, "end": high, "size": (high - low) / LEVELS},
-            **{"showlabels": True, "labelformat": ".2f", "labelfont": {"size": 10, "color": "white"}},
-        },
+        contours={"start": low, "end": high, "size": (high - low) / LEVELS},
         line={"width": 0.5, "color": "white"},
     )
 

@@ -81,8 +81,8 @@ def pareto_front(trials: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _markers(trials: pd.DataFrame, x: str, backbones: Sequence[str]) -> list[go.Scatter]:
-    """A trace for each backbone and state: filled if complete, open if pruned or cut off, otherwise a cross."""
-    symbols = {"COMPLETE": "{}", "PRUNED": "{}-open", "CUT OFF": "{}-open"}
+    """A trace for each backbone and state: filled if complete, a cross if failed, otherwise open."""
+    symbols = {"COMPLETE": "{}", "FAIL": "x-thin-open"}
     traces = []
     for backbone in backbones:
         backbone_colour, symbol = mark(backbones, backbone)
@@ -97,7 +97,7 @@ def _markers(trials: pd.DataFrame, x: str, backbones: Sequence[str]) -> list[go.
                     customdata=group["trial"].tolist(),
                     marker={
                         "color": backbone_colour,
-                        "symbol": symbols.get(str(state), "x-thin-open").format(symbol),
+                        "symbol": symbols.get(str(state), "{}-open").format(symbol),
                         "size": marker_size(len(trials)),
                     },
                     hovertemplate=f"trial %{{customdata}}, {backbone}, {str(state).lower()}"
