@@ -25,7 +25,7 @@ EXCERPT_SECONDS = 10.0
 SAMPLE_RATE = 22_050
 """Sample rate of the audio excerpt in Hz."""
 TICKS_HZ = (500, 1000, 2000, 4000, 8000)
-"""Frequencies that are marked beside a spectrogram."""
+"""Frequencies that are marked beside a spectrogram, as far as it has them."""
 
 _LINEAR_HZ, _LINEAR_MELS, _LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
 """Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1000 Hz, or 15 mels, then logarithmic with this step."""
@@ -120,7 +120,9 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
                 excerpt.start / settings.frames_per_second,
                 excerpt.stop / settings.frames_per_second,
             ),
-            ticks={hz: height(hz, settings.n_mels, settings.sample_rate) for hz in TICKS_HZ},
+            ticks={
+                hz: at for hz in TICKS_HZ if (at := height(hz, settings.n_mels, settings.sample_rate)) < 1.0
+            },
         )
 
     return [picture(track) for track in tracks]

@@ -20,6 +20,7 @@ from genre_core.corpus.relocation import relocate_corpus_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
 from genre_core.system.atomic import atomic_file
 from search.config import schema
+from search.config.front_end import needed_front_end
 from search.config.schema import SearchConfig, to_yaml
 from search.config.space import Space
 from search.evaluate.verdict import configurations, extension_note
@@ -92,6 +93,12 @@ class Report:
     def backbones(self) -> list[str]:
         """The backbones in the order in which they are assigned colours."""
         return list(self.config.backbones)
+
+    @property
+    def front_end(self) -> str:
+        """The name of the front end."""
+        needed = needed_front_end(self.backbones)
+        return needed.name if needed else self.config.front_end
 
     @property
     def best(self) -> _Row | None:
