@@ -26,11 +26,12 @@ from search.config.space import Space
 from search.evaluate.verdict import configurations, extension_note
 from search.report import charts, expectation
 from search.report.charts import Chart
-from search.report.downloads import csv_lines, repeat_config
+from search.report.downloads import csv_lines
 from search.report.formatting import STATE_WORD, duration
 from search.report.importance import FROZEN, MIN_TRIALS, Importance, importances, seed_noise
 from search.report.misclassified import MisclassifiedTrack, worst_tracks
 from search.report.time_accounting import TimeSpent, time_spent
+from search.report.winner import best_row, winner_config
 from search.run import ranking
 from search.run.commands import command
 from search.run.folder import RunFolder
@@ -164,7 +165,7 @@ def collect(
     if data:
         corpus = relocate_corpus_by_name(corpus, data)
     trials = ranking.select(read_trials(run))
-    settings = to_yaml(repeat_config(run, trials.iloc[0])) if trials["val_f1"].notna().any() else None
+    settings = to_yaml(winner_config(run, best_row(run))) if trials["val_f1"].notna().any() else None
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
     finish = read_finish(run)
     examined = _examined(trials, finish)

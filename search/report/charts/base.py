@@ -38,6 +38,8 @@ _COLOURS = 5
 _DENSE_TICK_DECADES = 2.8
 """Shorter logarithmic axes have ticks at 3, 30, 300, ... in addition to the powers of ten."""
 _LABEL_CHARACTERS = 18
+_FEW_WHOLE_NUMBERS = 8
+"""Up to this number, an axis of whole numbers has a tick for each."""
 _TOP_MARGIN_PX = 10
 _TOP_MARGIN_WITH_KEY_PX = 34
 """Top margin of a chart with a legend or a labelled line."""
@@ -120,6 +122,11 @@ def mark(backbones: Sequence[str], backbone: str) -> tuple[str, str]:
 def f1_axis() -> dict[str, Any]:
     """The vertical axis of a chart of validation F1."""
     return {"title_text": "validation F1", "rangemode": "tozero"}
+
+
+def whole_axis(last: int, text: str) -> dict[str, Any]:
+    """An axis of whole numbers up to `last`, without fractions between them."""
+    return {"title_text": text, "tickformat": "d"} | ({"dtick": 1} if last <= _FEW_WHOLE_NUMBERS else {})
 
 
 def axis(column: str, trials: pd.DataFrame) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def confusion(counts: NDArray[np.int64], genres: Sequence[str]) -> Chart:
             for row, of_row in zip(counts.tolist(), shares.tolist(), strict=True)
         ],
         texttemplate="%{text}",
+        textfont={"size": 11},
         customdata=[
             [[true, predicted, count] for predicted, count in zip(labels, row, strict=True)]
             for true, row in zip(labels, counts.tolist(), strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from search.report.charts.base import Chart, colour, f1_axis, layout, mark, rounded
+from search.report.charts.base import Chart, colour, f1_axis, layout, mark, rounded, whole_axis
 
 
 def curves(
@@ -17,7 +17,7 @@ def curves(
     top = float(epochs["val_f1"].max()) if len(epochs) else 1.0
     last = int(epochs["epoch"].max()) if len(epochs) else 1
     axes = {
-        "xaxis": {"title_text": "epoch", "range": [0.8, last + 0.2], "tickformat": "d"},
+        "xaxis": whole_axis(last, "epoch") | {"range": [0.8, last + 0.2]},
         "yaxis": f1_axis() | {"range": [0, min(1.0, top * 1.05)]},
     }
     charts = {}

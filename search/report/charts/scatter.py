@@ -15,6 +15,7 @@ from search.report.charts.base import (
     marker_size,
     rounded,
     title,
+    whole_axis,
 )
 
 COSTS = ("seconds", "trainable_parameters")
@@ -33,7 +34,7 @@ def history(trials: pd.DataFrame, backbones: Sequence[str]) -> Chart:
     )
     return Chart(
         traces=[best, *_markers(scored, "trial", backbones)],
-        layout=layout(xaxis_title_text="trial", yaxis=f1_axis(), height=380),
+        layout=layout(xaxis=whole_axis(len(trials), "trial"), yaxis=f1_axis(), height=380),
         description=f"Validation F1 of {len(scored)} trials by trial number, with the best so far as a line.",
     )
 
