@@ -35,8 +35,14 @@ class LiveScreen:
         self._phase: tuple[str, float] | None = None
 
     def phase(self, title: str) -> None:
-        """Show what happens until the first epoch of the search ends."""
-        self._phase = title, self._tally.elapsed
+        """Show what happens until the first epoch of the search ends.
+
+        Args:
+            title: of the phase, perhaps with a detail after a comma, which may change during the phase.
+        """
+        earlier, since = self._phase or ("", 0.0)
+        same = earlier.partition(",")[0] == title.partition(",")[0]
+        self._phase = title, since if same else self._tally.elapsed
 
     @property
     def waiting(self) -> str | None:

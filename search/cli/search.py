@@ -234,7 +234,7 @@ def results(
             show(*leaderboard.costs(selected[selected["study"] == name]))
         return
     if several:
-        show(*comparison.compare(runs, trials))
+        show(*comparison.compare(runs, trials), "")
     show(leaderboard.table(selected.head(top), of_several=several))
     if not several:
         show(leaderboard.summary(trials))

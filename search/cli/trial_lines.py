@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from genre_core.models.registry import block_names
+from search.cli.plan_output import short
 from search.report.fitting import Field, fitted_line, wrapped
 from search.report.formatting import STATE_STYLE, rate, score, working_time
 from search.run.schemas import EpochRow, TrialRow
@@ -94,7 +95,7 @@ def epoch_line(row: EpochRow, widths: Widths, *, max_epochs: int, width: int | N
         Field(text=Text(f"F1 {score(row.val_f1):<5}")),
         Field(text=Text(f"train loss {score(row.train_loss):<5}"), drop=2),
         Field(text=Text(f"val loss {score(row.val_loss):<5}"), drop=3),
-        Field(text=Text(f"{working_time(row.seconds):>{_TIME}}"), drop=1),
+        Field(text=Text(f"{'-' if row.seconds is None else short(row.seconds):>{_TIME}}"), drop=1),
     ]
     line = fitted_line(fields, width or 10**6)
     line.stylize("dim")

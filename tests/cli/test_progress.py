@@ -16,6 +16,7 @@ from search.cli.live_screen import LiveScreen
 from search.cli.log_file import LogFile
 from search.cli.machine_use import MachineUse
 from search.cli.progress import Detail, Display
+from search.cli.tally import Tally
 from search.config.schema import load
 from search.engine.forecast import Forecast, Plan
 from search.report.formatting import duration
@@ -188,6 +189,22 @@ def test_what_happens_before_the_first_epoch_is_shown_with_its_seconds() -> None
     assert display.headline().startswith("starting workers, 0 of 2, 0 s · ")
     display.trial(_row(0, "RUNNING", epochs=1))
     assert display.headline().startswith("0/10 trials")
+
+
+def test_the_seconds_of_a_phase_go_on_when_its_detail_changes() -> None:
+    now = [0.0]
+    screen = LiveScreen(Tally(clock=lambda: now[0]), use=None)
+    said = []
+    for moment, title in (
+        (0, "starting Ray"),
+        (5, "starting workers, 0 of 2"),
+        (8, "starting workers, 1 of 2"),
+    ):
+        now[0] = moment
+        screen.phase(title)
+        now[0] += 2
+        said.append(screen.waiting)
+    assert said == ["starting Ray, 2 s", "starting workers, 0 of 2, 2 s", "starting workers, 1 of 2, 5 s"]
 
 
 def test_quiet_shows_results_only_and_verbose_every_epoch() -> None:

@@ -20,7 +20,9 @@ def test_runs_are_compared_and_ranked_together(run: Path, genre_search: Command,
     trials = read_trials(run)
     both = genre_search("results", run, again, "--state", "complete", "--top", 3, "--sort", "seconds")
     assert both.returncode == 0, both.stderr
-    head, first, second, titles, *rows = both.stdout.splitlines()  # no line about scores that do not compare
+    head, first, second, _, titles, *rows = (
+        both.stdout.splitlines()
+    )  # no line about scores that do not compare
     assert (head.split()[:2], titles.split()[:2]) == (["run", "F1"], ["run", "trial"])
     assert (first.split()[0], second.split()[0]) == ("tiny", "again")
     counts = trials["state"].value_counts()
