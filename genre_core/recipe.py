@@ -7,13 +7,14 @@ from typing import Any, Self
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.registry import block_names
 
-_CHOICES = {
+CHOICES = {
     "augment_at": ("cut", "input"),
     "precision": ("float32", "bfloat16"),
     "class_weights": ("none", "balanced"),
     "schedule": ("cosine", "constant"),
     "head_init": ("probe", "random"),
 }
+"""Setting -> its possible values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ class Recipe:
             self._require(holds, field, rule, ErrorCode.RECIPE_OUT_OF_RANGE)
         has_momentum = self.momentum > 0 or not self.nesterov
         self._require(has_momentum, "momentum", "above 0 with nesterov", ErrorCode.NESTEROV_WITHOUT_MOMENTUM)
-        for field, choices in _CHOICES.items():
+        for field, choices in CHOICES.items():
             rule = f"one of {', '.join(choices)}"
             self._require(getattr(self, field) in choices, field, rule, ErrorCode.RECIPE_UNKNOWN_CHOICE)
 

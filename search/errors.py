@@ -13,6 +13,7 @@ class SearchErrorCode(StrEnum):
     OPTIONS_EXCLUSIVE = "options-exclusive"
     SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"
+    FILE_EXISTS = "file-exists"
     # cluster_lint
     CLUSTER_FILE_UNREADABLE = "cluster-file-unreadable"
     # config
@@ -33,6 +34,8 @@ class SearchErrorCode(StrEnum):
     FRONT_END_DOES_NOT_FIT = "front-end-does-not-fit"
     AUDIO_CHANGED = "audio-changed"
     AUDIO_UNREADABLE = "audio-unreadable"
+    CACHE_IN_USE = "cache-in-use"
+    NO_USABLE_TRACK = "no-usable-track"
     SEGMENT_TOO_SHORT = "segment-too-short"
     TOO_MANY_BAD_FILES = "too-many-bad-files"
     WEIGHTS_CHANGED = "weights-changed"
@@ -63,6 +66,7 @@ class SearchErrorCode(StrEnum):
     STORAGE_WITHOUT_RUN = "storage-without-run"
     STORAGE_DOWNLOAD_FAILED = "storage-download-failed"
     RESTORE_TARGET_EXISTS = "restore-target-exists"
+    UNKNOWN_BACKBONE_OF_RUN = "unknown-backbone-of-run"
     UNKNOWN_COLUMN = "unknown-column"
     UNKNOWN_STATE = "unknown-state"
     # study

@@ -1,6 +1,9 @@
 """The genre-search command; heavy packages are imported by the commands that use them."""
 
+import difflib
 import errno
+import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +14,14 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from genre_core.errors import InputError
-from search.cli import data, model, search, simulate
-from search.cli.options import App
+from search.cli import config, data, folders, model, search, simulate
+from search.cli.options import App, Json
 from search.cli.output import FAILED, USER_MISTAKE, complain, echo, replace_unencodable
 from search.run.commands import PROGRAM
 
 _IN_ORDER_OF_USE = (
-    *("run", "resume", "results", "best", "finish", "report", "export", "predict"),
-    *("simulate", "data", "cluster", "version"),
+    *("init", "run", "resume", "list", "results", "best", "finish", "report", "export", "predict"),
+    *("simulate", "data", "config", "cache", "cluster", "version"),
 )
 
 _USER_ERRNOS = (
@@ -32,6 +35,10 @@ _USER_ERRNOS = (
     errno.EROFS,
 )
 """System errors about a path that the user gave: no space, no permission, or the wrong type of file."""
+
+
+_NEAR = 0.75
+"""Similarity from which an option counts as a slip of another one, from 0 to 1."""
 
 
 class _Commands(TyperGroup):
@@ -62,10 +69,13 @@ app = App(
     rich_markup_mode=None,
 )
 cluster_app = App(help="Check a cluster file before launching it.", no_args_is_help=True)
+app.add_typer(config.app)
 app.add_typer(search.app)
+app.add_typer(folders.app)
 app.add_typer(model.app)
 app.add_typer(simulate.app)
 app.add_typer(data.app, name="data")
+app.add_typer(config.config_app, name="config")
 app.add_typer(cluster_app, name="cluster")
 
 
@@ -96,18 +106,47 @@ def check_cluster(
     echo(f"{file}: no problems found")
 
 
+def _print_version(asked: bool) -> None:
+    """Print the version and exit, if asked."""
+    if asked:
+        from importlib.metadata import version
+
+        echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @app.command()
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Show package versions and the available devices."""
     import torch
 
     from search.run.provenance import versions
 
+    gpus = [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())]
+    if as_json:
+        found = {
+            "python": sys.version.split()[0],
+            **versions(),
+            "gpus": gpus,
+            "threads": torch.get_num_threads(),
+        }
+        echo(json.dumps(found))
+        return
     echo(f"python {sys.version.split()[0]}")
     for package, installed in versions().items():
         echo(f"{package} {installed}")
-    for gpu in range(torch.cuda.device_count()):
-        echo(f"cuda:{gpu} {torch.cuda.get_device_name(gpu)}")
+    for index, gpu in enumerate(gpus):
+        echo(f"cuda:{index} {gpu}")
     echo(f"cpu, {torch.get_num_threads()} threads")
 
 
@@ -136,4 +175,16 @@ def _parser_message(message: str) -> int:
     if message.startswith("Usage:"):
         echo(message)
         return 0
-    return complain(message, USER_MISTAKE)
+    return complain(_without_far_options(message), USER_MISTAKE)
+
+
+def _without_far_options(message: str) -> str:
+    """A message about an unknown option that suggests near ones only."""
+    match = re.fullmatch(
+        r"(No such option: (\S+)) \((?:Possible options: |Did you mean )([^)?]+)\??\)", message
+    )
+    if not match:
+        return message
+    unknown, given, suggested = match.groups()
+    near = difflib.get_close_matches(given, re.split(r",\s*", suggested), cutoff=_NEAR)
+    return f"{unknown}; did you mean {' or '.join(near)}?" if near else f"{unknown}; see --help"

@@ -38,11 +38,23 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/NAME.")]
-RunArguments = Annotated[
-    list[Path],
-    typer.Argument(metavar="RUN", help="Run folder, such as runs/NAME; several are compared."),
+def _found_run(given: Path) -> Path:
+    from search.run.overview import find_run
+
+    return find_run(given)
+
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder, or its name in runs/.", callback=_found_run)
 ]
+RunArguments = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folders, or their names in runs/; several are compared [default: the newest].",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder that contains the run folders.")]
 Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="Name of the run folder [default: timestamp].")

@@ -97,6 +97,8 @@ def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
     yield f"Forecast of {counted(plan.forecast.trials, 'trial')}: {between(low, high)} of worker time"
     if most > high:
         yield f"  at most {duration(most)}, with every trial trained to its last epoch"
+    if plan.workers and (plan.config.workers or 0) > plan.workers:
+        yield f"  --workers {plan.config.workers} is more than this machine holds: {plan.workers} at a time"
     if plan.workers:
         yield f"  with {counted(plan.workers, 'worker')}: {between(low / plan.workers, high / plan.workers)}"
     if price is not None:

@@ -11,6 +11,7 @@ import typer
 
 from genre_core.errors import InputError
 from genre_core.models.registry import BLOCKS
+from search.cli.folders import show_overviews
 from search.cli.options import (
     Address,
     AfterFinish,
@@ -22,6 +23,7 @@ from search.cli.options import (
     Data,
     DryRun,
     FeatureCache,
+    Json,
     LogTo,
     MovedData,
     Name,
@@ -185,7 +187,7 @@ def resume(
 
 @app.command()
 def results(
-    runs: RunArguments,
+    runs: RunArguments = None,
     top: Annotated[int, typer.Option(metavar="N", help="Number of rows.", min=1)] = 20,
     state: Annotated[
         str | None,
@@ -206,6 +208,7 @@ def results(
         bool, typer.Option("--costs", help="Show the cost of an epoch by backbone and frozen depth.")
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the leaderboard of one or more searches.
 
@@ -219,11 +222,19 @@ def results(
       genre-search results runs/music runs/again --state complete
     """
     from search.report import comparison, leaderboard
+    from search.run.overview import find_runs, overview, runs_in
     from search.run.ranking import select
 
+    runs = find_runs(runs or ())
+    if len(runs) == 1 and (inside := runs_in(runs[0])):
+        show_overviews([overview(run) for run in inside])
+        return
     several = len(runs) > 1
     trials = comparison.read_together(runs)
     selected = select(trials, state=state, backbone=backbone, sort=sort)
+    if as_json:
+        echo(selected.to_json(orient="records", lines=True, date_format="iso"), nl=False)
+        return
     if csv:
         echo(selected.to_csv(index=False), nl=False)
         return
@@ -244,7 +255,7 @@ def results(
 
 
 @app.command()
-def best(run: RunArgument) -> None:
+def best(run: RunArgument, as_json: Json = False) -> None:
     """Show the best settings and how to repeat them.
 
     The settings of a search that repeats the best trial are written to RUN/winner.yaml.
@@ -254,7 +265,13 @@ def best(run: RunArgument) -> None:
       genre-search best runs/music
     """
     from search.report import winner
+    from search.run.ranking import select
+    from search.run.tables import read_trials
 
+    if as_json:
+        best_row = select(read_trials(run)).head(1)
+        echo(best_row.to_json(orient="records", lines=True, date_format="iso"), nl=False)
+        return
     show(*winner.best_trial(run))
     try:
         file = winner.write_winner(run)

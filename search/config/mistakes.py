@@ -1,6 +1,7 @@
 """Turns pydantic's validation errors into one line for the user: the key, the rule, the value and the way out."""
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from pydantic import BaseModel, ValidationError
@@ -12,22 +13,48 @@ from search.errors import SearchErrorCode
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """pydantic's types of the error for a key that a model, or a dataclass, does not have."""
+_NEAR = 0.7
+"""Similarity from which a key counts as a slip of another one, from 0 to 1."""
+NEIGHBOURS = {
+    **dict.fromkeys(("lr", "eta", "step_size"), "space.learning_rate"),
+    **dict.fromkeys(("batch", "bs", "batchsize", "train_batch_size"), "space.batch_size"),
+    **dict.fromkeys(("wd", "l2", "decay"), "space.weight_decay"),
+    **dict.fromkeys(("model", "models", "arch", "architecture", "network", "backbones"), "space.backbone"),
+    **dict.fromkeys(("freeze", "frozen", "freeze_depth", "frozen_layers"), "space.frozen_blocks"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs"), "training.epochs"),
+    **dict.fromkeys(("early_stopping", "early_stop", "early_stopping_patience"), "training.patience"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_schedule"), "training.schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "training.warmup_epochs"),
+    **dict.fromkeys(("num_samples", "n_trials", "max_trials", "num_trials"), "trials"),
+    **dict.fromkeys(("timeout", "max_time", "time_limit", "time_budget_s"), "time_budget"),
+    **dict.fromkeys(("n_jobs", "jobs", "max_concurrent_trials", "concurrency"), "workers"),
+    **dict.fromkeys(("gpus", "gpu", "gpus_per_trial", "resources_per_trial"), "trials_per_gpu"),
+    **dict.fromkeys(("cpus", "cpu"), "cpus_per_trial"),
+    **dict.fromkeys(("dtype", "amp", "mixed_precision"), "precision"),
+    **dict.fromkeys(("random_state", "random_seed"), "seed"),
+    **dict.fromkeys(("spec_augment", "specaugment"), "space.masking"),
+    **dict.fromkeys(("min", "minimum", "lower"), "a range is {low: …, high: …}"),
+    **dict.fromkeys(("max", "maximum", "upper"), "a range is {low: …, high: …}"),
+    **dict.fromkeys(("metric", "objective", "monitor"), "every search maximizes the validation macro F1"),
+    **dict.fromkeys(("mode", "direction"), "every search maximizes the validation macro F1"),
+}
+"""Lower-case words of other tools for a setting: its key, or a sentence where there is none."""
 _SHOWN = 200
 """Maximum number of characters of a rejected value that a message repeats."""
 
 
 def as_input_error(error: ValidationError, model: type[BaseModel]) -> InputError:
-    """The first mistake as an InputError, with the number of further ones.
+    """All mistakes as one InputError, in one line.
 
     Args:
         error: the error from validating `model`.
         model: the settings; suggestions for an unknown key come from its fields.
     """
-    first, *others = error.errors()
-    more = f" (and {len(others)} more)" if others else ""
-    unknown = first["type"] in _UNKNOWN_KEY
+    mistakes = error.errors()
+    unknown = mistakes[0]["type"] in _UNKNOWN_KEY
     code = SearchErrorCode.SETTING_UNKNOWN if unknown else SearchErrorCode.SETTING_INVALID
-    return InputError(f"{_explain(first, model)}{more}", code=code)
+    texts = dict.fromkeys(_explain(mistake, model) for mistake in mistakes)
+    return InputError("; ".join(texts), code=code)
 
 
 def shown(value: object) -> str:
@@ -54,23 +81,30 @@ def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
     path = setting_path(mistake)
     key = ".".join(path) or "''"
     if mistake["type"] in _UNKNOWN_KEY:
-        near = difflib.get_close_matches(path[-1], _keys(model), n=1)
-        return f"{key} is not a setting" + (
-            f"; did you mean {near[0]}?" if near else "; see --help for the settings"
-        )
+        return f"{key} is not a setting; {_hint(path, model)}"
     if cause := mistake.get("ctx", {}).get("error"):
         return f"{key}: {cause}"
     message = mistake["msg"][0].lower() + mistake["msg"][1:]
     return f"{key}: {message}, but got {path[-1] if path else 'it'}={shown(mistake['input'])}"
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
-    """All keys of a model, and of the models and dataclasses in its fields."""
-    keys = []
+def _hint(path: list[str], model: type[BaseModel]) -> str:
+    """What may have been meant by an unknown key: a setting with its whole path."""
+    given = path[-1]
+    if meant := NEIGHBOURS.get(given.lower()):
+        return meant if " " in meant else f"did you mean {meant}?"
+    keys = list(_keys(model))
+    names = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    whole = difflib.get_close_matches(".".join(path), keys, n=1, cutoff=_NEAR)
+    near = whole or [names[name] for name in difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)]
+    return f"did you mean {near[0]}?" if near else "see genre-search config show"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a model, and of the models and dataclasses in its fields."""
     for name, field in model.model_fields.items():
-        keys.append(name)
+        yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _keys(field.annotation)
+            yield from _keys(field.annotation, f"{prefix}{name}.")
         elif isinstance(field.annotation, type) and is_dataclass(field.annotation):
-            keys += [own.name for own in fields(field.annotation)]
-    return keys
+            yield from (f"{prefix}{name}.{own.name}" for own in fields(field.annotation))

@@ -50,6 +50,7 @@ class Split(Settings):
     test: float = Field(default=0.2, gt=0, lt=0.5)
     """Share of the tracks."""
     seed: int = 0
+    """Seed of the split."""
     draw_validation: bool = False
     """Draw the validation part from the train part of a manifest that defines train and test only."""
 
@@ -76,7 +77,7 @@ COST_AWARE: Final = "cost_aware"
 """Values of `search`."""
 _OPTUNA_DEFAULTS = {"sampler": "tpe", "pruner": "median"}
 
-_DURATIONS = ("time_budget", "worker_budget", "epoch_limit")
+DURATIONS = ("time_budget", "worker_budget", "epoch_limit")
 """Settings in seconds."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds per unit of a duration."""
@@ -100,13 +101,16 @@ class SearchConfig(Settings):
     synthetic: SyntheticCorpus = SyntheticCorpus()
     """The built-in corpus; only with data: builtin."""
     split: Split = Split()
+    """How tracks are split into train, validation and test."""
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     """The search does not start if more than this share of the audio files is bad."""
     front_end: str = "mel128"
-    """Its name; that of the backbones if one of them needs its own."""
+    """`mel128`, `mel64` (half as many mel bands and frames, a quarter of the arithmetic), `mel128x3` (three window sizes
+    as three channels), or one that a backbone brings; that of the backbones if one of them needs its own."""
     level: Literal["track", "absolute"] = "track"
     """Reference level of the mel spectrograms. Runs that do not name it are older than this setting: absolute."""
     segment_seconds: float = Field(default=3.0, gt=0)
+    """Length of the segments that a network sees; shorter tracks are left out."""
     segments_per_track: int = Field(default=10, ge=1)
     """Maximum number of segments per track; of longer tracks they are evenly spaced."""
     weights: Annotated[
@@ -116,7 +120,9 @@ class SearchConfig(Settings):
     """`imagenet` for the ones that a backbone names, `random` or the path of a state dict; or a mapping from backbones
     to these (default imagenet)."""
     space: Space = Space()
+    """The hyperparameters that are searched."""
     training: Training = Training()
+    """Settings of the fine-tune that are the same for all trials."""
     search: Literal["cost_aware", "optuna"] = COST_AWARE
     """`cost_aware` trains what is worth most for its cost, and pauses trials. `optuna` uses `sampler` and `pruner`; it
     is the default where one of them is given, and in runs that are older than this setting."""
@@ -127,6 +133,7 @@ class SearchConfig(Settings):
     stop_when_flat: bool = False
     """Whether a cost-aware search ends before its last trial when nothing promises a better score."""
     trials: int = Field(default=50, ge=1)
+    """Number of trials after which the search ends."""
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     """Seconds after which the search ends; written with a unit: 90s, 30m, 2h or 1.5d."""
     worker_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
@@ -142,6 +149,7 @@ class SearchConfig(Settings):
     workers: int | None = Field(default=None, ge=1)
     """Number of trials that run at the same time; by default as many as the cluster has room for."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
+    """CPU cores reserved for each trial, and its number of threads."""
     trials_per_gpu: Annotated[
         Annotated[int, Field(ge=0), Number] | Annotated[Literal["auto"], Word], number_or("auto")
     ] = "auto"
@@ -235,7 +243,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
 
 def to_yaml(config: SearchConfig) -> str:
     """All settings as YAML, which `load` reads back to an equal configuration."""
-    durations = {name: f"{value!r}s" for name in _DURATIONS if (value := getattr(config, name)) is not None}
+    durations = {name: f"{value!r}s" for name in DURATIONS if (value := getattr(config, name)) is not None}
     text: str = yaml.safe_dump(config.model_dump() | durations, sort_keys=False)
     return text
 
@@ -244,7 +252,7 @@ def _with_units(settings: dict[str, Any]) -> dict[str, Any]:
     """Add units to durations in the config.yaml of a run: earlier versions wrote seconds without a unit."""
     if not settings.get("provenance"):
         return settings
-    numbers = {name: settings.get(name) for name in _DURATIONS}
+    numbers = {name: settings.get(name) for name in DURATIONS}
     return settings | {
         name: f"{value!r}s" for name, value in numbers.items() if isinstance(value, int | float)
     }
@@ -257,11 +265,22 @@ def _path(key: str) -> list[str]:
 
 
 def _set(settings: dict[str, Any], keys: list[str], value: object) -> None:
+    """Set a value by its keys. A mapping on the way that is not given begins as its default."""
+    defaults: dict[str, Any] = SearchConfig().model_dump() | _OPTUNA_DEFAULTS
     for key in keys[:-1]:
-        if not isinstance(settings.get(key), dict):
-            settings[key] = {}
+        defaults = _mapping(key, defaults.get(key))
+        if key not in settings:
+            whole_group = key in ("space", "training", "split", "synthetic")
+            settings[key] = {} if whole_group else {k: v for k, v in defaults.items() if v is not None}
+        settings[key] = _mapping(key, settings[key])
         settings = settings[key]
     settings[keys[-1]] = value
+
+
+def _mapping(key: str, value: object) -> dict[str, Any]:
+    """A setting as a mapping: the sampler `tpe` is {name: tpe}, and what has no keys is empty."""
+    given = _named(value) if key in _OPTUNA_DEFAULTS else value
+    return given if isinstance(given, dict) else {}
 
 
 def _reject_credentials(config: SearchConfig) -> None:

@@ -25,26 +25,35 @@ class FloatRange(Settings):
     """Any number from low to high."""
 
     low: float
+    """Lowest value."""
     high: float
+    """Highest value."""
     log: bool = False
     """Sample uniformly in the logarithm."""
     step: float | None = Field(default=None, gt=0)
+    """Distance of the possible values; by default the range is continuous."""
 
 
 class IntRange(Settings):
     """Any integer from low to high."""
 
     low: int
+    """Lowest value."""
     high: int
+    """Highest value."""
     log: bool = False
+    """Sample uniformly in the logarithm."""
     step: int = Field(default=1, ge=1)
+    """Distance of the possible values."""
 
 
 class DepthRange(Settings):
     """Number of leading blocks to freeze; `all` is the number of blocks of the sampled backbone."""
 
     low: int = Field(default=0, ge=0)
+    """Lowest depth; 0 trains all blocks."""
     high: Annotated[Annotated[int, Number] | Annotated[Literal["all"], Word], number_or("all")] = "all"
+    """Highest depth; `all` trains only the new head."""
     as_share: bool = True
     """Sample the whole depth, from 0 to all, as one parameter for all backbones instead of one for each. Runs that do
     not name it are older than this setting: false."""
@@ -75,6 +84,8 @@ class Space(Settings):
     """The values of each trial: a single value is fixed, a list is a choice, {low, high} is a range."""
 
     backbone: NameValue = ("alexnet", "densenet121", "resnet18", "resnet34", "vgg16")
+    """ImageNet networks: alexnet, densenet121, resnet18, resnet34, vgg11, vgg13, vgg16, vgg19, and the latter four with
+    `_bn`."""
     learning_rate: FloatValue = FloatRange(low=1e-4, high=1e-1, log=True)
     momentum: FloatValue = FloatRange(low=0.5, high=0.99)
     frozen_blocks: DepthValue = DepthRange()

@@ -11,14 +11,28 @@ _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
 """Columns that are sorted in ascending order; all others are in descending order."""
 
 
+_TITLES = {
+    "f1": "val_f1",
+    "accuracy": "val_accuracy",
+    "precision": "val_precision",
+    "recall": "val_recall",
+    "lr": "learning_rate",
+    "frozen": "frozen_blocks",
+    "time": "seconds",
+    "loss": "val_loss",
+}
+"""Titles of columns on the screen, in lower case."""
+
+
 def select(
     trials: pd.DataFrame, *, state: str | None = None, backbone: str | None = None, sort: str = "val_f1"
 ) -> pd.DataFrame:
     """Filter and sort trials; those without a value in the sorted column come last.
 
     Raises:
-        InputError: the state or the column does not exist.
+        InputError: the state or the column does not exist, or the backbone is in no trial.
     """
+    sort = _TITLES.get(sort.lower(), sort)
     if state is not None and state.upper() not in STATES:
         raise InputError(
             f"--state must be one of {', '.join(STATES)}, but got --state {state}",
@@ -32,6 +46,17 @@ def select(
     if state is not None:
         trials = trials[trials["state"] == state.upper()]
     if backbone is not None:
+        _require_backbone(trials, backbone)
         trials = trials[trials["backbone"] == backbone]
     keys, ascending = [sort, "trial"], [sort in _ASCENDING, True]
     return trials.sort_values(keys, ascending=ascending, na_position="last", ignore_index=True)
+
+
+def _require_backbone(trials: pd.DataFrame, backbone: str) -> None:
+    searched = sorted(trials["backbone"].dropna().unique())
+    if len(trials) and backbone not in searched:
+        raise InputError(
+            f"--backbone must be one that was searched, but got --backbone {backbone}; "
+            f"choose from {', '.join(searched)}",
+            code=SearchErrorCode.UNKNOWN_BACKBONE_OF_RUN,
+        )

@@ -317,9 +317,10 @@ def require_new(run: Path) -> None:
 def require_run(run: Path) -> None:
     """Raise InputError if the folder contains no run."""
     if not RunFolder(run).config.exists():
+        inside = sorted(path.parent.name for path in run.glob("*/config.yaml"))
         raise InputError(
             f"RUN must be the folder of a search, with its config.yaml, but got {run}; "
-            "by default, searches are in runs/",
+            + (f"it contains {', '.join(inside)}" if inside else "genre-search list shows those in runs/"),
             code=SearchErrorCode.RUN_NOT_FOUND,
         )
 

@@ -29,7 +29,7 @@ def test_every_command_shows_examples_that_parse(name: str) -> None:
         parsed(example)
 
 
-@pytest.mark.parametrize("group", ["", "data", "cluster"])
+@pytest.mark.parametrize("group", ["", "data", "config", "cluster"])
 def test_the_list_of_commands_fits_80_columns(group: str, genre_search_process: Command) -> None:
     shown = genre_search_process(*group.split(), "--help").stdout  # in process, Typer sets the width itself
     assert "Commands:" in shown

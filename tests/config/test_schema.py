@@ -350,3 +350,52 @@ def test_the_workers_time_is_a_duration(tmp_path: Path) -> None:
     assert load(tmp_path / "config.yaml", {}) == config
     with refused(SearchErrorCode.SETTING_INVALID, "worker_budget", "5400", "2h"):
         load(None, {"worker_budget": 5400})
+
+
+# overrides -> the setting that is expected, and what of it
+MERGED = [
+    ({"pruner.n_startup_trials": 2}, "pruner", {"name": "median", "n_startup_trials": 2}),
+    ({"sampler.n_startup_trials": 4}, "sampler", {"name": "tpe", "n_startup_trials": 4}),
+    ({"sampler": "qmc", "sampler.scramble": False}, "sampler", {"name": "qmc", "scramble": False}),
+    ({"space.learning_rate.low": 1e-3}, "space.learning_rate", {"low": 1e-3, "high": 0.1, "log": True}),
+    ({"space.momentum.high": 0.9}, "space.momentum", {"low": 0.5, "high": 0.9}),
+    ({"space.frozen_blocks.high": 2}, "space.frozen_blocks", {"low": 0, "high": 2}),
+    ({"synthetic.seconds": 3}, "synthetic", {"seconds": 3, "tracks_per_genre": 20}),
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "expected"), MERGED)
+def test_a_key_of_a_mapping_is_set_alone(
+    overrides: dict[str, Any], key: str, expected: dict[str, Any]
+) -> None:
+    found: Any = load(None, overrides)
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+# unknown key -> what the message suggests
+SUGGESTED = [
+    ("epochs", "training.epochs"),
+    ("training.epoch", "training.epochs"),
+    ("training.learning_rate", "space.learning_rate"),
+    ("space.learning_rat", "space.learning_rate"),
+    ("lr", "space.learning_rate"),
+    ("batch", "space.batch_size"),
+    ("early_stopping", "training.patience"),
+    ("metric", "macro F1"),
+    ("space.learning_rate.min", "low"),
+    ("num_samples", "trials"),
+    ("zzz", "config show"),
+]
+
+
+@pytest.mark.parametrize(("key", "suggested"), SUGGESTED)
+def test_an_unknown_setting_suggests_one_with_its_whole_path(key: str, suggested: str) -> None:
+    with refused(UNKNOWN, key, suggested):
+        load(None, {key: 1})
+
+
+def test_every_mistake_is_listed() -> None:
+    with refused(INVALID, "trials", "seed", "split.test"):
+        load(None, {"trials": -1, "seed": -1, "split.test": 2})

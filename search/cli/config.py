@@ -1,0 +1,92 @@
+"""The commands about settings: `init`, `config show` and `config schema`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_core.errors import InputError
+from search.cli.options import App, Cache, ConfigFile, Overrides, cache_folder, settings
+from search.cli.output import console, echo
+from search.errors import SearchErrorCode
+from search.run.commands import command
+
+app = App()
+config_app = App(help="Show the settings of a search, or their schema.", no_args_is_help=True)
+
+
+@config_app.command("show")
+def show(config: ConfigFile = None, set_: Overrides = None) -> None:
+    """Show all settings as YAML, each with its meaning.
+
+    The settings are those that `run` would use with the same options; the output is a file for --config.
+
+    Examples:
+
+      genre-search config show > search.yaml
+
+      genre-search config show --config configs/gtzan.yaml --set training.epochs=5
+    """
+    from search.config.reference import commented_yaml
+    from search.config.schema import load
+
+    echo(commented_yaml(load(config, settings(overrides=set_))), nl=False)
+
+
+@config_app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a file of settings, with which editors complete and check it.
+
+    Example:
+
+      genre-search config schema > genre-search.schema.json
+    """
+    from search.config.reference import json_schema
+
+    echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def init(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder with one subfolder per genre, or a manifest."),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="The file to write; it must not exist.")
+    ] = Path("search.yaml"),
+    cache: Cache = None,
+) -> None:
+    """Look at the music and write a file of settings with a sensible budget for this machine.
+
+    Decodes every file, as `run` would; `run` does not repeat it.
+
+    Example:
+
+      genre-search init ~/music
+    """
+    from genre_core.corpus.audit import audit, excluded_summary
+    from genre_core.corpus.tracks import read_corpus
+    from genre_core.system.atomic import atomic_file
+    from search.cli.progress import Display
+    from search.config.schema import SearchConfig
+    from search.data.starting_point import starting_point
+    from search.tune.plan import local_workers
+
+    if output.exists():
+        raise InputError(
+            f"--output must be a new file, but {output} exists; choose another name",
+            code=SearchErrorCode.FILE_EXISTS,
+        )
+    listed = read_corpus(data)
+    minimum = SearchConfig().segment_seconds
+    with Display(console()).progress("Checking audio files") as report:
+        corpus = audit(listed, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
+    workers, device = local_workers(SearchConfig())
+    text = starting_point(corpus, data=data, workers=workers, device=device)
+    with atomic_file(output) as partial:
+        partial.write_text(text, encoding="utf-8")
+    if excluded := excluded_summary(corpus):
+        echo(f"{excluded}; details: {command('data', 'check', data)}")
+    echo(f"wrote {output}; look through it, then: {command('run', '--config', output)}")

@@ -1,0 +1,121 @@
+"""The runs in a folder, and what each one has reached."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from genre_core.errors import InputError
+from search.errors import SearchErrorCode
+from search.run.folder import RunFolder
+from search.run.lock import is_driven
+from search.run.schemas import RUNNING
+from search.run.tables import read_finish, read_trials
+
+RUNS = Path("runs")
+"""Folder of the runs, unless another one is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A run at a glance."""
+
+    path: Path
+    state: str
+    """`running`, `interrupted` (trials are left unfinished), `ended`, or `finished` (its test set was used)."""
+    best_f1: float | None
+    """The best validation F1; None before the first epoch."""
+    trials: int
+    """Number of trials that have begun."""
+    last_change: datetime
+    """When a trial last began or ended, or the folder was made."""
+    size_bytes: int
+    """Of all files in the folder."""
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest last."""
+    found = [path.parent for path in folder.glob("*/config.yaml")]
+    return sorted(found, key=lambda run: RunFolder(run).config.stat().st_mtime)
+
+
+def find_run(given: Path) -> Path:
+    """The run folder that was meant: the given path, or the run of this name in runs/."""
+    if not RunFolder(given).config.exists() and RunFolder(RUNS / given).config.exists():
+        return RUNS / given
+    return given
+
+
+def find_runs(given: Sequence[Path]) -> list[Path]:
+    """The run folders that were meant; a pattern such as `runs/gtzan-*` stands for all runs that match it.
+
+    Without any, the newest run in runs/.
+
+    Raises:
+        InputError: no run matches a pattern, or there is none in runs/.
+    """
+    if not given:
+        newest = runs_in(RUNS)[-1:]
+        if not newest:
+            raise InputError(
+                f"RUN may be left out if {RUNS}/ contains a run, but it contains none; give the run's folder",
+                code=SearchErrorCode.RUN_NOT_FOUND,
+            )
+        return newest
+    return [run for path in given for run in _matching(path)]
+
+
+def _matching(given: Path) -> list[Path]:
+    if given.exists() or not glob.has_magic(str(given)):
+        return [find_run(given)]
+    base = Path(given.anchor)
+    pattern = str(given.relative_to(base))
+    runs = sorted(path for path in base.glob(pattern) if RunFolder(path).config.exists())
+    if not runs:
+        raise InputError(
+            f"RUN must match the folder of a search, but no run matches {given}",
+            code=SearchErrorCode.RUN_NOT_FOUND,
+        )
+    return runs
+
+
+def overview(run: Path) -> Overview:
+    """Read a run at a glance.
+
+    Raises:
+        InputError: the folder contains no run, or a table is damaged.
+    """
+    trials = read_trials(run)
+    scores = trials["val_f1"].dropna()
+    changes = [time for name in ("started", "finished") for time in trials[name].dropna()]
+    made = datetime.fromtimestamp(RunFolder(run).config.stat().st_mtime).astimezone()
+    return Overview(
+        path=run,
+        state=_state(run, unfinished=bool((trials["state"] == RUNNING).any())),
+        best_f1=float(scores.max()) if len(scores) else None,
+        trials=len(trials),
+        last_change=max(changes).to_pydatetime() if changes else made,
+        size_bytes=folder_bytes(run),
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder; files that vanish meanwhile do not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _state(run: Path, *, unfinished: bool) -> str:
+    if is_driven(run):
+        return "running"
+    if len(read_finish(run)):
+        return "finished"
+    return "interrupted" if unfinished else "ended"
