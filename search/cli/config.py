@@ -18,13 +18,13 @@ config_app = App(help="Show the settings of a search, or their schema.", no_args
 
 @config_app.command("show")
 def show(config: ConfigFile = None, set_: Overrides = None) -> None:
-    """Show all settings as YAML, each with its meaning.
+    """Show all settings as YAML, with their meaning.
 
     The settings are those that `run` would use with the same options; the output is a file for --config.
 
     Examples:
 
-      genre-search config show > search.yaml
+      genre-search config show
 
       genre-search config show --config configs/gtzan.yaml --set training.epochs=5
     """
@@ -36,11 +36,13 @@ def show(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 @config_app.command("schema")
 def schema() -> None:
-    """Print the JSON Schema of a file of settings, with which editors complete and check it.
+    """Print the JSON Schema of a file of settings.
+
+    Editors complete and check a file with it; see docs/settings.md.
 
     Example:
 
-      genre-search config schema > genre-search.schema.json
+      genre-search config schema
     """
     from search.config.reference import json_schema
 
@@ -58,7 +60,7 @@ def init(
     ] = Path("search.yaml"),
     cache: Cache = None,
 ) -> None:
-    """Look at the music and write a file of settings with a sensible budget for this machine.
+    """Write settings that fit your music and this machine.
 
     Decodes every file, as `run` would; `run` does not repeat it.
 

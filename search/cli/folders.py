@@ -24,7 +24,7 @@ def list_runs(
     ),
     as_json: Json = False,
 ) -> None:
-    """List the runs in a folder with their state, best F1, trials, age and size.
+    """List runs with their state, best F1, age and size.
 
     Examples:
 
@@ -64,7 +64,7 @@ def cache(
     ] = False,
     cache: Cache = None,
 ) -> None:
-    """Show where the cache is and how large each part of it is.
+    """Show where the cache is and how large its parts are.
 
     Examples:
 

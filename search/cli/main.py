@@ -180,11 +180,10 @@ def _parser_message(message: str) -> int:
 
 def _without_far_options(message: str) -> str:
     """A message about an unknown option that suggests near ones only."""
-    match = re.fullmatch(
-        r"(No such option: (\S+)) \((?:Possible options: |Did you mean )([^)?]+)\??\)", message
-    )
+    pattern = r"(No such option: (\S+))(?: \((?:Possible options: |Did you mean )([^)?]+)\??\))?"
+    match = re.fullmatch(pattern, message)
     if not match:
         return message
     unknown, given, suggested = match.groups()
-    near = difflib.get_close_matches(given, re.split(r",\s*", suggested), cutoff=_NEAR)
+    near = difflib.get_close_matches(given, re.split(r",\s*", suggested or ""), cutoff=_NEAR)
     return f"{unknown}; did you mean {' or '.join(near)}?" if near else f"{unknown}; see --help"

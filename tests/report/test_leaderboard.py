@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"sort": "trial"}, [0, 1, 2, 3, 4]),
         ({"state": "pruned"}, [1, 2]),
         ({"state": "FAIL"}, [3]),
-        ({"backbone": "vgg16"}, []),
+        ({"sort": "F1"}, [1, 4, 0, 2, 3]),
     ],
 )
 def test_trials_are_filtered_and_sorted_with_missing_values_last(
@@ -42,10 +42,11 @@ def test_trials_are_filtered_and_sorted_with_missing_values_last(
     ("options", "code", "parts"),
     [
         ({"state": "done"}, SearchErrorCode.UNKNOWN_STATE, ("--state done", "COMPLETE, PRUNED")),
-        ({"sort": "f1"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort f1", "val_f1")),
+        ({"sort": "f2"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort f2", "val_f1")),
+        ({"backbone": "vgg"}, SearchErrorCode.UNKNOWN_BACKBONE_OF_RUN, ("--backbone vgg", "resnet18")),
     ],
 )
-def test_an_unknown_state_or_column_is_refused_with_the_possible_ones(
+def test_an_unknown_state_column_or_backbone_is_refused_with_the_possible_ones(
     options: dict[str, Any], code: SearchErrorCode, parts: tuple[str, ...], made: Path
 ) -> None:
     with pytest.raises(InputError) as error:
