@@ -46,9 +46,11 @@ def list_runs(
 
 def show_overviews(found: "list[Overview]") -> None:
     """Print a table of runs, the newest last."""
-    from search.report.formatting import duration, plain_table, score
+    from search.report.fitting import FittedTable
+    from search.report.formatting import duration, score
 
-    shown = plain_table("run", "state", "best F1", "trials", "age", "size", left=("run", "state"))
+    titles = ("run", "state", "best F1", "trials", "age", "size")
+    shown = FittedTable(*titles, left=("run", "state"), drop=("size", "age"))
     now = datetime.now(UTC)
     for run in found:
         age = duration(max(0.0, (now - run.last_change).total_seconds()))

@@ -105,8 +105,8 @@ class SearchConfig(Settings):
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     """The search does not start if more than this share of the audio files is bad."""
     front_end: str = "mel128"
-    """`mel128`, `mel64` (half as many mel bands and frames, a quarter of the arithmetic), `mel128x3` (three window sizes
-    as three channels), or one that a backbone brings; that of the backbones if one of them needs its own."""
+    """`mel128`, `mel64` (half as many mel bands and frames, a quarter of the arithmetic), `mel128x3` (three window
+    sizes as three channels), or one that a backbone brings; that of the backbones if one of them needs its own."""
     level: Literal["track", "absolute"] = "track"
     """Reference level of the mel spectrograms. Runs that do not name it are older than this setting: absolute."""
     segment_seconds: float = Field(default=3.0, gt=0)
