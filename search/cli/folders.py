@@ -82,8 +82,10 @@ def cache(
         clean_cache(folder)
     echo(str(folder))
     for part in found:
-        echo(f"  {part.title:<40} {_bytes(part.size_bytes):>9}{'  deleted' * (clean and part.recreated)}")
-    if not clean and sum(part.size_bytes for part in found if part.recreated):
+        echo(
+            f"  {part.title:<40} {_bytes(part.size_bytes):>9}{'  deleted' if clean and part.recreated else ''}"
+        )
+    if not clean and any(part.size_bytes for part in found if part.recreated):
         echo(f"free it with: {command('cache', '--clean')}")
 
 

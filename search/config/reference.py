@@ -155,17 +155,12 @@ def attribute_docstrings(owner: type) -> dict[str, str]:
     assert isinstance(tree, ast.ClassDef)
     found: dict[str, str] = {}
     for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(text):
-            found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                value=ast.Constant(value=str(description))
+            ):
+                found[name] = " ".join(description.split())
     return found
-
-
-def _is_text(statement: ast.stmt) -> Any:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
 
 
 def _describe(properties: dict[str, Any], owner: type) -> None:

@@ -71,9 +71,10 @@ def _user(cache: Path) -> int | None:
     inside = f"{cache.resolve()}/"
     for process in psutil.process_iter():
         try:
-            files = [*process.open_files(), *process.memory_maps()]
+            opened = [file.path for file in process.open_files()]
+            paths = opened + [mapped.path for mapped in process.memory_maps(grouped=True)]
         except psutil.Error:  # it has ended, or belongs to another user
             continue
-        if any(file.path.startswith(inside) for file in files):
+        if any(path.startswith(inside) for path in paths):
             return process.pid
     return None
