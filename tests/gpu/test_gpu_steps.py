@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from documented import DEPTHS, files, importable
 from noise import RECIPE, arrays
 from on_device import (
     FAMILIES,
@@ -83,6 +84,23 @@ def test_captured_steps_have_the_losses_of_eager_ones(
     losses = [[(one.train_loss, one.val_loss) for one in results] for results in (captured, plain)]
     print(f"{backbone}/{depth} {precision}: same bits {same}, losses {losses}")
     assert np.allclose(losses[0], losses[1], rtol=ROUNDING[precision], atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backbone", DEPTHS)
+def test_captured_steps_of_a_documented_backbone_have_the_losses_of_eager_ones(
+    backbone: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with importable(tmp_path, files("python")):
+        for depth in (0, 2):
+            own = recipe(backbone, depth, precision)
+            captured, _ = trained(own, tmp_path)
+            with monkeypatch.context() as eagerly:
+                eager(eagerly)
+                plain, _ = trained(own, tmp_path)
+            losses = [[(one.train_loss, one.val_loss) for one in results] for results in (captured, plain)]
+            print(f"{backbone}/{depth} {precision}: {losses}")
+            assert np.allclose(losses[0], losses[1], rtol=ROUNDING[precision], atol=1e-6)
 
 
 @pytest.mark.parametrize(
