@@ -27,6 +27,7 @@ class SearchErrorCode(StrEnum):
     PATH_INVALID = "path-invalid"
     ADDRESS_WITH_CREDENTIALS = "address-with-credentials"
     REPEAT_SEEDS_OF_INFINITE_SPACE = "repeat-seeds-of-infinite-space"
+    GRID_OF_INFINITE_SPACE = "grid-of-infinite-space"
     SAMPLER_OR_PRUNER_NOT_USED = "sampler-or-pruner-not-used"
     FRONT_ENDS_DIFFER = "front-ends-differ"
     FRONT_END_OF_BACKBONE = "front-end-of-backbone"

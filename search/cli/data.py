@@ -1,5 +1,6 @@
 """The commands of `genre-search data`: check a corpus, download a published one, or make the built-in one."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.cli.options import App, Cache, ConfigFile, Overrides, cache_folder, settings
+from search.cli.options import App, Cache, ConfigFile, Json, Overrides, cache_folder, settings
 from search.cli.output import FAILED, INTERRUPTED, console, echo, show
 from search.errors import SearchErrorCode
 from search.run.commands import command
@@ -32,6 +33,7 @@ def check(
     config: ConfigFile = None,
     set_: Overrides = None,
     cache: Cache = None,
+    as_json: Json = False,
 ) -> None:
     """Check a corpus for problems and show the split that run would use.
 
@@ -43,21 +45,68 @@ def check(
 
       genre-search data check ~/music --set split.draw_validation=true
     """
-    from genre_core.corpus.audit import audit, track_warnings
+    from rich.console import Console
+
+    from genre_core.corpus.audit import audit
     from genre_core.corpus.tracks import read_corpus
     from search.cli.progress import Display
     from search.config.schema import load
-    from search.data import genre_list
 
     loaded = load(config, settings(overrides=set_))
     minimum = loaded.segment_seconds if segment_seconds is None else segment_seconds
     listed = read_corpus(source)
-    for note in listed.notes:
+    for note in () if as_json else listed.notes:
         echo(note)
-    with Display(console()).progress("Checking audio files") as report:
+    with Display(Console(stderr=True) if as_json else console()).progress("Checking audio files") as report:
         corpus = audit(listed, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
-    _echo_file_problems(corpus)
     split, refusal = _try_split(corpus, loaded.split)
+    if as_json:
+        echo(json.dumps(_as_json(split, refusal) | {"notes": listed.notes}))
+    else:
+        _echo_findings(corpus, split, refusal)
+    if corpus.excluded or refusal:
+        raise typer.Exit(FAILED)
+
+
+def _as_json(corpus: "Corpus", refusal: InputError | None) -> dict[str, object]:
+    """What `data check` found, for programs.
+
+    Args:
+        corpus: as run would split it; as given if no split is possible.
+        refusal: why no split is possible.
+    """
+    from genre_core.corpus.audit import copies_across_splits, track_warnings
+    from genre_core.corpus.tracks import SPLITS
+    from search.data import genre_list
+
+    sides = Counter((track.genre, track.split) for track in corpus.usable)
+    return {
+        "files": len(corpus.tracks),
+        "usable": len(corpus.usable),
+        "genres": {
+            genre: {part or "undivided": sides[genre, part] for part in (*SPLITS, None) if sides[genre, part]}
+            for genre in corpus.genres
+        },
+        "excluded": {track.track_id: track.excluded_reason for track in corpus.excluded},
+        "file_warnings": [[track.track_id, warning] for track, warning in track_warnings(corpus)],
+        "copies_across_splits": [[one.track_id, copy.track_id] for one, copy in copies_across_splits(corpus)],
+        "warnings": genre_list.warnings(corpus),
+        "refusal": None if refusal is None else str(refusal),
+    }
+
+
+def _echo_findings(corpus: "Corpus", split: "Corpus", refusal: InputError | None) -> None:
+    """Print problems, the table of genres and the verdict.
+
+    Args:
+        corpus: as it was given.
+        split: as run would split it.
+        refusal: why no split is possible.
+    """
+    from genre_core.corpus.audit import track_warnings
+    from search.data import genre_list
+
+    _echo_file_problems(corpus)
     if corpus.genres:
         show(genre_list.table(split))
     suspicions = genre_list.warnings(corpus)
@@ -67,8 +116,6 @@ def check(
         echo(f"run would reject this corpus: {refusal}")
     warnings = len(suspicions) + len(track_warnings(corpus))
     echo(_verdict(corpus, warnings=warnings, refused=bool(refusal)))
-    if corpus.excluded or refusal:
-        raise typer.Exit(FAILED)
 
 
 def _echo_file_problems(corpus: "Corpus") -> None:

@@ -75,6 +75,8 @@ def _named(value: object) -> object:
 OPTUNA: Final = "optuna"
 COST_AWARE: Final = "cost_aware"
 """Values of `search`."""
+GRID: Final = "grid"
+"""The sampler that needs a finite space."""
 _OPTUNA_DEFAULTS = {"sampler": "tpe", "pruner": "median"}
 
 DURATIONS = ("time_budget", "worker_budget", "epoch_limit")
@@ -127,9 +129,11 @@ class SearchConfig(Settings):
     """`cost_aware` trains what is worth most for its cost, and pauses trials. `optuna` uses `sampler` and `pruner`; it
     is the default where one of them is given, and in runs that are older than this setting."""
     sampler: Annotated[Optuna | None, BeforeValidator(_named)] = None
-    """Only with search: optuna; by default tpe."""
+    """Only with search: optuna; by default tpe. Others are random, qmc, gp, cmaes, and grid, which tries each
+    configuration of a finite space once, in random order. Further keys are parameters of Optuna's class."""
     pruner: Annotated[Optuna | None, BeforeValidator(_named)] = None
-    """Only with search: optuna; by default median."""
+    """Only with search: optuna; by default median. Others are none, percentile, successive_halving, hyperband and
+    patient. Further keys are parameters of Optuna's class."""
     stop_when_flat: bool = False
     """Whether a cost-aware search ends before its last trial when nothing promises a better score."""
     trials: int = Field(default=50, ge=1)
@@ -375,6 +379,12 @@ def _check_search(config: SearchConfig) -> None:
                 f"leave out {name}, or set search={OPTUNA}",
                 code=SearchErrorCode.SAMPLER_OR_PRUNER_NOT_USED,
             )
+    if config.sampler is not None and config.sampler.name == GRID and (name := continuous(config.space)):
+        raise InputError(
+            f"sampler {GRID} must have a finite space, but got a range for space.{name}; list its values, or give the "
+            "range a step",
+            code=SearchErrorCode.GRID_OF_INFINITE_SPACE,
+        )
 
 
 def _check_space(config: SearchConfig) -> None:

@@ -12,6 +12,7 @@ from search.study.construct import construct
 SAMPLERS: dict[str, type[BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
     "random": optuna.samplers.RandomSampler,
+    "grid": optuna.samplers.RandomSampler,  # in a finite space, `WithoutRepeats` makes it a grid in random order
     "qmc": optuna.samplers.QMCSampler,
     "gp": optuna.samplers.GPSampler,
     "cmaes": optuna.samplers.CmaEsSampler,

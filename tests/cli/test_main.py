@@ -1,5 +1,6 @@
 """The command line: a user's mistake is one line on stderr and exit code 2; results are on stdout."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_data_check_accepts_the_built_in_corpus_and_names_each_bad_file(
     assert "'jazz/jazz.00001.wav': silent" in bad.stdout
     assert "'rock/rock.00000.wav': unreadable" in bad.stdout
     assert bad.stdout.splitlines()[-1].startswith("2 of 50 files left out: ")
+    listed = genre_search("data", "check", music, "--json")
+    assert listed.returncode == 1
+    found = json.loads(listed.stdout)
+    assert (found["files"], found["usable"], found["refusal"]) == (50, 48, None)
+    assert set(found["excluded"]) == {"jazz/jazz.00001.wav", "rock/rock.00000.wav"}
+    assert sum(found["genres"]["jazz"].values()) == 4
+    assert set(found["genres"]["blues"]) == {"train", "validation", "test"}
+    assert found["file_warnings"][0][0] == "jazz/jazz.00000.wav"
 
 
 def test_version_names_every_package_and_device(genre_search: Command) -> None:

@@ -399,3 +399,10 @@ def test_an_unknown_setting_suggests_one_with_its_whole_path(key: str, suggested
 def test_every_mistake_is_listed() -> None:
     with refused(INVALID, "trials", "seed", "split.test"):
         load(None, {"trials": -1, "seed": -1, "split.test": 2})
+
+
+def test_a_grid_needs_a_finite_space() -> None:
+    with refused(SearchErrorCode.GRID_OF_INFINITE_SPACE, "space.learning_rate", "step"):
+        load(None, {"sampler": "grid"})
+    finite = {"space.learning_rate": [0.01, 0.1], "space.momentum": 0.9}
+    assert load(None, {"sampler": "grid", **finite}).search == "optuna"
