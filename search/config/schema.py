@@ -379,9 +379,9 @@ def _check_search(config: SearchConfig) -> None:
                 f"leave out {name}, or set search={OPTUNA}",
                 code=SearchErrorCode.SAMPLER_OR_PRUNER_NOT_USED,
             )
-    if config.sampler is not None and config.sampler.name == GRID and (name := continuous(config.space)):
+    if config.sampler is not None and config.sampler.name == GRID and (ranged := continuous(config.space)):
         raise InputError(
-            f"sampler {GRID} must have a finite space, but got a range for space.{name}; list its values, or give the "
+            f"sampler {GRID} must have a finite space, but got a range for space.{ranged}; list its values, or give the "
             "range a step",
             code=SearchErrorCode.GRID_OF_INFINITE_SPACE,
         )
