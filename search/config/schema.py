@@ -381,8 +381,8 @@ def _check_search(config: SearchConfig) -> None:
             )
     if config.sampler is not None and config.sampler.name == GRID and (ranged := continuous(config.space)):
         raise InputError(
-            f"sampler {GRID} must have a finite space, but got a range for space.{ranged}; list its values, or give the "
-            "range a step",
+            f"sampler {GRID} must have a finite space, but got a range for space.{ranged}; list its values, or give "
+            "the range a step",
             code=SearchErrorCode.GRID_OF_INFINITE_SPACE,
         )
 
