@@ -9,6 +9,8 @@ from search.report.formatting import counted, duration
 from search.report.search_space import searched_values
 
 COLUMNS = 80
+_NAME_WIDTH, _CELL_WIDTH, _NARROW_CELL_WIDTH = 12, 15, 12
+"""Columns of the table of costs: a backbone's name at least, a duration, and one beside longer names."""
 
 
 def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:
@@ -74,14 +76,17 @@ def _costs(plan: Plan) -> Iterator[str]:
             yield f"Costs on {plan.device}: one batch of each backbone was timed on this machine"
         case CostSource.MEASURED:
             yield f"Costs on {plan.device}: {plan.measured} of {len(plan.kinds)} pairs measured, the others estimated"
-    yield f"  {'backbone':<12}{'frozen':>8}{'activations':>15}{'epoch':>15}{counted(epochs, 'epoch'):>15}"
+    name = max(_NAME_WIDTH, 1 + max(map(len, plan.config.backbones)))
+    width = _CELL_WIDTH if name == _NAME_WIDTH else _NARROW_CELL_WIDTH
+    titles = "".join(f"{title:>{width}}" for title in ("activations", "epoch", counted(epochs, "epoch")))
+    yield f"  {'backbone':<{name}}{'frozen':>8}{titles}"
     for backbone in plan.config.backbones:
         depths = sorted({kind.frozen_blocks for kind in plan.kinds if kind.backbone == backbone})
         for depth in dict.fromkeys((depths[-1], depths[0])):
             cost = plan.costs.of(backbone, depth)
             whole = cost.start + epochs * cost.epoch
-            cells = "".join(f"{short(seconds):>15}" for seconds in (cost.start, cost.epoch, whole))
-            yield f"  {backbone:<12}{depth:>8}{cells}"
+            cells = "".join(f"{short(seconds):>{width}}" for seconds in (cost.start, cost.epoch, whole))
+            yield f"  {backbone:<{name}}{depth:>8}{cells}"
 
 
 def short(seconds: float) -> str:

@@ -1,12 +1,15 @@
 """The plan of a search in lines of 80 columns: space, costs, forecast, and its price."""
 
+from pathlib import Path
+
 import pytest
+from documented import EFFICIENTNET_B0, files, importable
 from plans import make_plan_of
 from refusals import refused
 
 from genre_core.models.registry import BLOCKS
 from search.cli.options import price_of
-from search.cli.plan_output import plan_lines
+from search.cli.plan_output import COLUMNS, plan_lines
 from search.config.schema import load
 from search.engine.costs import CellCost, Costs
 from search.engine.forecast import CostSource, Forecast
@@ -52,6 +55,16 @@ def test_the_table_has_the_measured_costs_of_the_deepest_and_the_shallowest_tria
     lines = [line.split() for line in plan_lines(plan)]
     assert ["resnet18", "5", "2", "s"] in [[*line[:2], *line[4:6]] for line in lines]
     assert ["resnet18", "0", "50", "s"] in [[*line[:2], *line[4:6]] for line in lines]
+
+
+def test_the_table_of_costs_is_aligned_with_long_names_of_backbones(tmp_path: Path) -> None:
+    with importable(tmp_path, files("python")):
+        config = load(None, {"space.backbone": ["resnet18", EFFICIENTNET_B0]})
+        lines = plan_lines(make_plan_of(config, forecast=None))
+    table = [line for line in lines if line.startswith(("  backbone", "  resnet18", f"  {EFFICIENTNET_B0}"))]
+    assert len(table) == 1 + 2 * 2
+    assert {len(line) for line in table} == {len(table[0])}
+    assert len(table[0]) <= COLUMNS
 
 
 def test_a_cluster_of_unknown_costs_gets_no_numbers() -> None:
