@@ -68,11 +68,12 @@ def init(
 
       genre-search init ~/music
     """
-    from genre_core.corpus.audit import audit, excluded_summary
+    from genre_core.corpus.audit import excluded_summary
     from genre_core.corpus.tracks import read_corpus
     from genre_core.system.atomic import atomic_file
     from search.cli.progress import Display
     from search.config.schema import SearchConfig
+    from search.data.audited import audited
     from search.data.starting_point import starting_point
     from search.tune.plan import local_workers
 
@@ -81,11 +82,14 @@ def init(
             f"--output must be a new file, but {output} exists; choose another name",
             code=SearchErrorCode.FILE_EXISTS,
         )
-    listed = read_corpus(data)
-    minimum = SearchConfig().segment_seconds
-    with Display(console()).progress("Checking audio files") as report:
-        corpus = audit(listed, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
-    workers, device = local_workers(SearchConfig())
+    defaults = SearchConfig()
+    corpus = audited(
+        read_corpus(data),
+        minimum_seconds=defaults.segment_seconds,
+        cache=cache_folder(cache),
+        reporter=Display(console()),
+    )
+    workers, device = local_workers(defaults)
     text = starting_point(corpus, data=data, workers=workers, device=device)
     with atomic_file(output) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -47,18 +47,18 @@ def check(
     """
     from rich.console import Console
 
-    from genre_core.corpus.audit import audit
     from genre_core.corpus.tracks import read_corpus
     from search.cli.progress import Display
     from search.config.schema import load
+    from search.data.audited import audited
 
     loaded = load(config, settings(overrides=set_))
     minimum = loaded.segment_seconds if segment_seconds is None else segment_seconds
     listed = read_corpus(source)
     for note in () if as_json else listed.notes:
         echo(note)
-    with Display(Console(stderr=True) if as_json else console()).progress("Checking audio files") as report:
-        corpus = audit(listed, minimum_seconds=minimum, cache=cache_folder(cache), progress=report)
+    screen = Display(Console(stderr=True) if as_json else console())
+    corpus = audited(listed, minimum_seconds=minimum, cache=cache_folder(cache), reporter=screen)
     split, refusal = _try_split(corpus, loaded.split)
     if as_json:
         echo(json.dumps(_as_json(split, refusal) | {"notes": listed.notes}))

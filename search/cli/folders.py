@@ -10,6 +10,7 @@ import typer
 from search.cli.options import App, Cache, Json, cache_folder
 from search.cli.output import echo, show
 from search.run.commands import command
+from search.run.folder import RUNS, runs_in
 
 if TYPE_CHECKING:
     from search.run.overview import Overview
@@ -19,9 +20,7 @@ app = App()
 
 @app.command("list")
 def list_runs(
-    runs: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that contains the run folders.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that contains the run folders.")] = RUNS,
     as_json: Json = False,
 ) -> None:
     """List runs with their state, best F1, age and size.
@@ -32,7 +31,7 @@ def list_runs(
 
       genre-search list --json archive
     """
-    from search.run.overview import overview, runs_in
+    from search.run.overview import overview
 
     found = [overview(run) for run in runs_in(runs)]
     if as_json:

@@ -10,7 +10,8 @@ from search.report.search_space import searched_values
 
 COLUMNS = 80
 _NAME_WIDTH, _CELL_WIDTH, _NARROW_CELL_WIDTH = 12, 15, 12
-"""Columns of the table of costs: a backbone's name at least, a duration, and one beside longer names."""
+"""Columns of the table of costs: the shortest for a backbone's name, one for a duration, and one for a
+duration if a name is longer."""
 
 
 def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:

@@ -1,6 +1,6 @@
 """The commands that run a search and show its results: run, resume, results and best."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,9 +51,11 @@ from search.cli.output import FAILED, complain, console, disk_full, echo, interr
 from search.errors import SearchErrorCode
 from search.report.formatting import counted
 from search.run.commands import command
-from search.run.folder import RunFolder
+from search.run.folder import RUNS, RunFolder, runs_in
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from search.cli.progress import Detail, Display
     from search.config.schema import SearchConfig
 
@@ -85,7 +87,7 @@ def run(
     storage: Storage = None,
     warm_start: WarmStart = None,
     set_: Overrides = None,
-    runs: Runs = Path("runs"),
+    runs: Runs = RUNS,
     cache: Cache = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -222,7 +224,7 @@ def results(
       genre-search results runs/music runs/again --state complete
     """
     from search.report import comparison, leaderboard
-    from search.run.overview import find_runs, overview, runs_in
+    from search.run.overview import find_runs, overview
     from search.run.ranking import select
 
     runs = find_runs(runs or ())
@@ -233,16 +235,13 @@ def results(
     trials = comparison.read_together(runs)
     selected = select(trials, state=state, backbone=backbone, sort=sort)
     if as_json:
-        echo(selected.to_json(orient="records", lines=True, date_format="iso"), nl=False)
+        _echo_json(selected)
         return
     if csv:
         echo(selected.to_csv(index=False), nl=False)
         return
     if costs:
-        for name in comparison.names(runs):
-            if several:
-                echo(name)
-            show(*leaderboard.costs(selected[selected["study"] == name]))
+        _show_costs(selected, comparison.names(runs))
         return
     if several:
         show(*comparison.compare(runs, trials), "")
@@ -252,6 +251,21 @@ def results(
     for run, name in zip(runs, comparison.names(runs), strict=True):
         own = trials[trials["study"] == name]
         show(*(leaderboard.expected(run, own) if not several else []), *leaderboard.abandoned(run, own))
+
+
+def _echo_json(trials: "pd.DataFrame") -> None:
+    """Print a JSON object per trial."""
+    echo(trials.to_json(orient="records", lines=True, date_format="iso"), nl=False)
+
+
+def _show_costs(trials: "pd.DataFrame", names: Sequence[str]) -> None:
+    """Show the cost of an epoch of each run, below its name if there are several."""
+    from search.report import leaderboard
+
+    for name in names:
+        if len(names) > 1:
+            echo(name)
+        show(*leaderboard.costs(trials[trials["study"] == name]))
 
 
 @app.command()
@@ -269,8 +283,7 @@ def best(run: RunArgument, as_json: Json = False) -> None:
     from search.run.tables import read_trials
 
     if as_json:
-        best_row = select(read_trials(run)).head(1)
-        echo(best_row.to_json(orient="records", lines=True, date_format="iso"), nl=False)
+        _echo_json(select(read_trials(run)).head(1))
         return
     show(*winner.best_trial(run))
     try:

@@ -33,12 +33,13 @@ NEIGHBOURS = {
     **dict.fromkeys(("dtype", "amp", "mixed_precision"), "precision"),
     **dict.fromkeys(("random_state", "random_seed"), "seed"),
     **dict.fromkeys(("spec_augment", "specaugment"), "space.masking"),
-    **dict.fromkeys(("min", "minimum", "lower"), "a range is {low: …, high: …}"),
-    **dict.fromkeys(("max", "maximum", "upper"), "a range is {low: …, high: …}"),
-    **dict.fromkeys(("metric", "objective", "monitor"), "every search maximizes the validation macro F1"),
-    **dict.fromkeys(("mode", "direction"), "every search maximizes the validation macro F1"),
+    **dict.fromkeys(("min", "minimum", "lower", "max", "maximum", "upper"), "a range is {low: …, high: …}"),
+    **dict.fromkeys(
+        ("metric", "objective", "monitor", "mode", "direction"),
+        "every search maximizes the validation macro F1",
+    ),
 }
-"""Lower-case words of other tools for a setting: its key, or a sentence where there is none."""
+"""What other tools call a setting, in lower case -> its key, or a hint if there is no such setting."""
 _SHOWN = 200
 """Maximum number of characters of a rejected value that a message repeats."""
 

@@ -14,17 +14,9 @@ from typing import Any
 import yaml
 
 from genre_core.recipe import CHOICES, Recipe
-from genre_core.synthetic.corpus import SyntheticCorpus
-from search.config.schema import DURATIONS, SearchConfig, Split, Training, to_yaml
-from search.config.space import DepthRange, FloatRange, IntRange, Space
+from search.config.schema import DURATIONS, GROUPS, SearchConfig, Training, to_yaml
+from search.config.space import DepthRange, FloatRange, IntRange
 
-_GROUPS: dict[str, type] = {
-    "synthetic": SyntheticCorpus,
-    "split": Split,
-    "space": Space,
-    "training": Training,
-}
-"""Settings that hold settings."""
 _RANGES = {"FloatRange": FloatRange, "IntRange": IntRange, "DepthRange": DepthRange}
 _WRITTEN_BY_RUNS = "provenance"
 """The setting that is none of the user's."""
@@ -92,7 +84,7 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][name].pop("exclusiveMinimum", None)
     for name in ("sampler", "pruner"):
         schema["properties"][name]["anyOf"].insert(0, {"type": "string", "minLength": 1})
-    for owner in (*_GROUPS.values(), *_RANGES.values()):
+    for owner in (*GROUPS.values(), *_RANGES.values()):
         _describe(schema["$defs"][owner.__name__]["properties"], owner)
     for name in Training.model_fields:
         if name in CHOICES:
@@ -139,7 +131,7 @@ def commented_yaml(config: SearchConfig) -> str:
     values.pop(_WRITTEN_BY_RUNS)
     lines: list[str] = []
     for key, value in values.items():
-        if key not in _GROUPS:
+        if key not in GROUPS:
             lines += _commented(key, value, described[key], indent="")
             continue
         lines += ["", f"{key}:"]
@@ -174,9 +166,9 @@ def _describe(properties: dict[str, Any], owner: type) -> None:
 def _settings(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Dotted key and schema of each setting; groups come last."""
     for key, own in schema["properties"].items():
-        if key not in _GROUPS:
+        if key not in GROUPS:
             yield key, own
-    for group, owner in _GROUPS.items():
+    for group, owner in GROUPS.items():
         for key, own in schema["$defs"][owner.__name__]["properties"].items():
             yield f"{group}.{key}", own
 

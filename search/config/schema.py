@@ -95,6 +95,15 @@ def _seconds(value: object) -> object:
     raise ValueError(f"must have a unit, as in 90s, 30m, 2h or 1.5d, but got {shown(value)}")
 
 
+GROUPS: Final[dict[str, type]] = {
+    "synthetic": SyntheticCorpus,
+    "split": Split,
+    "space": Space,
+    "training": Training,
+}
+"""Settings that hold settings."""
+
+
 class SearchConfig(Settings):
     """All settings of a search."""
 
@@ -230,8 +239,9 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
         InputError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of range.
     """
     settings = _with_units(read_file(path)) if path else {}
+    defaults = SearchConfig().model_dump() | _OPTUNA_DEFAULTS
     for key, value in overrides.items():
-        _set(settings, _path(key), value)
+        _set(settings, _path(key), value, defaults)
     try:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
@@ -268,14 +278,12 @@ def _path(key: str) -> list[str]:
     return [outer, backbone] if outer == "weights" and backbone else key.split(".")
 
 
-def _set(settings: dict[str, Any], keys: list[str], value: object) -> None:
-    """Set a value by its keys. A mapping on the way that is not given begins as its default."""
-    defaults: dict[str, Any] = SearchConfig().model_dump() | _OPTUNA_DEFAULTS
+def _set(settings: dict[str, Any], keys: list[str], value: object, defaults: Mapping[str, Any]) -> None:
+    """Set a value by its keys. A mapping on the way that is not given begins as its default, a group empty."""
     for key in keys[:-1]:
         defaults = _mapping(key, defaults.get(key))
         if key not in settings:
-            whole_group = key in ("space", "training", "split", "synthetic")
-            settings[key] = {} if whole_group else {k: v for k, v in defaults.items() if v is not None}
+            settings[key] = {} if key in GROUPS else {k: v for k, v in defaults.items() if v is not None}
         settings[key] = _mapping(key, settings[key])
         settings = settings[key]
     settings[keys[-1]] = value

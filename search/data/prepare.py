@@ -20,6 +20,7 @@ from genre_core.models.registry import find_backbone
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import BUILTIN, NAMED_WEIGHTS, SearchConfig
 from search.data import builtin_corpus, genre_list
+from search.data.audited import audited
 from search.data.front_end import front_end_of
 from search.data.reporter import Reporter
 from search.errors import SearchErrorCode
@@ -83,8 +84,7 @@ def prepare(
         found = corpus.read_corpus(_source(config, cache, reporter))
     for note in found.notes:
         reporter.say(note)
-    with reporter.progress("Checking audio files") as report:
-        tracks = audit(found, minimum_seconds=config.segment_seconds, cache=cache, progress=report)
+    tracks = audited(found, minimum_seconds=config.segment_seconds, cache=cache, reporter=reporter)
     _check_bad_share(tracks, config.data, config.max_bad_share)
     report_genres(tracks, reporter)
     tracks = split(tracks)  # fails early if the corpus cannot be split

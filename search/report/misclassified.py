@@ -25,7 +25,7 @@ EXCERPT_SECONDS = 10.0
 SAMPLE_RATE = 22_050
 """Sample rate of the audio excerpt in Hz."""
 TICKS_HZ = (500, 1000, 2000, 4000, 8000)
-"""Frequencies that are marked beside a spectrogram, as far as it has them."""
+"""Frequencies marked on the axis of a spectrogram that contains them."""
 
 _LINEAR_HZ, _LINEAR_MELS, _LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
 """Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1000 Hz, or 15 mels, then logarithmic with this step."""

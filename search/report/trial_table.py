@@ -7,24 +7,8 @@ from rich.text import Text
 
 from search.report.fitting import Cell, FittedTable
 from search.report.formatting import STATE_STYLE, rate, score, working_time
+from search.run.ranking import COLUMNS
 from search.run.schemas import TrialRow, trial_of
-
-COLUMNS = {
-    "run": "study",
-    "trial": "trial",
-    "state": "state",
-    "F1": "val_f1",
-    "accuracy": "val_accuracy",
-    "precision": "val_precision",
-    "recall": "val_recall",
-    "backbone": "backbone",
-    "frozen": "frozen_blocks",
-    "lr": "learning_rate",
-    "momentum": "momentum",
-    "epochs": "epochs",
-    "time": "seconds",
-}
-"""Title on the screen -> column of the table of trials. `time` is what a worker spent on the trial."""
 
 LEFT = ("run", "state", "backbone")
 """Titles of the columns that are aligned to the left."""

@@ -10,6 +10,8 @@ from genre_core.errors import InputError
 from genre_core.system.atomic import make_folder
 from search.errors import SearchErrorCode
 
+RUNS = Path("runs")
+"""Folder of the run folders, unless another one is given."""
 CONFIG, JOURNAL = "config.yaml", "study.journal"
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -116,6 +118,12 @@ class RunFolder:
     def export(self) -> Path:
         """Folder of the exported model."""
         return self.path / "export"
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, the newest last."""
+    found = [path.parent for path in folder.glob(f"*/{CONFIG}")]
+    return sorted(found, key=lambda run: RunFolder(run).config.stat().st_mtime)
 
 
 def model_name(trial: int, epoch: int | None) -> str:

@@ -9,13 +9,10 @@ from pathlib import Path
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
-from search.run.folder import RunFolder
+from search.run.folder import RUNS, RunFolder, runs_in
 from search.run.lock import is_driven
 from search.run.schemas import RUNNING
 from search.run.tables import read_finish, read_trials
-
-RUNS = Path("runs")
-"""Folder of the runs, unless another one is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +30,6 @@ class Overview:
     """When a trial last began or ended, or the folder was made."""
     size_bytes: int
     """Of all files in the folder."""
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """The run folders in a folder, the newest last."""
-    found = [path.parent for path in folder.glob("*/config.yaml")]
-    return sorted(found, key=lambda run: RunFolder(run).config.stat().st_mtime)
 
 
 def find_run(given: Path) -> Path:

@@ -10,18 +10,24 @@ STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 _ASCENDING = ("trial", "val_loss", "seconds", "started", "trainable_parameters")
 """Columns that are sorted in ascending order; all others are in descending order."""
 
-
-_TITLES = {
-    "f1": "val_f1",
+COLUMNS = {
+    "run": "study",
+    "trial": "trial",
+    "state": "state",
+    "F1": "val_f1",
     "accuracy": "val_accuracy",
     "precision": "val_precision",
     "recall": "val_recall",
-    "lr": "learning_rate",
+    "backbone": "backbone",
     "frozen": "frozen_blocks",
+    "lr": "learning_rate",
+    "momentum": "momentum",
+    "epochs": "epochs",
     "time": "seconds",
-    "loss": "val_loss",
 }
-"""Titles of columns on the screen, in lower case."""
+"""Title on the screen -> column of the table of trials. `time` is what a worker spent on the trial."""
+_SORTABLE = {title.lower(): column for title, column in COLUMNS.items()} | {"loss": "val_loss"}
+"""Lower-case name of a column on the screen -> its column."""
 
 
 def select(
@@ -32,7 +38,7 @@ def select(
     Raises:
         InputError: the state or the column does not exist, or the backbone is in no trial.
     """
-    sort = _TITLES.get(sort.lower(), sort)
+    sort = _SORTABLE.get(sort.lower(), sort)
     if state is not None and state.upper() not in STATES:
         raise InputError(
             f"--state must be one of {', '.join(STATES)}, but got --state {state}",

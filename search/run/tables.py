@@ -20,7 +20,7 @@ from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file, make_folder
 from search.errors import SearchErrorCode
 from search.run.commands import command
-from search.run.folder import RunFolder
+from search.run.folder import RunFolder, runs_in
 from search.run.schemas import (
     EPOCHS,
     FINISH,
@@ -317,7 +317,7 @@ def require_new(run: Path) -> None:
 def require_run(run: Path) -> None:
     """Raise InputError if the folder contains no run."""
     if not RunFolder(run).config.exists():
-        inside = sorted(path.parent.name for path in run.glob("*/config.yaml"))
+        inside = sorted(path.name for path in runs_in(run))
         raise InputError(
             f"RUN must be the folder of a search, with its config.yaml, but got {run}; "
             + (f"it contains {', '.join(inside)}" if inside else "genre-search list shows those in runs/"),

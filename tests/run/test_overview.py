@@ -8,8 +8,9 @@ from made_runs import final_row, make_run
 from refusals import refused
 
 from search.errors import SearchErrorCode
+from search.run.folder import runs_in
 from search.run.lock import driving
-from search.run.overview import find_run, find_runs, overview, runs_in
+from search.run.overview import find_run, find_runs, overview
 from search.run.tables import write_finish
 
 
