@@ -13,9 +13,9 @@ from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 from tutorial import Task, log
 
-from search.cli.progress import Display
 from search.config.schema import load
 from search.config.space import FROZEN_SHARE, share_of
+from search.display.progress import Display
 from search.run.schemas import TrialRow
 from search.run.tables import read_epochs, read_trials
 from search.tune import search

@@ -71,10 +71,10 @@ def init(
     from genre_core.corpus.audit import excluded_summary
     from genre_core.corpus.tracks import read_corpus
     from genre_core.system.atomic import atomic_file
-    from search.cli.progress import Display
     from search.config.schema import SearchConfig
     from search.data.audited import audited
     from search.data.starting_point import starting_point
+    from search.display.progress import Display
     from search.tune.plan import local_workers
 
     if output.exists():

@@ -48,9 +48,9 @@ def check(
     from rich.console import Console
 
     from genre_core.corpus.tracks import read_corpus
-    from search.cli.progress import Display
     from search.config.schema import load
     from search.data.audited import audited
+    from search.display.progress import Display
 
     loaded = load(config, settings(overrides=set_))
     minimum = loaded.segment_seconds if segment_seconds is None else segment_seconds
@@ -197,7 +197,7 @@ def get(
     """
     from genre_core.corpus.tracks import SPLITS
     from genre_core.datasets import fetch
-    from search.cli.progress import Display
+    from search.display.progress import Display
 
     display = Display(console())
     try:
@@ -236,7 +236,7 @@ def make(
       genre-search data make made --tracks-per-genre 40 --difficulty 0.6
     """
     from genre_core.synthetic import corpus as synthetic
-    from search.cli.progress import Display
+    from search.display.progress import Display
 
     if folder.exists() and any(folder.iterdir()):
         raise InputError(

@@ -77,8 +77,8 @@ def _finish(
     """Finish a run and show the verdict."""
     from safetensors import SafetensorError
 
-    from search.cli.progress import Display
     from search.config.schema import load
+    from search.display.progress import Display
     from search.report.finished import verdict
     from search.run.checkpoints import is_full
 

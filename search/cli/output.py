@@ -68,20 +68,11 @@ def console() -> "Console":
 
 def show(*parts: "RenderableType") -> None:
     """Print rich renderables; on a terminal, texts are wrapped at words and commands are kept whole."""
+    from search.report.fitting import fitted
+
     screen = console()
     for part in parts:
         screen.print(fitted(part, screen), soft_wrap=True)
-
-
-def fitted(part: "RenderableType", screen: "Console") -> "RenderableType":
-    """A text that is wrapped for a terminal; anything else as it is, because tables fit themselves."""
-    from rich.text import Text
-
-    from search.report.fitting import wrapped_text
-
-    if isinstance(part, Text) and screen.is_terminal and not part.no_wrap:
-        return wrapped_text(part, screen.width)
-    return part
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True) -> None:

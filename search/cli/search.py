@@ -56,8 +56,8 @@ from search.run.folder import RUNS, RunFolder, runs_in
 if TYPE_CHECKING:
     import pandas as pd
 
-    from search.cli.progress import Detail, Display
     from search.config.schema import SearchConfig
+    from search.display.progress import Detail, Display
 
 app = App()
 
@@ -328,7 +328,7 @@ def _screen(*, quiet: bool, verbose: bool, log_file: Path | None, price: str | N
     Raises:
         InputError: they contradict each other, or the price is not a number.
     """
-    from search.cli.progress import Detail
+    from search.display.progress import Detail
 
     if quiet and verbose:
         raise InputError(
@@ -342,8 +342,8 @@ def _screen(*, quiet: bool, verbose: bool, log_file: Path | None, price: str | N
 @contextmanager
 def _display(config: "SearchConfig", screen: _Screen) -> "Iterator[Display]":
     """The display of a search, whose log file is closed at the end of the context."""
-    from search.cli.log_file import LogFile
-    from search.cli.progress import Display
+    from search.display.log_file import LogFile
+    from search.display.progress import Display
 
     log = LogFile(screen.log_file) if screen.log_file else None
     try:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -161,6 +161,13 @@ def wrapped_text(text: Text, width: int) -> Text:
         result.append("\n" * (index < len(lines) - 1))
         position += len(line)
     return result
+
+
+def fitted(part: RenderableType, screen: Console) -> RenderableType:
+    """A text that is wrapped for a terminal; anything else as it is, because tables fit themselves."""
+    if isinstance(part, Text) and screen.is_terminal and not part.no_wrap:
+        return wrapped_text(part, screen.width)
+    return part
 
 
 def _wrapped_line(line: str, width: int, indent: str) -> str:

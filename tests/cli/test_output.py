@@ -20,8 +20,8 @@ from rich.text import Text
 from genre_core.errors import ErrorCode, InputError
 from search.cli import output
 from search.cli import search as search_commands
-from search.cli.progress import Detail, Display
 from search.config.schema import SearchConfig
+from search.display.progress import Detail, Display
 
 C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NARROW = ("ascii", "cp1252")

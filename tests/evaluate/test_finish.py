@@ -37,8 +37,8 @@ from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.fine_tune import FineTune
 from genre_core.training.segments import Segments
-from search.cli.progress import Display
 from search.config.schema import load
+from search.display.progress import Display
 from search.errors import SearchErrorCode
 from search.evaluate import final_worker
 from search.evaluate.finish import FinishFailed, finish

@@ -21,9 +21,9 @@ from reporters import unseen_display
 from rich.console import Console
 from without_ray import searches_in_process
 
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
 from search.cost_aware.cost import Cost
+from search.display.progress import Display
 from search.engine.coordinator import Coordinator
 from search.engine.costs import Costs
 from search.engine.ports import Strategy

@@ -21,8 +21,8 @@ from small_disks import small_disk
 from without_ray import searches_in_process
 
 from genre_core.errors import InputError
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.display.progress import Display
 from search.errors import SearchErrorCode
 from search.run.folder import RunFolder
 from search.run.lock import driving, is_driven

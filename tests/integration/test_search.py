@@ -16,8 +16,8 @@ from rich.console import Console
 from workers import FaultyTrial, PatientBarrier
 
 from genre_core.models.pretrained import imagenet_file
-from search.cli.progress import Display
 from search.config.schema import SearchConfig
+from search.display.progress import Display
 from search.run.schemas import TrialRow
 from search.run.tables import read_trials
 from search.tune import search

@@ -21,8 +21,8 @@ from without_ray import MakeTrainer, analytic, by_torch, searches_in_process
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode
 from genre_core.training import activation_cache
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.display.progress import Display
 from search.errors import SearchErrorCode
 from search.run.tables import read_epochs, read_trials
 from search.study.journal import own_trials

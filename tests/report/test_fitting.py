@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from genre_core.corpus.tracks import Corpus, write_corpus
-from search.cli.output import fitted
 from search.report import comparison, leaderboard, winner
 from search.report.finished import verdict
-from search.report.fitting import FittedTable, wrapped, wrapped_text
+from search.report.fitting import FittedTable, fitted, wrapped, wrapped_text
 from search.report.formatting import bar, counted, sparkline
 from search.report.trial_table import trial_table
 from search.run.tables import read_trials

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import InputError
-from search.cli.progress import Display
 from search.config.schema import load
 from search.config.space import Space
+from search.display.progress import Display
 from search.report.page import collect, render
 from search.run.lock import driving
 from search.run.tables import read_trials

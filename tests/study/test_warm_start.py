@@ -23,10 +23,10 @@ from without_ray import searches_in_process
 
 from genre_core.corpus.tracks import Corpus, write_corpus
 from genre_core.errors import InputError
-from search.cli.progress import Display
 from search.config.schema import Optuna, SearchConfig, load, to_yaml
 from search.config.space import FROZEN_SHARE, depth_in
 from search.data import prepare
+from search.display.progress import Display
 from search.errors import SearchErrorCode
 from search.run.identity import record
 from search.run.tables import read_trials

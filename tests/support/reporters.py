@@ -7,7 +7,7 @@ from io import StringIO
 from rich.console import Console
 
 from genre_core.system.progress import ProgressCallback
-from search.cli.progress import Display
+from search.display.progress import Display
 
 
 def unseen_display() -> Display:

@@ -16,8 +16,8 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from genre_core.errors import InputError
-from search.cli.progress import Display
 from search.config.schema import SearchConfig, load
+from search.display.progress import Display
 from search.engine.messages import Assignment
 from search.errors import SearchErrorCode
 from search.run.schemas import TrialRow

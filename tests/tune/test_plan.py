@@ -13,10 +13,10 @@ from reporters import RecordingReporter
 from rich.console import Console
 from without_ray import searches_in_process
 
-from search.cli.progress import Display
 from search.config.schema import SearchConfig
 from search.data import prepare
 from search.data.prepare import Prepared
+from search.display.progress import Display
 from search.engine import cost_cache
 from search.engine.costs import CellCost
 from search.engine.forecast import CostSource

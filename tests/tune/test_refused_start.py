@@ -9,9 +9,9 @@ import ray
 from reporters import unseen_display
 
 from genre_core.errors import InputError
-from search.cli.progress import Display
 from search.config.schema import SearchConfig
 from search.data import prepare
+from search.display.progress import Display
 from search.tune import search
 
 # settings -> what the message names

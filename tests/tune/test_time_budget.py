@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from genre_core.models.artifact import read_card
-from search.cli.progress import Display
 from search.config.schema import SearchConfig
+from search.display.progress import Display
 from search.engine.coordinator import Coordinator
 from search.engine.recorder import Recorder
 from search.evaluate.finish import _best

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
-from search.cli.machine_use import MachineUse
-from search.cli.tally import Tally
+from search.display.machine_use import MachineUse
+from search.display.tally import Tally
 from search.report.fitting import FittedTable
 from search.report.formatting import duration, rate, roughly, score, sparkline
 from search.report.trial_table import trial_table

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from genre_core.models.registry import block_names
-from search.cli.plan_output import short
+from search.display.plan_output import short
 from search.report.fitting import Field, fitted_line, wrapped
 from search.report.formatting import STATE_STYLE, rate, score, working_time
 from search.run.schemas import EpochRow, TrialRow

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search.cli.plan_output import between, money, worker_time
+from search.display.plan_output import between, money, worker_time
 from search.report.formatting import STATE_WORD, counted, duration, rate, roughly, score
 from search.run.schemas import PAUSED, RUNNING, EpochRow, TrialRow
 

@@ -12,12 +12,12 @@ from plans import make_plan_of
 from rich.cells import cell_len
 from rich.console import Console
 
-from search.cli.live_screen import LiveScreen
-from search.cli.log_file import LogFile
-from search.cli.machine_use import MachineUse
-from search.cli.progress import Detail, Display
-from search.cli.tally import Tally
 from search.config.schema import load
+from search.display.live_screen import LiveScreen
+from search.display.log_file import LogFile
+from search.display.machine_use import MachineUse
+from search.display.progress import Detail, Display
+from search.display.tally import Tally
 from search.engine.forecast import Forecast, Plan
 from search.report.formatting import duration
 from search.run.schemas import PAUSED, TrialRow

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from search.cli.machine_use import EVERY_SECONDS, MachineUse, gpu_use
+from search.display.machine_use import EVERY_SECONDS, MachineUse, gpu_use
 
 
 @pytest.mark.parametrize(

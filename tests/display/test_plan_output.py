@@ -9,8 +9,8 @@ from refusals import refused
 
 from genre_core.models.registry import BLOCKS
 from search.cli.options import price_of
-from search.cli.plan_output import COLUMNS, plan_lines
 from search.config.schema import load
+from search.display.plan_output import COLUMNS, plan_lines
 from search.engine.costs import CellCost, Costs
 from search.engine.forecast import CostSource, Forecast
 from search.errors import SearchErrorCode

@@ -20,14 +20,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from search.cli.live_screen import LiveScreen
-from search.cli.log_file import LogFile
-from search.cli.machine_use import MachineUse
-from search.cli.output import fitted
-from search.cli.plan_output import plan_lines
-from search.cli.tally import Tally
-from search.cli.trial_lines import Widths, epoch_line, trial_line
-from search.report.fitting import wrapped
+from search.display.live_screen import LiveScreen
+from search.display.log_file import LogFile
+from search.display.machine_use import MachineUse
+from search.display.plan_output import plan_lines
+from search.display.tally import Tally
+from search.display.trial_lines import Widths, epoch_line, trial_line
+from search.report.fitting import fitted, wrapped
 from search.report.formatting import counted
 from search.run.schemas import PAUSED, RUNNING, EpochRow, TrialRow
 
