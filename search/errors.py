@@ -29,6 +29,8 @@ class SearchErrorCode(StrEnum):
     REPEAT_SEEDS_OF_INFINITE_SPACE = "repeat-seeds-of-infinite-space"
     GRID_OF_INFINITE_SPACE = "grid-of-infinite-space"
     SAMPLER_OR_PRUNER_NOT_USED = "sampler-or-pruner-not-used"
+    ENQUEUED_OUTSIDE_SPACE = "enqueued-outside-space"
+    ENQUEUED_TWICE = "enqueued-twice"
     FRONT_ENDS_DIFFER = "front-ends-differ"
     FRONT_END_OF_BACKBONE = "front-end-of-backbone"
     # data

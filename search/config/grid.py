@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -65,21 +65,61 @@ class Grid:
         known = [index for index in indices if index is not None]
         return (backbone, tuple(known)) if len(known) == len(axes) else None
 
-    def exhausted(self, name: str, params: Mapping[str, Any], tried: Collection[Configuration]) -> set[int]:
-        """Indices of the values of a parameter that, after `params`, lead only to configurations in `tried`."""
+    def untried(self, tried: Collection[Configuration], fixed: Mapping[str, Any]) -> int:
+        """Number of configurations with some fixed parameters that are not in `tried`."""
+        count = 0
+        for backbone in self._backbones(fixed):
+            places = self._places(backbone, fixed)
+            own = sum(other == backbone and _agrees(indices, places) for other, indices in tried)
+            count += self._combinations(backbone, places) - own
+        return count
+
+    def exhausted(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        tried: Collection[Configuration],
+        *,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> set[int]:
+        """Indices of the values of a parameter that lead only to configurations in `tried`.
+
+        Args:
+            name: the parameter.
+            params: the parameters that were sampled before it.
+            tried: configurations.
+            fixed: parameters whose values are known before they are sampled.
+        """
+        known = {**(fixed or {}), **params}
         if name == BACKBONE:
-            counts = Counter(backbone for backbone, _ in tried)
-            return {n for n, (name, axes) in enumerate(self.axes.items()) if counts[name] >= _product(axes)}
+            left = (self.untried(tried, {**known, BACKBONE: backbone}) for backbone in self.axes)
+            return {n for n, count in enumerate(left) if count <= 0}
         backbone = self._backbone(params)
-        axes = self.axes[backbone]
-        names = list(axes)
-        at = names.index(name)
-        before = tuple(axes[earlier].index(params[earlier]) for earlier in names[:at])
+        at = list(self.axes[backbone]).index(name)
+        places = {place: index for place, index in self._places(backbone, known).items() if place != at}
         seen = Counter(
-            indices[at] for other, indices in tried if other == backbone and indices[:at] == before
+            indices[at] for other, indices in tried if other == backbone and _agrees(indices, places)
         )
-        per_value = _product({later: axes[later] for later in names[at + 1 :]})
+        per_value = self._combinations(backbone, places) // self.axes[backbone][name].count
         return {index for index, count in seen.items() if count >= per_value}
+
+    def _backbones(self, fixed: Mapping[str, Any]) -> list[str]:
+        return [name for name in self.axes if fixed.get(BACKBONE, name) == name]
+
+    def _places(self, backbone: str, params: Mapping[str, Any]) -> dict[int, int]:
+        """Place of each of these parameters among the axes of a backbone -> index of its value."""
+        indices = {
+            place: axis.index(params[name])
+            for place, (name, axis) in enumerate(self.axes[backbone].items())
+            if name in params
+        }
+        return {place: index for place, index in indices.items() if index is not None}
+
+    def _combinations(self, backbone: str, places: Collection[int]) -> int:
+        """Number of configurations of a backbone in which the parameters at these places are known."""
+        return math.prod(
+            axis.count for place, axis in enumerate(self.axes[backbone].values()) if place not in places
+        )
 
     def _backbone(self, params: Mapping[str, Any]) -> str:
         return str(params.get(BACKBONE, next(iter(self.axes))))
@@ -169,6 +209,11 @@ def _decimal_steps(low: Fraction, high: Fraction, step: Fraction) -> Axis:
         return nearest if 0 <= nearest < count else None
 
     return Axis(count=count, value=lambda index: float(low + index * step), index=index)
+
+
+def _agrees(indices: Sequence[int], places: Mapping[int, int]) -> bool:
+    """Whether a configuration has these values."""
+    return all(indices[place] == index for place, index in places.items())
 
 
 def _product(axes: Mapping[str, Axis]) -> int:

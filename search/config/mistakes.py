@@ -1,6 +1,7 @@
 """Turns pydantic's validation errors into one line for the user: the key, the rule, the value and the way out."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
@@ -11,6 +12,8 @@ from genre_core.errors import InputError
 from search.config.settings import TAGS
 from search.errors import SearchErrorCode
 
+ENQUEUE = "enqueue"
+"""The setting that lists configurations to try first."""
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """pydantic's types of the error for a key that a model, or a dataclass, does not have."""
 _NEAR = 0.7
@@ -72,10 +75,18 @@ def setting_path(mistake: ErrorDetails) -> list[str]:
 
     pydantic's location also holds a tag for each union on the way. All unions of settings are tagged by us.
     """
-    *outer, last = mistake["loc"] or ("",)
+    *outer, last = _with_index(mistake["loc"]) or ("",)
     path = [str(part) for part in outer if part not in TAGS]
     is_key = mistake["type"] in _UNKNOWN_KEY or last not in TAGS  # an unknown key may be called like a tag
     return [*path, str(last)] if is_key else path
+
+
+def _with_index(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A location in which an enqueued configuration is one key: `enqueue[1]`."""
+    match location:
+        case (str(name), int(index), *rest) if name == ENQUEUE:
+            return (f"{ENQUEUE}[{index}]", *rest)
+    return location
 
 
 def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
@@ -92,6 +103,8 @@ def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
 def _hint(path: list[str], model: type[BaseModel]) -> str:
     """What may have been meant by an unknown key: a setting with its whole path."""
     given = path[-1]
+    if path[0].startswith(f"{ENQUEUE}["):
+        return _hint_of_enqueued(path[0], given, model)
     if meant := NEIGHBOURS.get(given.lower()):
         return meant if " " in meant else f"did you mean {meant}?"
     keys = list(_keys(model))
@@ -99,6 +112,15 @@ def _hint(path: list[str], model: type[BaseModel]) -> str:
     whole = difflib.get_close_matches(".".join(path), keys, n=1, cutoff=_NEAR)
     near = whole or [names[name] for name in difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)]
     return f"did you mean {near[0]}?" if near else "see genre-search config show"
+
+
+def _hint_of_enqueued(entry: str, given: str, model: type[BaseModel]) -> str:
+    """What may have been meant by an unknown hyperparameter of an enqueued configuration."""
+    names = [key.removeprefix("space.") for key in _keys(model) if re.fullmatch(r"space\.\w+", key)]
+    near = difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)
+    group, _, name = NEIGHBOURS.get(given.lower(), "").partition(".")
+    meant = near[0] if near else name if group == "space" else None
+    return f"did you mean {entry}.{meant}?" if meant else f"the hyperparameters are {', '.join(names)}"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

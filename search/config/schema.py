@@ -13,6 +13,7 @@ from genre_core.errors import InputError
 from genre_core.models.registry import block_names, full_name
 from genre_core.recipe import Recipe
 from genre_core.synthetic.corpus import SyntheticCorpus
+from search.config.enqueued import Queue, in_space, with_full_name
 from search.config.front_end import needed_front_end
 from search.config.grid import continuous
 from search.config.mistakes import as_input_error, shown
@@ -143,6 +144,9 @@ class SearchConfig(Settings):
     pruner: Annotated[Optuna | None, BeforeValidator(_named)] = None
     """Only with search: optuna; by default median. Others are none, percentile, successive_halving, hyperband and
     patient. Further keys are parameters of Optuna's class."""
+    enqueue: Queue = ()
+    """Configurations to try first, each a mapping from hyperparameters of `space` to values, with a depth in blocks or
+    `all`; what one leaves out is sampled. Beyond `trials`, they wait until the search is resumed with more trials."""
     stop_when_flat: bool = False
     """Whether a cost-aware search ends before its last trial when nothing promises a better score."""
     trials: int = Field(default=50, ge=1)
@@ -252,7 +256,8 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     _check_repeat_seeds(config)
     _check_search(config)
     _check_space(config)
-    return config
+    enqueued = in_space(config.enqueue, config.space, seeds=config.repeat_seeds)
+    return config.model_copy(update={"enqueue": enqueued})
 
 
 def to_yaml(config: SearchConfig) -> str:
@@ -344,7 +349,11 @@ def _with_full_names(config: SearchConfig) -> SearchConfig:
     if isinstance(weights, dict):
         weights = {full_name(name): value for name, value in weights.items()}
     return config.model_copy(
-        update={"space": config.space.model_copy(update={"backbone": names}), "weights": weights}
+        update={
+            "space": config.space.model_copy(update={"backbone": names}),
+            "weights": weights,
+            "enqueue": tuple(map(with_full_name, config.enqueue)),
+        }
     )
 
 

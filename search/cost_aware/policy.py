@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +138,8 @@ class FreezeThaw:
         self._busy: set[int] = set()
         """Numbers of the trials that a worker holds."""
         self._may_ask = True
+        self._waiting = False
+        """Whether the study has enqueued trials that have not begun."""
         self._pauses = False
         self._proposed: _Candidate | None = None
         self._distributions: dict[str, BaseDistribution] = {}
@@ -163,6 +165,9 @@ class FreezeThaw:
         """
         self._busy, self._may_ask, self._pauses = set(busy), may_ask, True
         self._update(study)
+        if may_ask and self._waiting:  # the study begins it whatever is proposed
+            self._proposed = None
+            return Choice(new=True)
         if may_ask and (first := self._next_first()):
             self._proposed = first
             return Choice(new=True)
@@ -181,8 +186,18 @@ class FreezeThaw:
         self._busy.add(best.number)
         return Choice(trial=best.number)
 
-    def propose(self, study: optuna.Study, trial: FrozenTrial) -> Configuration:
-        """The configuration of a new trial: the one that `choose` has chosen, else the best new one."""
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, *, fixed: Mapping[str, Any] | None = None
+    ) -> Configuration:
+        """The configuration of a new trial: the one that `choose` has chosen, else the best new one.
+
+        Args:
+            study: the study.
+            trial: the new trial.
+            fixed: the parameters with which it was enqueued; the others are drawn.
+        """
+        if fixed:
+            return self._completed(fixed)
         if self._proposed is None:
             self._update(study)
             self._proposed = self._next_first() or self._best_new()
@@ -205,7 +220,7 @@ class FreezeThaw:
             if self._pauses and candidate.open and number not in self._busy
         ]
         others += self._candidates() if self._may_ask else []
-        if self._may_ask and self._next_first():
+        if self._may_ask and (self._waiting or self._next_first()):
             prefers = self._pauses
         else:
             rates = self._rate([own, *others], held=own)[1]
@@ -224,7 +239,9 @@ class FreezeThaw:
 
     def _update(self, study: optuna.Study) -> None:
         """Read the scores that the study has got since the last call."""
-        for trial in study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        self._waiting = any(trial.state == TrialState.WAITING for trial in trials)
+        for trial in trials:
             known = self._known.get(trial.number)
             if known is None and trial.params and trial.state != TrialState.WAITING:
                 known = self._known[trial.number] = self._candidate(
@@ -278,6 +295,14 @@ class FreezeThaw:
                 for _ in range(self._settings.varied // _VARIED):
                     self._new.append(self._candidate(varied(known.configuration, self._random)))
         return self._new
+
+    def _completed(self, fixed: Mapping[str, Any]) -> Configuration:
+        """A random configuration with some fixed parameters, among them perhaps the arm, on which others may depend."""
+        drawn = self._draw(self._random)
+        while self._arm in fixed.keys() & drawn.params.keys() and drawn.params[self._arm] != fixed[self._arm]:
+            drawn = self._draw(self._random)
+        own = {name: value for name, value in fixed.items() if name in drawn.params}
+        return Configuration({**drawn.params, **own}, drawn.distributions)
 
     def _best_new(self) -> _Candidate:
         options = self._candidates()

@@ -1,5 +1,6 @@
 """Optuna sampler of a cost-aware search."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -18,9 +19,22 @@ class CostAwareSampler(BaseSampler):
     the policy chooses when a trial is sampled.
     """
 
-    def __init__(self, policy: FreezeThaw, *, seed: int | None = None) -> None:
-        """Args: the policy, and the seed of parameters that its search space does not have."""
+    def __init__(
+        self,
+        policy: FreezeThaw,
+        *,
+        seed: int | None = None,
+        fixed: Callable[[FrozenTrial], Mapping[str, Any]] = lambda trial: {},
+    ) -> None:
+        """Set up.
+
+        Args:
+            policy: chooses the configurations.
+            seed: of parameters that the policy's search space does not have.
+            fixed: returns the parameters with which a trial was enqueued.
+        """
         self._policy = policy
+        self._fixed = fixed
         self._independent = RandomSampler(seed=seed)
         self._chosen: Configuration | None = None
 
@@ -28,7 +42,7 @@ class CostAwareSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The distributions of the chosen configuration's parameters."""
-        self._chosen = self._policy.propose(study, trial)
+        self._chosen = self._policy.propose(study, trial, fixed=self._fixed(trial))
         return dict(self._chosen.distributions)
 
     def sample_relative(

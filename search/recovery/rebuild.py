@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_file
+from search.config.enqueued import is_like
 from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.errors import SearchErrorCode
@@ -20,7 +21,7 @@ from search.run.folder import JOURNAL, RunFolder
 from search.run.schemas import TrialRow
 from search.run.tables import read_epochs_file
 from search.study.journal import recorded_trials
-from search.study.study import BEST_EPOCH, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
+from search.study.study import BEST_EPOCH, ENQUEUED, ERROR, REPEAT, STOPPED, WARM_START, best_epoch
 from search.study.suggest import fixed_trial, sample
 
 
@@ -43,22 +44,45 @@ def rebuild(run: Path, config: SearchConfig, *, name: str) -> int:
     """
     if not (rows := recorded_trials(run)):
         return 0
+    enqueued = _enqueued(config, rows)
     with atomic_file(RunFolder(run).journal) as partial:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(partial))), study_name=name, direction="maximize"
         )
         for number in range(max(rows) + 1):
             if number in rows:
-                _add(study, run, config, rows[number])
+                _add(study, run, config, rows[number], attributes=enqueued.get(number, {}))
             else:
                 study.add_trial(_placeholder(number))
     return len(rows)
 
 
-def _add(study: optuna.Study, run: Path, config: SearchConfig, row: TrialRow) -> None:
+def _enqueued(config: SearchConfig, rows: Mapping[int, TrialRow]) -> dict[int, dict[str, Any]]:
+    """Number of a trial -> the user attribute that it is the one of an enqueued configuration.
+
+    The tables do not say so: it is the first trial with the settings of the configuration, since enqueued trials come
+    before others. Configurations that name more settings choose first: their trials may also fit one that names fewer.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for entry in sorted(config.enqueue, key=lambda entry: -len(entry.given)):
+        fitting = (
+            number
+            for number in sorted(rows.keys() - found.keys())
+            if is_like(entry, vars(rows[number]), n_blocks=rows[number].n_blocks)
+        )
+        if (number := next(fitting, None)) is not None:
+            found[number] = {ENQUEUED: entry.given}
+    return found
+
+
+def _add(
+    study: optuna.Study, run: Path, config: SearchConfig, row: TrialRow, *, attributes: Mapping[str, Any]
+) -> None:
     """Add the trial of a row; Optuna checks its values against their distributions."""
     try:
-        study.add_trial(_trial(run, config, row))
+        trial = _trial(run, config, row)
+        trial.user_attrs.update(attributes)
+        study.add_trial(trial)
     except ValueError as error:
         raise InputError(
             f"the study of {run} is lost and cannot be rebuilt: trial {row.trial} in its tables does not fit its "

@@ -72,7 +72,7 @@ def winner_config(run: Path, row: TrialRow) -> SearchConfig:
         f"space.{name}": value for name in Space.model_fields if (value := getattr(row, name)) is not None
     }
     fixed |= {"search": OPTUNA, "sampler": "random", "pruner": "none", "trials": 1, "stop_when_flat": False}
-    fixed |= {"time_budget": None, "worker_budget": None, "warm_start": [], "seed": row.seed}
+    fixed |= {"enqueue": [], "time_budget": None, "worker_budget": None, "warm_start": [], "seed": row.seed}
     return load(RunFolder(run).config, fixed).model_copy(update={"provenance": None})
 
 

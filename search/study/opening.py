@@ -1,4 +1,4 @@
-"""Opens the study of a run with the sampler and the pruner of its configuration."""
+"""Opens the study of a run with the sampler, the pruner and the enqueued trials of its configuration."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 
+from search.config.enqueued import optuna_parameters
 from search.config.schema import SearchConfig
 from search.config.space import is_conditional
 from search.cost_aware.policy import FreezeThaw
@@ -13,6 +14,7 @@ from search.cost_aware.pruner import CostAwarePruner
 from search.cost_aware.sampler import CostAwareSampler
 from search.run.folder import RunFolder
 from search.run.identity import RUN_ID
+from search.study.optuna_internals import fixed_parameters
 from search.study.pruners import make_pruner
 from search.study.samplers import make_sampler
 from search.study.study import Study
@@ -34,9 +36,20 @@ def open_study(config: SearchConfig, folder: Path, *, name: str) -> Study:
         RunFolder(folder).journal, name=name, sampler=sampler_of(config, asked=0), pruner=pruner_of(config)
     )
     opened.claim((config.provenance or {})[RUN_ID])
+    enqueue(opened, config)
     if stored := opened.asked + len(opened.known):
         opened.use(sampler_of(config, asked=stored))
     return opened
+
+
+def enqueue(study: Study, config: SearchConfig) -> None:
+    """Enqueue the configurations that the study does not have yet: none, if an earlier driver has done so."""
+    known = study.enqueued
+    for entry in config.enqueue:
+        if entry.given in known:
+            known.remove(entry.given)
+        else:
+            study.enqueue(optuna_parameters(entry, config.space), entry.given)
 
 
 def sampler_of(config: SearchConfig, *, asked: int) -> BaseSampler:
@@ -76,5 +89,7 @@ def use_policy(study: Study, policy: FreezeThaw, config: SearchConfig) -> None:
         config: the configuration of the search.
     """
     asked = study.asked + len(study.known)
-    sampler = without_repeats(CostAwareSampler(policy, seed=config.seed), config, asked=asked)
+    sampler = without_repeats(
+        CostAwareSampler(policy, seed=config.seed, fixed=fixed_parameters), config, asked=asked
+    )
     study.use(sampler, CostAwarePruner(policy))

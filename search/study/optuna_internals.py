@@ -29,6 +29,12 @@ def set_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Any)
     trial.user_attrs[key] = value
 
 
+def fixed_parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters with which a trial was enqueued; empty for other trials."""
+    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return fixed
+
+
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Every trial of the study that a sampler hook is called with; they are not copied.
 

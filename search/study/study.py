@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
@@ -26,6 +27,8 @@ CHECKPOINT_BUDGET = "checkpoint budget"
 """Value of STOPPED for paused trials that were given up because checkpoints took too much space."""
 REPEAT = "repeat"
 """User attribute of a trial whose configuration was tried before with other seeds: how many times."""
+ENQUEUED = "enqueued"
+"""User attribute of a trial of an enqueued configuration: the configuration as in the settings."""
 BEST_EPOCH = "best_epoch"
 """User attribute: the epoch whose F1 is the value of the trial."""
 WARM_START = "warm_start"
@@ -35,7 +38,8 @@ WARM_START = "warm_start"
 class Study:
     """An Optuna study with trials addressed by number: ask for a trial, report its epochs, end it exactly once.
 
-    The study may also hold trials of earlier searches. Only the sampler and the pruner see them: they are not counted.
+    The study may also hold trials of earlier searches, and enqueued ones that wait to be asked for. Only the sampler
+    and the pruner see them: they are not counted.
     """
 
     def __init__(self, journal: Path | None, *, name: str, sampler: BaseSampler, pruner: BasePruner) -> None:
@@ -105,10 +109,23 @@ class Study:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The search's own trials, not copied."""
-        return [
-            trial for trial in self._study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs
-        ]
+        """The search's own trials that have begun, not copied."""
+        return [trial for trial in self._own if trial.state != TrialState.WAITING]
+
+    @property
+    def waiting(self) -> int:
+        """Number of enqueued trials that have not begun."""
+        return sum(trial.state == TrialState.WAITING for trial in self._own)
+
+    @property
+    def enqueued(self) -> list[dict[str, Any]]:
+        """The configurations that were enqueued, as in the settings, whether their trials have begun or not."""
+        return [trial.user_attrs[ENQUEUED] for trial in self._own if ENQUEUED in trial.user_attrs]
+
+    @property
+    def _own(self) -> list[FrozenTrial]:
+        every = self._study.get_trials(deepcopy=False)
+        return [trial for trial in every if WARM_START not in trial.user_attrs]
 
     @property
     def known(self) -> set[tuple[str, int]]:
@@ -119,6 +136,15 @@ class Study:
     def learn(self, trial: FrozenTrial) -> None:
         """Add an ended trial of an earlier search, for the sampler and the pruner to learn from."""
         self._study.add_trial(trial)
+
+    def enqueue(self, parameters: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Let one of the next trials have these parameters; the sampler samples the others when it is asked for.
+
+        Args:
+            parameters: values by Optuna's names.
+            settings: the same configuration as in the settings, by which `enqueued` knows it.
+        """
+        self._study.enqueue_trial(dict(parameters), user_attrs={ENQUEUED: dict(settings)})
 
     def trial(self, number: int) -> Trial:
         """A running trial; parameters that were suggested before keep their values when suggested again."""
@@ -142,7 +168,7 @@ class Study:
         return next(iter(self._errors.values()), None) if failed else None
 
     def ask(self) -> Trial:
-        """Create a new trial, from which its parameters are then sampled."""
+        """Begin the next enqueued trial, or create a new one, from which its parameters are then sampled."""
         trial = self._study.ask()
         self._running[trial.number] = trial
         self._scores[trial.number] = {}

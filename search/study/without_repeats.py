@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config.grid import Configuration, Grid, grid
 from search.config.schema import SearchConfig
-from search.study.optuna_internals import all_trials, set_user_attr
+from search.study.optuna_internals import all_trials, fixed_parameters, set_user_attr
 from search.study.study import CHECKPOINT_BUDGET, REPEAT, WARM_START, Study, stopped_by
 
 _Tried = list[set[Configuration]]
@@ -45,8 +45,8 @@ class WithoutRepeats(BaseSampler):
         """Choose the seed of a new trial: the first one with which some configuration was not tried yet."""
         self._sampler.before_trial(study, trial)
         if self._seeds > 1 and not (trial.params or trial.intermediate_values or REPEAT in trial.user_attrs):
-            tried = self._tried(study, trial)
-            if repeat := next((n for n, seen in enumerate(tried) if len(seen) < self._grid.size), 0):
+            tried, fixed = self._tried(study, trial), fixed_parameters(trial)
+            if repeat := next((n for n, seen in enumerate(tried) if self._grid.untried(seen, fixed)), 0):
                 set_user_attr(study, trial, REPEAT, repeat)
 
     def infer_relative_search_space(
@@ -73,7 +73,8 @@ class WithoutRepeats(BaseSampler):
             value = self._sampler.sample_independent(study, trial, param_name, param_distribution)
         axis = self._grid.axis(param_name, trial.params)
         tried = self._tried(study, trial)[trial.user_attrs.get(REPEAT, 0)]
-        exhausted = self._grid.exhausted(param_name, trial.params, tried)
+        fixed = fixed_parameters(trial)
+        exhausted = self._grid.exhausted(param_name, trial.params, tried, fixed=fixed)
         if axis.index(value) not in exhausted or len(exhausted) == axis.count:
             return value
         index = int(self._random.integers(axis.count - len(exhausted)))
@@ -141,12 +142,17 @@ def used_up(config: SearchConfig) -> str:
 def _tried(trials: Sequence[FrozenTrial], space: Grid, seeds: int) -> _Tried:
     """The configurations tried with each seed.
 
-    Not counted are trials of earlier searches, and running trials that a budget stopped: those may be tried again.
+    Counted are enqueued trials that have not begun, if they have no parameter that will be sampled. Not counted are
+    trials of earlier searches, and running trials that a budget stopped: those may be tried again.
     """
     tried: _Tried = [set() for _ in range(seeds)]
     for trial in trials:
         repeat = trial.user_attrs.get(REPEAT, 0)
         counts = WARM_START not in trial.user_attrs and stopped_by(trial) in (None, CHECKPOINT_BUDGET)
-        if counts and repeat < seeds and (found := space.configuration(trial.params)):
+        if (
+            counts
+            and repeat < seeds
+            and (found := space.configuration({**fixed_parameters(trial), **trial.params}))
+        ):
             tried[repeat].add(found)
     return tried

@@ -212,6 +212,11 @@ def _search(
     """Run the search from the current state of the study; whether it was completed, not interrupted."""
     if (wanted := goal(config, the_study)) < config.trials:
         reporter.expect(wanted)
+    if (beyond := the_study.waiting - (wanted - the_study.asked)) > 0:
+        reporter.say(
+            f"enqueue has {beyond} more configurations than there are trials left; to try them too: "
+            f"{command('resume', folder)} --trials {wanted + beyond}"
+        )
     run = RunFolder(folder)
     recorder = _recorder(config, the_study, folder, reporter, costs)
     strategy = _strategy(config, the_study, costs, progress=lambda: coordinator.progress)

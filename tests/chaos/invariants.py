@@ -109,7 +109,10 @@ def _study(run: Path) -> list[FrozenTrial]:
     storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
     [name] = optuna.get_all_study_names(storage)  # a run has one study, whatever its folder's name
     trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-    return [trial for trial in trials if "warm_start" not in trial.user_attrs]  # of an earlier search
+    own = [
+        trial for trial in trials if "warm_start" not in trial.user_attrs
+    ]  # others are of an earlier search
+    return [trial for trial in own if trial.state is not TrialState.WAITING]  # enqueued beyond the last trial
 
 
 def _read(file: Path) -> list[Row]:

@@ -55,6 +55,12 @@ SIZE = 10 * STATE_BYTES
 PRUNERS = {"none": "none", "median": {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}}
 RESTLESS_TURNS = 40
 """Turns of all workers at the end of a search in which nothing fails, but trials are still paused."""
+ENQUEUED: list[dict[str, Any]] = [
+    {"backbone": "alexnet", "learning_rate": 0.011, "momentum": 0.9, "frozen_blocks": 2},
+    {"learning_rate": 0.012},
+    {"backbone": "resnet18", "frozen_blocks": "all", "learning_rate": 0.013},
+    {"learning_rate": 0.014},
+]
 STEPS: Counter[str] = Counter()
 """Steps that were made, by rule."""
 
@@ -130,6 +136,7 @@ class SearchMachine(RuleBasedStateMachine):
                     **({"n_startup_trials": 1, "n_warmup_steps": 0} if pruner == "median" else {}),
                 },
                 "seed": seed,
+                "enqueue": ENQUEUED[: seed % (len(ENQUEUED) + 1)],
             },
         ).model_copy(update={"provenance": new_identity(self.run.path).provenance})
         self.run.config.write_text(to_yaml(self.config))
@@ -208,7 +215,8 @@ class SearchMachine(RuleBasedStateMachine):
                 yield
         except Killed:
             STEPS["killed with paused trials"] += bool(self.coordinator.paused)
-            self.kills.update(set(self.study.running) - self.coordinator.paused)
+            held = set(self.study.running) | set(self.assigned.values())  # one may have been about to end
+            self.kills.update(held - self.coordinator.paused)
             self.driven = False
 
     @rule(workers=st.lists(st.sampled_from(sorted(WORKERS)), min_size=2, max_size=8))
@@ -372,6 +380,7 @@ class SearchMachine(RuleBasedStateMachine):
             explained += ["zombies", "left_over: checkpoints/trial", "models_wrong"]
         assert not [line for line in found.words if not line.startswith(tuple(explained))], found.words
         assert found.trials == self.study.asked <= self.goal
+        self.enqueued_trials_come_first_and_once()
         for number in self.coordinator.paused:
             kept = [epoch_number(path.name) for path in self.run.checkpoints.glob(f"trial-{number:05d}-*")]
             assert kept == [self.study.epochs(number)], "it continues after its last epoch"
@@ -379,6 +388,15 @@ class SearchMachine(RuleBasedStateMachine):
         assert found.epochs_repeated <= lost_at_most * sum(self.kills.values()), (
             "a death costs an epoch at most"
         )
+
+    def enqueued_trials_come_first_and_once(self) -> None:
+        """As many of the enqueued configurations as there are trials, in their order; nothing else has their values."""
+        rates = [entry.learning_rate for entry in self.config.enqueue]
+        begun = [trial.params.get("learning_rate") for trial in self.study.trials]
+        assert begun[: len(rates)] == rates[: len(begun)]
+        assert not set(rates) & set(begun[len(rates) :])
+        assert self.study.waiting == max(0, len(rates) - len(begun))
+        STEPS["more enqueued than trials"] += len(rates) > self.goal
 
     def teardown(self) -> None:
         """Whatever happened, the search comes to its end, and nothing is wrong with its folder then."""
@@ -399,6 +417,7 @@ class SearchMachine(RuleBasedStateMachine):
                 if self.study.ended >= self.goal:
                     break
             assert self.study.ended == self.goal, "a search that nothing happens to ends"
+            self.enqueued_trials_come_first_and_once()
             self.coordinator.end(interrupted=True)
             self.checkpoints.end()
             found = examine(self.run.path, keep_models=KEEP_MODELS)
@@ -428,6 +447,6 @@ def test_a_search_survives_whatever_happens(examples: int) -> None:
         for name in (
             *("kill driver", "lose node", "budget", "resume", "interrupt", "out of memory"),
             *("pause", "resume a trial", "resume from memory"),
-            *("finish with paused trials", "killed with paused trials"),
+            *("finish with paused trials", "killed with paused trials", "more enqueued than trials"),
         )
     ), STEPS

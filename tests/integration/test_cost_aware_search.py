@@ -166,10 +166,17 @@ def test_with_ray_a_paused_trial_continues_on_another_worker(
 
     monkeypatch.setattr(search, "_strategy", strategy)
     run = tmp_path / "r"
-    config = tiny(trials=3, workers=2, space__frozen_blocks=5, keep_models=KEEP_MODELS)
+    config = tiny(
+        trials=3,
+        workers=2,
+        space__frozen_blocks=5,
+        keep_models=KEEP_MODELS,
+        enqueue=[{"learning_rate": 0.011}, {"learning_rate": 0.012}],
+    )
     assert search.run(config, folder=run, cache=cache, reporter=Seen(Console(file=StringIO())))
     check(run, trials=3, keep_models=KEEP_MODELS)
-    rows = read_trials(run).set_index("trial")
+    rows = read_trials(run).set_index("trial").sort_index()
+    assert rows["learning_rate"].tolist()[:2] == [0.011, 0.012], "the enqueued ones come first"
     assert rows["state"].tolist() == ["COMPLETE"] * 3
     assert rows["attempt"].tolist() == [2, 2, 1]
     assert rows["pauses"].tolist() == [1, 1, 0]

@@ -107,6 +107,37 @@ def test_a_search_of_the_whole_depth_that_an_earlier_version_began_keeps_its_par
     assert set(rows["backbone"]) == set(backbones)
 
 
+@pytest.mark.parametrize("given", [{"search": "cost_aware"}, {"sampler": "tpe", "pruner": "median"}], ids=str)
+def test_enqueued_configurations_come_first_and_once_though_the_search_is_interrupted_and_its_study_lost(
+    given: dict[str, Any], tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path
+) -> None:
+    rates = [0.011, 0.012, 0.013, 0.014]
+    enqueue = [{"learning_rate": rate, "backbone": "resnet18", "frozen_blocks": 5} for rate in rates]
+    config = tiny(trials=3, space__frozen_blocks={"low": 0, "high": "all"}, enqueue=enqueue, **given)
+    folder, screen = tmp_path / "r", StringIO()
+
+    def resume(trials: int, reports: int | None = None) -> list[float]:
+        display = Display(Console(file=screen, width=200), trials=trials)
+        with searches_in_process(reports=reports):
+            launch.resume(
+                load(folder / "config.yaml", {"trials": trials}), folder=folder, cache=cache, reporter=display
+            )
+        found: list[float] = read_trials(folder).sort_values("trial")["learning_rate"].tolist()
+        return found
+
+    with searches_in_process(reports=2):
+        launch.run(config, folder=folder, cache=cache, reporter=Display(Console(file=screen, width=200)))
+    assert resume(3) == rates[:3]
+    assert f"resume {folder} --trials 4" in screen.getvalue()
+    (folder / "study.journal").unlink()
+    begun = resume(6, reports=3)
+    assert begun[:4] == rates
+    begun = resume(6)
+    assert begun[:4] == rates
+    assert not set(begun[4:]) & set(rates)
+    check(folder, trials=6, keep_models=3)
+
+
 def test_bad_audio_files_are_excluded_and_recorded_with_their_reasons(
     search: Search, music: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,21 @@ def test_a_running_trial_is_reopened_with_its_parameters_and_can_be_reported_and
         assert (stored.intermediate_values, stored.value) == ({1: 0.5, 2: 0.75}, 0.75)
 
 
+def test_the_parameters_of_an_enqueued_trial_are_known_before_it_is_sampled(tmp_path: Path) -> None:
+    with canary(
+        "fixed_parameters",
+        "Find where Study.enqueue_trial stores them; samplers draw only the other parameters around them.",
+    ):
+        study = _study(tmp_path / "j")
+        study.enqueue_trial({"x": 0.25})
+        (waiting,) = study.get_trials()
+        assert optuna_internals.fixed_parameters(waiting) == {"x": 0.25}
+        begun = study.ask()
+        assert begun.suggest_float("x", 0, 1) == 0.25
+        assert optuna_internals.fixed_parameters(study.get_trials()[0]) == {"x": 0.25}
+        assert optuna_internals.fixed_parameters(study.ask({})._get_latest_trial()) == {}
+
+
 def test_a_sampler_hook_sets_a_user_attribute(tmp_path: Path) -> None:
     class Marks(RandomSampler):
         def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
