@@ -23,7 +23,7 @@ from torch import Tensor
 from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
 from genre_core.errors import ErrorCode, InputError
-from genre_core.models.artifact import CARD, WEIGHTS, read_card
+from genre_core.models.artifact import CARD, WEIGHTS, read_card, shared_tensors
 from genre_core.models.blocks import StateDict
 from genre_core.models.network import CHUNK, Network, allow_tf32, restore
 
@@ -89,7 +89,8 @@ class Model:
         As in training, the model's precision decides whether a GPU may use TF32, in the whole process.
 
         Args:
-            folder: contains model.safetensors and model.json.
+            folder: contains model.safetensors and model.json; for a model in a run's folder, the shared blocks next to
+                it are needed, too.
             device: `cpu` or `cuda` [default: a GPU if there is one].
 
         Raises:
@@ -99,8 +100,10 @@ class Model:
         card = read_card(folder)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
-            model = cls._from_card(card, safetensors.torch.load_file(folder / WEIGHTS), place)
+            shared = {name: torch.from_numpy(value) for name, value in shared_tensors(folder, card).items()}
+            model = cls._from_card(card, safetensors.torch.load_file(folder / WEIGHTS) | shared, place)
         except (
+            AttributeError,
             KeyError,
             TypeError,
             ValueError,
@@ -108,8 +111,11 @@ class Model:
             safetensors.SafetensorError,
             InputError,
         ) as error:
-            if isinstance(error, InputError) and error.code in _OF_A_BACKBONE:
-                raise  # the model may be intact
+            if isinstance(error, InputError) and error.code in (
+                *_OF_A_BACKBONE,
+                ErrorCode.MODEL_INCONSISTENT,
+            ):
+                raise  # the model may be intact, or the message names the file that is not
             why = str(error).splitlines()[0]
             raise InputError(
                 f"{WEIGHTS} and {CARD} must be intact and belong to the same model; loading them from {folder} "

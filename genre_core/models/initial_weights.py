@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from genre_core.models.blocks import StateDict, blocks_of, code_digest, new_model
+from genre_core.models.artifact import block_digest
+from genre_core.models.blocks import StateDict, block_of, blocks_of, code_digest, new_model
 from genre_core.models.pretrained import Weights, imagenet_file, load_weights
 from genre_core.system.disk_cache import NodeCache
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the cached files' names; increase it when the cached tensors would change."""
 HEADER_BYTES = 64 * 1024
 """Upper bound on the size of a cached file's header."""
@@ -28,8 +29,18 @@ class InitialWeights:
 
     state: StateDict
     """By `block.layer...` name. Memory-mapped if they come from the cache: only what is used is read."""
-    digests: Mapping[str, str]
-    """Block -> hash of its tensors, and of the code of a backbone that is not built in."""
+    contents: Mapping[str, str]
+    """Block -> digest of its tensors."""
+    code: str
+    """Hash of the code of a backbone that is not built in; empty for a built-in one."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Block -> hash of its tensors and of the code: what its output depends on."""
+        return {
+            block: hashlib.sha256((self.code + content).encode()).hexdigest() if self.code else content
+            for block, content in self.contents.items()
+        }
 
 
 def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> InitialWeights:
@@ -46,7 +57,7 @@ def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: N
     name = f"{backbone.replace(':', '.')}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.safetensors"
     try:
         with node_cache.lock(name):
-            if cached := _load(node_cache.find(name)):
+            if cached := _load(node_cache.find(name), code):
                 return cached
             created = _create(backbone, weights, seed)
             _store(created, name, node_cache)
@@ -56,14 +67,14 @@ def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: N
         return _create(backbone, weights, seed)
 
 
-def _load(path: Path | None) -> InitialWeights | None:
+def _load(path: Path | None, code: str) -> InitialWeights | None:
     """Memory-map a cached file; None if it is damaged, or was evicted just now."""
     if path is None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
             state = {layer: file.get_tensor(layer) for layer in file.keys()}  # noqa: SIM118  # not a mapping
-            return InitialWeights(state=state, digests=file.metadata())
+            return InitialWeights(state=state, contents=file.metadata(), code=code)
     except (FileNotFoundError, SafetensorError):  # truncated by a power failure
         return None
 
@@ -74,7 +85,7 @@ def _store(created: InitialWeights, name: str, node_cache: NodeCache) -> None:
     try:
         with node_cache.reserve(name, size) as partial:
             if partial is not None:
-                save_file(dict(created.state), partial, metadata=dict(created.digests))
+                save_file(dict(created.state), partial, metadata=dict(created.contents))
     except (OSError, SafetensorError) as error:  # safetensors wraps the OSError of a full disk
         node_cache.record_error(error)
 
@@ -84,18 +95,13 @@ def _create(backbone: str, weights: Weights, seed: int) -> InitialWeights:
         torch.manual_seed(seed)
         model = new_model(backbone)
     load_weights(model, backbone, weights)
-    blocks, code = blocks_of(backbone, model), code_digest(backbone)
+    blocks = blocks_of(backbone, model)
     state = nn.Sequential(blocks).state_dict()
-    digests = {name: _digest(block.state_dict(), code) for name, block in blocks.items()}
-    return InitialWeights(state=state, digests=digests)
-
-
-def _digest(state: StateDict, code: str) -> str:
-    hashed = hashlib.sha256(code.encode())
-    for name, tensor in state.items():
-        hashed.update(name.encode())
-        hashed.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return hashed.hexdigest()
+    contents = {
+        block: block_digest({name: value.numpy() for name, value in state.items() if block_of(name) == block})
+        for block in blocks
+    }
+    return InitialWeights(state=state, contents=contents, code=code_digest(backbone))
 
 
 def weights_identity(backbone: str, weights: Weights) -> str:

@@ -1,13 +1,14 @@
 """A backbone split at its freeze depth: frozen blocks, whose activations are constants, and a trainable rest."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from genre_core.models.blocks import Blocks, StateDict, blocks_without_weights
+from genre_core.models.blocks import Blocks, StateDict, block_of, blocks_without_weights
 from genre_core.models.initial_weights import initial_weights
 from genre_core.models.pretrained import Weights
 from genre_core.models.registry import find_backbone
@@ -70,6 +71,7 @@ class Network(nn.Module):
         precision: str,
         channels_last: bool,
         trainable_digests: tuple[str, ...] = (),
+        frozen_contents: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Freeze the first `len(digests)` blocks.
 
@@ -77,10 +79,11 @@ class Network(nn.Module):
             image: converts segments to the input of the first block.
             blocks: all blocks, in order.
             head: the layer after the last block.
-            digests: a hash of each frozen block's tensors.
+            digests: a hash of each frozen block's tensors and code.
             precision: see `Recipe.precision`.
             channels_last: whether feature maps have the channels_last memory format.
             trainable_digests: a hash of each other block's initial tensors; empty for a network that is not trained.
+            frozen_contents: frozen block -> digest of its tensors, for each that has any, see `artifact.block_digest`.
         """
         super().__init__()
         named, depth = list(blocks.items()), len(digests)
@@ -89,6 +92,7 @@ class Network(nn.Module):
         self.trainable = nn.Sequential(OrderedDict([*named[depth:], ("head", head)]))
         self.digests = digests
         self._trainable_digests = trainable_digests
+        self.frozen_contents = frozen_contents
         self.precision = precision
         self.channels_last = channels_last
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -236,8 +240,7 @@ def build(
     frozen = tuple(blocks)[:frozen_blocks]
     # on the CPU, frozen blocks stay memory-mapped; trainable ones are copied, as they change
     state = {
-        key: tensor.to(device, copy=key.partition(".")[0] not in frozen)
-        for key, tensor in initial.state.items()
+        key: tensor.to(device, copy=block_of(key) not in frozen) for key, tensor in initial.state.items()
     }
     nn.Sequential(blocks).load_state_dict(state, assign=True)
     with torch.random.fork_rng(devices=[]):
@@ -250,6 +253,7 @@ def build(
         head=head,
         digests=digests[:frozen_blocks],
         trainable_digests=digests[frozen_blocks:],
+        frozen_contents={name: initial.contents[name] for name in frozen if blocks[name].state_dict()},
         precision=precision,
         channels_last=uses_channels_last(backbone, device),
     ).to(device)

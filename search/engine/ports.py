@@ -109,8 +109,16 @@ class ModelStore(Protocol):
     def wants(self, trial: int, f1: float) -> bool:
         """Whether a model with this validation F1 would be among the best."""
 
-    def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> None:
-        """Store the model if it is among the best."""
+    def lacks(self, blocks: Mapping[str, str]) -> tuple[str, ...]:
+        """Those of these frozen blocks (block -> digest) that are not stored."""
+
+    def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> tuple[str, ...]:
+        """Store the model if it is among the best.
+
+        Returns:
+            The frozen blocks of the card that are neither stored nor among the tensors. If there are any, the model is
+            not stored, and must be offered again with them.
+        """
 
 
 class GpuLedger(Protocol):
@@ -168,8 +176,15 @@ class Training(Protocol):
     def load(self, state: Arrays) -> None:
         """Restore a state."""
 
-    def tensors(self) -> Arrays:
-        """The whole model, which the next epoch changes; arrays may be views of the tensors."""
+    @property
+    def frozen_blocks(self) -> Mapping[str, str]:
+        """Frozen block -> digest of its tensors, which models of other fine-tunes may share."""
+
+    def tensors(self, blocks: Collection[str]) -> Arrays:
+        """The model, which the next epoch changes: all tensors outside of the frozen blocks, and those of `blocks`.
+
+        Arrays may be views of the tensors.
+        """
 
     def validation(self) -> Mapping[str, Any]:
         """The validation scores and predictions after the last epoch, for model.json."""

@@ -1,13 +1,14 @@
 """Execution of trials by a worker: build, train an epoch, checkpoint, restore, release memory."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
 from genre_core.errors import InputError
+from genre_core.models.artifact import SHARED_BLOCKS
 from genre_core.recipe import Recipe
 from search.engine.messages import (
     Assignment,
@@ -151,22 +152,22 @@ class WorkerSession:
             self.release()
         return report
 
-    def train_unscored(self, epochs: int) -> Arrays:
-        """Train the assignment for some epochs without scoring any; returns the tensors of the model.
+    def train_unscored(self, epochs: int) -> tuple[Arrays, Mapping[str, str]]:
+        """Train the assignment for some epochs without scoring any; returns all tensors of the model, and its digests.
 
         Raises:
             Diverged, OutOfMemory
             OSError, InputError: this node cannot provide what is needed.
             RemoteError: a call to another process failed.
         """
-        tensors: Arrays | Waiting = Waiting(reason="the first epoch")
+        trained: tuple[Arrays, Mapping[str, str]] | Waiting = Waiting(reason="the first epoch")
         try:
             while self._reached < epochs:
-                tensors = self._attempt(lambda training: self._unscored_epoch(training, last=epochs))
+                trained = self._attempt(lambda training: self._unscored_epoch(training, last=epochs))
         finally:
             self.release()
-        assert not isinstance(tensors, Waiting), "an epoch was trained"
-        return tensors
+        assert not isinstance(trained, Waiting), "an epoch was trained"
+        return trained
 
     def card(self, *, epoch: int) -> dict[str, Any]:
         """The content of model.json for the assignment's model after an epoch, without scores."""
@@ -263,12 +264,13 @@ class WorkerSession:
             self._checkpoints.send(report, training.state)
         return report
 
-    def _unscored_epoch(self, training: Training, *, last: int) -> Arrays:
-        """Train the next epoch without scoring it; after the last one, return the tensors of the model."""
+    def _unscored_epoch(self, training: Training, *, last: int) -> tuple[Arrays, Mapping[str, str]]:
+        """Train the next epoch without scoring it; after the last one, return the tensors and digests of the model."""
         while training.epochs_done <= self._reached:
             training.train()
         self._reached = training.epochs_done
-        return training.tensors() if self._reached == last else {}
+        blocks = training.frozen_blocks
+        return (training.tensors(blocks) if self._reached == last else {}), blocks
 
     def _granted(self, recipe: Recipe) -> bool:
         """Whether memory for this fine-tune is granted; a worker holds none while it waits."""
@@ -334,8 +336,12 @@ class WorkerSession:
         done = training.epochs_done
         if not self._models or training.best_epoch != done or not self._models.wants(assignment.trial, f1):
             return
-        card = {**self.card(epoch=done), **training.validation()}
-        self._models.offer(assignment.trial, f1, training.tensors(), card)
+        blocks = training.frozen_blocks
+        card = {**self.card(epoch=done), **training.validation(), SHARED_BLOCKS: dict(blocks)}
+        sent = set(self._models.lacks(blocks))
+        # what another model shared may be deleted with it before this model arrives
+        while lacking := self._models.offer(assignment.trial, f1, training.tensors(sent), card):
+            sent |= set(lacking)
 
 
 def kind_of(recipe: Recipe) -> str:

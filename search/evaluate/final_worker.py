@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genre_core.models.artifact import SHARED_BLOCKS
 from genre_core.models.network import allow_tf32, restore
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
@@ -69,10 +70,11 @@ def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
     started = time.perf_counter()
     worker = session(job.working_set, job.actors)
     worker.begin(Assignment(trial=model.trial, recipe=model.recipe))
-    tensors = worker.train_unscored(model.epochs)
+    tensors, blocks = worker.train_unscored(model.epochs)
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise Diverged(f"Diverged: diverged in epoch {model.epochs}, the last one")
     card = worker.card(epoch=model.epochs)
+    card |= {SHARED_BLOCKS: dict(blocks)}
     return tensors, card | {"trained_on": TRAINED_ON, "seconds": time.perf_counter() - started}
 
 

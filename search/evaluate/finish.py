@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
-from genre_core.models.artifact import WEIGHTS, is_complete, read_card
+from genre_core.models.artifact import is_complete, read_card, read_tensors
 from genre_core.recipe import Recipe
 from genre_core.training.bootstrap import bootstrap
 from genre_core.training.metrics import confusion_matrix, scores
@@ -23,9 +22,11 @@ from search.config.schema import SearchConfig
 from search.data import prepare
 from search.data.music import locate_music
 from search.data.reporter import Reporter
+from search.engine.ports import Arrays
 from search.errors import SearchErrorCode
 from search.evaluate import final_worker
 from search.evaluate.final_worker import TRAINED_ON, FinalModel, PredictionJob, TrainingJob
+from search.run import shared_blocks
 from search.run.commands import command
 from search.run.folder import RunFolder
 from search.run.lock import driving
@@ -198,6 +199,7 @@ def _train(
                 f"{model.epochs} {'epoch' if model.epochs == 1 else 'epochs'}  {card['seconds']:.1f} s"
             )
             report(done, len(missing))
+    shared_blocks.delete_unused(RunFolder(folder).final_models)
 
 
 def _predictions(
@@ -213,7 +215,7 @@ def _predictions(
     predicted = each(
         final_worker.predict,
         models,
-        lambda model: (load_file(_folder_of(folder, model) / WEIGHTS), model.recipe),
+        lambda model: (_tensors(_folder_of(folder, model)), model.recipe),
         shared=job,
         config=config,
         resources=resources,
@@ -224,6 +226,11 @@ def _predictions(
             logits[model] = of_tracks
             report(len(logits), len(models))
     return logits
+
+
+def _tensors(place: Path) -> Arrays:
+    """All tensors of a final model."""
+    return read_tensors(place, read_card(place))
 
 
 def _explained(results: Iterator[tuple[FinalModel, T]]) -> Iterator[tuple[FinalModel, T]]:

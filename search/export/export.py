@@ -1,11 +1,14 @@
 """Export of a run's model: weights, model card, README and optionally ONNX."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.numpy import save_file
+
 from genre_core.errors import InputError
-from genre_core.models.artifact import CARD, WEIGHTS, read_card
+from genre_core.models.artifact import CARD, SHARED_BLOCKS, WEIGHTS, read_card, read_tensors
 from genre_core.onnx_export import require_onnx, write_onnx
 from genre_core.system.atomic import atomic_folder
 from search.errors import SearchErrorCode
@@ -38,9 +41,24 @@ def export(run: Path, folder: Path, *, trial: int | None, onnx: bool) -> Exporte
     if onnx:
         require_onnx()
     with atomic_folder(folder.resolve()) as partial:
-        for name in (WEIGHTS, CARD):
-            shutil.copyfile(model / name, partial / name)
+        _write_whole(model, partial)
         difference = write_onnx(partial) if onnx else None
         text = readme(run.resolve(), model, card=read_card(model), onnx_difference=difference)
         (partial / "README.md").write_text(text, encoding="utf-8")
     return Exported(model=model.name, difference=difference)
+
+
+def _write_whole(model: Path, folder: Path) -> None:
+    """Write a model with all its tensors into a folder: an exported model shares nothing.
+
+    Raises:
+        InputError: a shared block is damaged.
+    """
+    card = read_card(model)
+    if SHARED_BLOCKS not in card:
+        for name in (WEIGHTS, CARD):
+            shutil.copyfile(model / name, folder / name)
+        return
+    save_file(read_tensors(model, card), folder / WEIGHTS)
+    del card[SHARED_BLOCKS]
+    (folder / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 
-from genre_core.models.artifact import is_complete
+from genre_core.models.artifact import SHARED, is_complete
 from genre_core.recipe import Recipe
 from genre_core.system.atomic import PARTIAL
 from search.config.schema import SearchConfig
 from search.recovery.unclaimed import Unclaimed
+from search.run import shared_blocks
 from search.run.folder import CHECKPOINT_SUFFIX, RunFolder, checkpoint_name, epoch_number, trial_number
 from search.run.schemas import EPOCHS, RUNNING, TrialRow, new_trial
 from search.run.tables import ResultsWriter, read_epochs_file
@@ -44,6 +45,8 @@ def reconcile(
         partial.unlink()
     own = {trial.number for trial in study.trials}
     for path in list(_foreign(run, own)):
+        for block in shared_blocks.blocks_of(path):
+            unclaimed.keep_copy(block)
         unclaimed.take(path)
     table = _table_rows(run, own, unclaimed)
     started = [trial for trial in study.trials if trial.state != TrialState.WAITING]
@@ -88,9 +91,14 @@ def _foreign(run: Path, own: set[int]) -> Iterator[Path]:
         (folder.models, ""),
     ):
         for path in sorted(of_trials.glob("[!.]*")):
+            if path == folder.models / SHARED:
+                continue
             number = trial_number(path.name, suffix)
             if number not in own or (of_trials == folder.models and not is_complete(path)):
                 yield path
+    yield from (
+        path for path in sorted((folder.models / SHARED).glob("[!.]*")) if not shared_blocks.is_block(path)
+    )
 
 
 def _table_rows(run: Path, own: set[int], unclaimed: Unclaimed) -> dict[int, TrialRow]:

@@ -1,5 +1,6 @@
 """Files in a run's folder that belong to none of its trials: moved aside and reported, never deleted."""
 
+import shutil
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,18 @@ class Unclaimed:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
         self._moved.append(str(name))
+
+    def keep_copy(self, path: Path) -> None:
+        """Copy a file of the run, which others in it need, next to what is moved aside."""
+        self._target = self._target or self._new_target()
+        target = self._target / path.relative_to(self._run)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(path)
+        except FileExistsError:
+            pass  # copied for another model
+        except OSError:  # of a file system without links
+            shutil.copyfile(path, target)
 
     @property
     def message(self) -> str | None:

@@ -85,9 +85,14 @@ class RunFolder:
         """Folders of the kept models of one trial or of all trials; some may be incomplete."""
         return self.models.glob("trial-*" if trial is None else model_name(trial, None))
 
+    @property
+    def final_models(self) -> Path:
+        """Folder of the final models, which are trained on train and validation."""
+        return self.path / "finish"
+
     def final_model(self, trial: int, seed: int) -> Path:
-        """Folder of a final model, which is trained on train and validation."""
-        return self.path / "finish" / f"trial-{trial:05d}-seed-{seed}"
+        """Folder of a final model."""
+        return self.final_models / f"trial-{trial:05d}-seed-{seed}"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,4 +1,4 @@
-"""The best models of a search, each in a folder with model.safetensors and model.json."""
+"""The best models of a search, each in a folder with model.safetensors and model.json; frozen blocks are shared."""
 
 import errno
 import json
@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from genre_core.models.artifact import CARD, WEIGHTS, is_complete, read_card
 from genre_core.system.atomic import PARTIAL, atomic_folder, make_folder
+from search.run import shared_blocks
 from search.run.checkpoints import RunFolderFull, is_full
 from search.run.folder import RunFolder, model_name
 
@@ -40,6 +40,7 @@ class ModelStore:
             if is_complete(place):
                 card = read_card(place)
                 self._put(card["trial"], card["validation"]["f1"], place)
+        shared_blocks.delete_unused(folder)  # of a process that died
 
     def wants(self, trial: int, f1: float) -> bool:
         """Whether a model of this trial with this validation F1 would be among the best."""
@@ -50,30 +51,51 @@ class ModelStore:
         )
         return better < self._keep
 
+    def lacks(self, blocks: Mapping[str, str]) -> tuple[str, ...]:
+        """Those of these frozen blocks (block -> digest) that are not stored."""
+        return tuple(
+            block for block, digest in blocks.items() if not shared_blocks.is_stored(self._folder, digest)
+        )
+
     def close(self) -> None:
         """Reject all further models: after the end of a search, the scores of later epochs are not recorded."""
         self._closed = True
 
     def offer(
         self, trial: int, f1: float, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
-    ) -> None:
+    ) -> tuple[str, ...]:
         """Replace the trial's model by this one, and delete the worst model if there are too many.
+
+        Args:
+            trial: its number.
+            f1: its validation F1.
+            tensors: by name; those of shared blocks that are stored already are not needed.
+            card: the content of model.json.
+
+        Returns:
+            The shared blocks that are neither stored nor given. If there are any, the model is not stored: offer it
+            again with them.
 
         Raises:
             RunFolderFull: the disk is full.
         """
         place = self._folder / model_name(trial, card["epoch"])
         if place.exists() or not self.wants(trial, f1):  # a repeated epoch yields the same model
-            return
+            return ()
+        if blocks := shared_blocks.lacking(self._folder, tensors, card):
+            return blocks
         try:
             write_model(place, tensors, card)
         except (OSError, SafetensorError) as error:
             if not is_full(error):
                 raise
             raise RunFolderFull(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
-        self._put(trial, f1, place)
+        if self._put(trial, f1, place):
+            shared_blocks.delete_unused(self._folder)
+        return ()
 
-    def _put(self, trial: int, f1: float, place: Path) -> None:
+    def _put(self, trial: int, f1: float, place: Path) -> bool:
+        """Keep a model; whether another one was deleted for it."""
         _, earlier = self._kept.get(trial, (0.0, None))
         self._kept[trial] = (f1, place)
         if earlier:
@@ -81,6 +103,8 @@ class ModelStore:
         if len(self._kept) > self._keep:
             worst = min(self._kept, key=lambda number: (self._kept[number][0], -number))
             _delete(self._kept.pop(worst)[1])
+            return True
+        return earlier is not None
 
 
 def _delete(place: Path) -> None:
@@ -102,7 +126,8 @@ def kept_card(run: Path, trial: int) -> dict[str, Any] | None:
 
 
 def write_model(place: Path, tensors: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> None:
-    """Write a model's folder atomically."""
+    """Write a model's folder atomically, after those of its shared blocks that are not stored yet."""
+    own = shared_blocks.store(place.parent, tensors, card)
     with atomic_folder(place) as partial:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial / WEIGHTS)
+        save_file(own, partial / WEIGHTS)
         (partial / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")

@@ -47,9 +47,13 @@ class RemoteModels:
         """Whether a model with this validation F1 would be among the best."""
         return bool(ask(self._actor.wants.remote, trial, f1))
 
-    def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> None:
-        """Store the model if it is among the best."""
-        ask(self._actor.offer.remote, trial, f1, tensors, card)
+    def lacks(self, blocks: Mapping[str, str]) -> tuple[str, ...]:
+        """Those of these frozen blocks that are not stored."""
+        return tuple(ask(self._actor.lacks.remote, dict(blocks)))
+
+    def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> tuple[str, ...]:
+        """Store the model if it is among the best, and return the blocks that it lacks."""
+        return tuple(ask(self._actor.offer.remote, trial, f1, tensors, card))
 
 
 class RemoteWeights:

@@ -1,7 +1,7 @@
 """Fine-tunes by PyTorch on a worker's device, from the data that all trials of a search share."""
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from scipy.special import softmax
 
 from genre_core.audio.mel import FrontEnd
 from genre_core.corpus.tracks import SPLITS, Corpus
+from genre_core.models.blocks import block_of
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
 from genre_core.models.pretrained import Weights, weights_path
@@ -276,9 +277,16 @@ class TorchTraining:
         with _memory_errors():
             self._fine_tune.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
 
-    def tensors(self) -> Arrays:
-        """The whole model, which the next epoch changes; on a CPU without a copy."""
-        return on_host(self._fine_tune.network.flat_state())
+    @property
+    def frozen_blocks(self) -> Mapping[str, str]:
+        """Frozen block -> digest of its tensors."""
+        return self._fine_tune.network.frozen_contents
+
+    def tensors(self, blocks: Collection[str]) -> Arrays:
+        """The model without its frozen blocks, except these; on a CPU without a copy."""
+        left_out = self.frozen_blocks.keys() - set(blocks)
+        state = self._fine_tune.network.flat_state()
+        return on_host({name: value for name, value in state.items() if block_of(name) not in left_out})
 
     def validation(self) -> Mapping[str, Any]:
         """What model.json says of the validation part after the last epoch; probabilities in the split's order."""

@@ -251,13 +251,23 @@ def _models_wrong(folder: Path, rows: Mapping[int, Row], keep: int) -> Iterator[
     scored = [row for row in rows.values() if row["val_f1"] is not None]
     best = sorted(scored, key=lambda row: (-row["val_f1"], row["trial"]))[:keep]
     expected = {f"trial-{row['trial']:05d}-epoch-{row['best_epoch']:03d}": row for row in best}
-    present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    present = {path.name for path in folder.iterdir() if path.name != "shared"} if folder.exists() else set()
+    yield from _shared_wrong(folder)
     for name in present - expected.keys():
         yield f"models/{name} is not one of the best {keep}, which are {', '.join(expected)}"
     for name in expected.keys() - present:
         yield f"models/{name} is missing"
     for name in present & expected.keys():
         yield from _model_wrong(folder / name, expected[name])
+
+
+def _shared_wrong(folder: Path) -> Iterator[str]:
+    """Every shared block is that of a kept model, and every kept model has its own."""
+    cards = [json.loads(path.read_text()) for path in folder.glob("trial-*/model.json")]
+    wanted = {f"{digest}.safetensors" for card in cards for digest in card.get("shared_blocks", {}).values()}
+    stored = {path.name for path in (folder / "shared").glob("*")}
+    yield from (f"models/shared/{name} is missing" for name in wanted - stored)
+    yield from (f"models/shared/{name} belongs to no model" for name in stored - wanted)
 
 
 def _model_wrong(place: Path, row: Row) -> Iterator[str]:

@@ -209,7 +209,7 @@ def test_a_final_model_is_the_same_however_often_memory_runs_out(
     def final(folder: Path) -> dict[str, Any]:
         own = session(folder, checkpoints=False)
         own.begin(ASSIGNMENT)
-        return {name: array.copy() for name, array in own.train_unscored(EPOCHS).items()}
+        return {name: array.copy() for name, array in own.train_unscored(EPOCHS)[0].items()}
 
     expected = final(tmp_path / "undisturbed")
     train, calls = FineTune.train, list[int]()

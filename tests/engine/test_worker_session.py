@@ -1,6 +1,7 @@
 """A worker's session without Ray: epochs, checkpoints, restoring, every rung of the memory policy, waiting."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from fakes import (
     DIVERGED,
+    FROZEN,
     OUT_OF_MEMORY,
     AnalyticTrainer,
     Clock,
@@ -19,8 +21,9 @@ from fakes import (
 from noise import RECIPE
 
 from genre_core.errors import ErrorCode, InputError
+from genre_core.models.artifact import read_card, read_tensors
 from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report, Resting, Waiting
-from search.engine.ports import OutOfMemory, RemoteError
+from search.engine.ports import Arrays, OutOfMemory, RemoteError
 from search.engine.worker import MOST_WARM, WorkerSession, kind_of
 from search.run.checkpoints import clear_checkpoints
 from search.run.model_store import ModelStore, kept_models
@@ -30,7 +33,13 @@ class Worker:
     """A session with all that surrounds it."""
 
     def __init__(
-        self, folder: Path, *, ledger: Ledger | None = None, can_stream: bool = False, budget: int = 10**9
+        self,
+        folder: Path,
+        *,
+        ledger: Ledger | None = None,
+        can_stream: bool = False,
+        budget: int = 10**9,
+        models: ModelStore | None = None,
     ) -> None:
         clear_checkpoints(folder / "checkpoints", keep=range(20))
         (folder / "models").mkdir(exist_ok=True)
@@ -42,7 +51,7 @@ class Worker:
             node="node",
             pid=11,
             watchdog=self.watchdog,
-            models=ModelStore(folder / "models", keep=1),
+            models=models or ModelStore(folder / "models", keep=1),
             checkpoints=LocalCheckpoints.in_folder(folder / "checkpoints", budget),
             ledger=ledger,
             clock=self.clock,
@@ -294,8 +303,10 @@ def test_a_final_model_is_trained_without_scores_and_with_the_same_memory_policy
     own = worker(ledger=ledger, can_stream=True, budget=0)
     own.begin()
     own.trainer.failures = [OUT_OF_MEMORY, OUT_OF_MEMORY]
-    tensors = own.session.train_unscored(3)
+    tensors, blocks = own.session.train_unscored(3)
     assert np.array_equal(tensors["weight"], [3.0])
+    assert tensors.keys() == {"weight", *FROZEN}
+    assert blocks.keys() == {"frozen"}
     assert own.trainer.prepared == [False, False, True]
     assert own.trainer.computed == [], "nothing was scored"
     own.begin()
@@ -303,6 +314,53 @@ def test_a_final_model_is_trained_without_scores_and_with_the_same_memory_policy
     with pytest.raises(OutOfMemory):
         own.session.train_unscored(3)
     assert ledger.released == 6, "for each request, also after the last one"
+
+
+# models
+
+
+class CountingModels(ModelStore):
+    """Remembers the names of the tensors of each offer, and loses all blocks before the first ones."""
+
+    def __init__(self, folder: Path, *, losses: int = 0) -> None:
+        super().__init__(folder, keep=2)
+        self.folder, self.losses = folder, losses
+        self.sent: list[set[str]] = []
+
+    def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> tuple[str, ...]:
+        """Count."""
+        if self.losses:
+            self.losses -= 1
+            shutil.rmtree(self.folder / "shared")
+        self.sent.append(set(tensors))
+        return super().offer(trial, f1, tensors, card)
+
+
+def test_a_frozen_block_is_sent_once(worker: Callable[..., Worker], tmp_path: Path) -> None:
+    models = CountingModels(tmp_path / "models")
+    own = worker(models=models)
+    for trial in (7, 8):
+        own.begin(trial)
+        own.steps(3)
+    assert models.sent == [{"weight", *FROZEN}, *[{"weight"}] * 5]
+    assert [read_tensors(place, read_card(place)).keys() for place in kept_models(tmp_path)] == [
+        {"weight", *FROZEN}
+    ] * 2
+
+
+def test_a_block_that_was_deleted_meanwhile_is_sent_again(
+    worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    models = CountingModels(tmp_path / "models")
+    own = worker(models=models)
+    own.begin(epochs=2)
+    own.steps(1)
+    models.losses = 1
+    own.steps(1)
+    assert models.sent == [{"weight", *FROZEN}, {"weight"}, {"weight", *FROZEN}]
+    (place,) = kept_models(tmp_path)
+    assert place.name == "trial-00007-epoch-002"
+    assert read_tensors(place, read_card(place)).keys() == {"weight", *FROZEN}
 
 
 # paused trials in memory

@@ -17,11 +17,13 @@ import torch
 import yaml
 from conftest import TRIALS, Command
 from made_runs import final_row, make_final_model, make_finish
+from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from genre_core.audio.mel import front_end
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode, InputError
+from genre_core.models.artifact import SHARED_BLOCKS, read_card, read_tensors
 from genre_core.models.network import ToImage, build
 from genre_core.onnx_export import write_onnx
 from genre_core.predict import Model
@@ -93,6 +95,16 @@ def test_a_model_that_was_not_kept_is_refused_with_the_way_to_get_one(
     assert all(part in str(error.value) for part in (*parts, str(tmp_path)))
 
 
+def _assert_whole_and_equal(exported: Path, kept: Path) -> None:
+    """Compare an exported model, which must need no other file, with the kept one."""
+    card, whole = read_card(kept), read_card(exported)
+    assert SHARED_BLOCKS not in whole
+    assert whole == {key: value for key, value in card.items() if key != SHARED_BLOCKS}
+    expected, state = read_tensors(kept, card), load_file(exported / "model.safetensors")
+    assert state.keys() == expected.keys()
+    assert all(np.array_equal(state[name], value) for name, value in expected.items())
+
+
 @pytest.fixture(scope="module")
 def exported(run: Path, genre_search: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The best model of the shared search, exported with ONNX."""
@@ -114,8 +126,7 @@ def test_an_exported_folder_has_the_model_and_a_readme_with_its_scores_and_data(
     ]
     assert [path.name for path in exported.parent.iterdir()] == ["model"]
     winner = chosen_model(run)
-    for name in ("model.json", "model.safetensors"):
-        assert (exported / name).read_bytes() == (winner / name).read_bytes()
+    _assert_whole_and_equal(exported, winner)
     text = (exported / "README.md").read_text()
     front_matter = yaml.safe_load(text.split("---")[1])
     assert front_matter["pipeline_tag"] == "audio-classification"

@@ -15,12 +15,12 @@ import torch
 from conftest import TRIALS, Command, sets
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from safetensors.torch import load_file
 from without_ray import by_torch, searches_in_process
 
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import load_corpus
+from genre_core.models.artifact import read_tensors
 from genre_core.models.network import ToImage, build
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.metrics import confusion_matrix, scores
@@ -108,10 +108,10 @@ def test_a_run_holds_its_configuration_and_corpus_and_no_incomplete_file(run: Pa
 
 def test_a_kept_model_reproduces_the_scores_of_its_trial(run: Path, cache: Path) -> None:
     trials = read_trials(run).sort_values(["val_f1", "trial"], ascending=[False, True])
-    kept = sorted((run / "models").iterdir())
+    kept = sorted((run / "models").glob("trial-*"))
     assert {int(path.name.split("-")[1]) for path in kept} == set(trials["trial"].head(2))
     card = json.loads((kept[0] / "model.json").read_text())
-    state = load_file(kept[0] / "model.safetensors")
+    state = {name: torch.from_numpy(value) for name, value in read_tensors(kept[0], card).items()}
     row = trials.set_index("trial").loc[card["trial"]]
     network = build(
         card["recipe"]["backbone"],

@@ -23,8 +23,10 @@ from genre_core import predict
 from genre_core.audio.bad_audio import BadAudio, Fault, Reason
 from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import ErrorCode, InputError
+from genre_core.models.artifact import SHARED_BLOCKS, read_card, read_tensors
 from genre_core.predict import Model, Prediction, SegmentPrediction
 from search.cli.prediction_output import text_lines
+from search.run.model_store import write_model
 
 RATE = 22_050
 NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
@@ -33,7 +35,7 @@ NOISE = np.random.default_rng(0).standard_normal(60 * RATE) * 0.1
 @pytest.fixture(scope="module")
 def folder(run: Path) -> Path:
     """One of the models saved by a search."""
-    return min((run / "models").iterdir())
+    return min((run / "models").glob("trial-*"))
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +113,11 @@ def test_a_louder_or_quieter_copy_has_the_same_prediction(
 
 
 def _older(folder: Path, copy: Path) -> Path:
-    """A copy of a model as written before front ends had a `level`."""
-    shutil.copytree(folder, copy)
-    card = json.loads((copy / "model.json").read_text())
-    del card["front_end"]["level"]
-    (copy / "model.json").write_text(json.dumps(card))
+    """A copy of a model as written before front ends had a `level`, and models shared blocks."""
+    card = read_card(folder)
+    tensors = read_tensors(folder, card)
+    del card["front_end"]["level"], card[SHARED_BLOCKS]
+    write_model(copy, tensors, card)
     return copy
 
 
@@ -211,7 +213,7 @@ DAMAGED: dict[str, tuple[Damage, ErrorCode, str]] = {
     "a list as card": (
         lambda folder: (folder / "model.json").write_text("[]"),
         ErrorCode.MODEL_INCONSISTENT,
-        "TypeError",
+        "AttributeError",
     ),
     "truncated tensors": (
         lambda folder: os.truncate(folder / "model.safetensors", 999),
@@ -242,7 +244,7 @@ DAMAGED: dict[str, tuple[Damage, ErrorCode, str]] = {
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_model_is_refused(case: str, folder: Path, tmp_path: Path) -> None:
     damage, code, detail = DAMAGED[case]
-    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    copy = Path(shutil.copytree(folder.parent, tmp_path / "models")) / folder.name
     damage(copy)
     with pytest.raises(InputError) as error:
         Model.load(copy)

@@ -158,6 +158,7 @@ def test_what_is_cached_of_a_network_does_not_outlive_a_change_to_its_code(
             found.append(initial_weights("nets:NET", weights="random", seed=0, node_cache=node_cache))
     first, same, other = found
     assert first.digests == same.digests
+    assert first.contents == other.contents
     assert not set(first.digests.values()) & set(other.digests.values())
     assert torch.equal(first.state["body.weight"], other.state["body.weight"])
     assert len([*(tmp_path / "shared").glob("nets.NET-*.safetensors")]) == 2

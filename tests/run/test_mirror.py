@@ -33,6 +33,7 @@ FILES = {
     "results/epochs/trial-00000.parquet": b"epochs",
     "models/trial-00000-epoch-002/model.safetensors": os.urandom(12 * 1024**2),
     "models/trial-00000-epoch-002/model.json": b"{}",
+    f"models/shared/{64 * 'a'}.safetensors": b"block",
     "checkpoints/trial-00001-epoch-001.safetensors": b"",
 }
 """The files of a run: one is larger than a part of a multipart upload, one is empty."""

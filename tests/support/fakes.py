@@ -1,13 +1,14 @@
 """Plain objects in place of a worker's surroundings: an analytic fine-tune, stores without processes, a clock."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genre_core.models.artifact import block_digest
 from genre_core.recipe import Recipe
 from search.engine.messages import EpochReport, TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory
@@ -15,6 +16,8 @@ from search.run.checkpoints import CheckpointStore, Unsaved
 from search.run.schemas import EpochRow
 
 GENRES = 2
+FROZEN = {"frozen.weight": np.arange(3, dtype=np.float32)}
+"""The tensors of a frozen block."""
 
 
 class Clock:
@@ -111,9 +114,14 @@ class AnalyticTraining:
         done, self._best, best = state["progress"].tolist()
         self.epochs_done, self.best_epoch = int(done), int(best)
 
-    def tensors(self) -> Arrays:
+    @property
+    def frozen_blocks(self) -> Mapping[str, str]:
+        """One block, which all fine-tunes share."""
+        return {"frozen": block_digest(FROZEN)}
+
+    def tensors(self, blocks: Collection[str]) -> Arrays:
         """A model that tells how long it was trained."""
-        return {"weight": np.full(1, self.epochs_done, np.float32)}
+        return {"weight": np.full(1, self.epochs_done, np.float32)} | (FROZEN if "frozen" in blocks else {})
 
     def validation(self) -> Mapping[str, Any]:
         """What model.json says of the validation part."""

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from genre_core.corpus.tracks import SPLITS, Corpus, Track, load_corpus, write_corpus
+from genre_core.models.artifact import SHARED
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml
 from search.engine.forecast import Plan
@@ -296,7 +297,10 @@ def make_finish(run: Path, test_f1: Mapping[tuple[int, int], float]) -> Corpus:
 def make_final_model(run: Path, trial: int, seed: int) -> Path:
     """A final model: a copy of a kept one, with a card as `finish` writes it."""
     folder = RunFolder(run).final_model(trial, seed)
-    shutil.copytree(min(kept_models(run)), folder)
+    kept = min(kept_models(run))
+    shutil.copytree(kept, folder)
+    if (kept.parent / SHARED).exists():
+        shutil.copytree(kept.parent / SHARED, folder.parent / SHARED, dirs_exist_ok=True)
     card = json.loads((folder / "model.json").read_text())
     final = {name: value for name, value in card.items() if not name.startswith("validation")}
     final |= {
