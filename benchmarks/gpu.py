@@ -109,7 +109,7 @@ def noise(count: int, side: int) -> SegmentArrays:
     """Segments of noise, one a track."""
     mels = np.random.default_rng(count).normal(plain.MEAN, plain.STD, (count, 1, side, side))
     numbers = np.arange(count)
-    return SegmentArrays(mels=mels.astype(np.float16), track=numbers, genre=numbers % GENRES, n_genres=GENRES)
+    return SegmentArrays.of(mels.astype(np.float16), track=numbers, genre=numbers % GENRES, n_genres=GENRES)
 
 
 class Bench:
@@ -258,6 +258,7 @@ class Bench:
             segments_per_track=1,
             weights=dict.fromkeys(FAMILIES, "random"),
             cache=self._folder,
+            data_cache_bytes=0,
             cache_bytes=CACHE_BYTES,
             threads=1,
             device=self._device.type,

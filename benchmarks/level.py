@@ -71,10 +71,11 @@ class GainedSegments(Segments):
 
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def mels_of(self, segments: Tensor) -> Tensor:
-        """Mels of the segments with these indices, each with its own gain."""
-        gains = torch.from_numpy(self.random.uniform(*RANDOM_GAIN_DB, (len(segments), 1, 1, 1))).float()
-        return (super().mels_of(segments).float() + gains).clamp_min(ABSOLUTE_FLOOR_DB)
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Mels of each batch of segments, each with its own gain."""
+        for mels in super().batches(batches):
+            gains = torch.from_numpy(self.random.uniform(*RANDOM_GAIN_DB, (len(mels), 1, 1, 1))).float()
+            yield (mels.float() + gains).clamp_min(ABSOLUTE_FLOOR_DB)
 
 
 def main() -> None:
@@ -174,8 +175,8 @@ class Music:
             levels = _levels(waveform.clip(-1, 1) if clipped else waveform, reference)
             mel = levels.permute(2, 0, 1).numpy()
             mels += cut_segments(mel, segment_starts(len(mel), SEGMENT_FRAMES, 1), SEGMENT_FRAMES)
-        return SegmentArrays(
-            mels=np.stack(mels),
+        return SegmentArrays.of(
+            np.stack(mels),
             track=np.arange(len(mels)),
             genre=np.array([self.genres.index(track.genre) for track in self._tracks[part]]),
             n_genres=len(self.genres),
@@ -239,9 +240,9 @@ def _gained(network: Network, music: Music, reference: str) -> dict[str, Any]:
     """Number of clips whose predicted genre changes at each gain, and number of correct ones."""
 
     def predicted(gain: float, clipped: bool) -> NDArray[np.int64]:
-        mels = music.segments("clips", reference, gain, clipped).mels
+        segments = music.segments("clips", reference, gain, clipped)
         with torch.inference_mode():
-            logits = [network(chunk) for chunk in torch.split(mels, 16)]
+            logits = [network(chunk) for chunk in segments.in_order(16)]
         genres: NDArray[np.int64] = torch.cat(logits).argmax(dim=1).numpy()
         return genres
 

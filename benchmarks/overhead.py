@@ -128,7 +128,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="gsb", dir="/tmp") as folder,
         scratch() as temporary,
-        connected(None, data_bytes=0, folder=temporary),
+        connected(None, folder=temporary),
     ):
         resources = Resources(workers=2, gpus=0.0, scratch=temporary)
         print(

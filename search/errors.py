@@ -83,6 +83,7 @@ class SearchErrorCode(StrEnum):
     WARM_START_NOT_COMPARABLE = "warm-start-not-comparable"
     # tune
     CLUSTER_UNREACHABLE = "cluster-unreachable"
+    DATA_CACHE_TOO_SMALL = "data-cache-too-small"
     CPUS_PER_TRIAL_TOO_MANY = "cpus-per-trial-too-many"
     MLFLOW_FAILED = "mlflow-failed"
     MLFLOW_NOT_INSTALLED = "mlflow-not-installed"

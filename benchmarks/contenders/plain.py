@@ -61,7 +61,7 @@ def resident(
         order = torch.randperm(len(train), device=device)
         total = torch.zeros((), device=device)
         for batch in torch.split(order, batch_size):
-            images = ((train.mels[batch].float() - MEAN) / STD).expand(-1, 3, -1, -1)
+            images = ((train.mels_of(batch).float() - MEAN) / STD).expand(-1, 3, -1, -1)
             images = images.contiguous(memory_format=memory_format)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 with torch.no_grad():
@@ -85,7 +85,8 @@ def tutorial(backbone: str, depth: int, train: Segments, *, batch_size: int) -> 
     device = train.genre.device
     frozen, trainable = network(backbone, depth, train.n_genres, device)
     optimizer = torch.optim.SGD(trainable.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
-    images: Tensor = ((train.mels.cpu().float() - MEAN) / STD).expand(-1, 3, -1, -1).contiguous()
+    mels = torch.cat(list(train.in_order(256))).cpu().float()
+    images: Tensor = ((mels - MEAN) / STD).expand(-1, 3, -1, -1).contiguous()
     dataset = TensorDataset(images, train.genre[train.track].cpu())
     loader = DataLoader(dataset, batch_size=batch_size, shuffle=True)
 

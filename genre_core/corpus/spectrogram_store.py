@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio
-from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
+from genre_core.audio.mel import FrontEnd, segment_starts, stored_mel
 from genre_core.corpus.tracks import Track
 from genre_core.system.atomic import sync_file, sync_folder
 from genre_core.system.progress import ProgressCallback
 from genre_core.system.threads import ALL_CORES, map_in_threads
+from genre_core.training.frames import FRAME_DTYPE, FrameFiles, FrameShard, SegmentReader
 from genre_core.training.segments import SegmentArrays
 
 FORMAT_VERSION = 1
 """Part of a store's name, changed with the format of its files."""
+SHARD_BYTES = 256 * 2**20
+"""The parts of a store, which are sent to other nodes one at a time, have at least this size, except the last one."""
 
 _MELS, _INDEX = "mels.f16", "index.json"
 
@@ -36,9 +39,9 @@ class SpectrogramStore:
     folder: Path
     front_end: FrontEnd
     places: Mapping[str, tuple[int, int]]
-    """Content hash of a track -> its first frame in the file and its number of frames."""
-    mels: NDArray[np.float16]
-    """[frames of all tracks, channels, mels]"""
+    """Content hash of a track -> its first frame and its number of frames."""
+    frames: FrameFiles
+    """float16 [frames of all tracks, channels, mels]"""
 
     def mel(self, content: str) -> NDArray[np.float16]:
         """Return the log-mel of one track in dB, [frames, channels, mels], as a view into the file.
@@ -46,8 +49,7 @@ class SpectrogramStore:
         Raises:
             KeyError: the store has no track with this content hash.
         """
-        first, count = self.places[content]
-        return self.mels[first : first + count]
+        return self.frames.view(*self.places[content])
 
     def segments(
         self,
@@ -57,22 +59,30 @@ class SpectrogramStore:
         segment_frames: int,
         segments_per_track: int,
     ) -> SegmentArrays:
-        """Cut tracks into at most `segments_per_track` segments of `segment_frames` frames without overlap."""
-        mels: list[NDArray[np.float16]] = []
-        owners: list[int] = []
-        for position, track in enumerate(tracks):
-            mel = self.mel(str(track.content))
-            own = cut_segments(
-                mel, segment_starts(len(mel), segment_frames, segments_per_track), segment_frames
-            )
-            mels += own
-            owners += [position] * len(own)
+        """Cut tracks into at most `segments_per_track` segments of `segment_frames` frames without overlap.
+
+        The segments are an index into the store, which must exist as long as they are used.
+        """
+        contents = [str(track.content) for track in tracks]
+        cuts = [
+            (place := self.places[content])[0]
+            + np.array(segment_starts(place[1], segment_frames, segments_per_track), np.int64)
+            for content in contents
+        ]
+        index = {genre: number for number, genre in enumerate(genres)}
+        key = json.dumps([self._settings, contents, segment_frames, segments_per_track])
         return SegmentArrays(
-            mels=np.stack(mels),
-            track=np.array(owners),
-            genre=np.array([genres.index(track.genre) for track in tracks]),
+            mels=SegmentReader(frames=self.frames, first=np.concatenate(cuts), length=segment_frames),
+            track=np.repeat(np.arange(len(tracks)), [len(cut) for cut in cuts]),
+            genre=np.array([index[track.genre] for track in tracks]),
             n_genres=len(genres),
+            digest=hashlib.sha256(key.encode()).hexdigest(),
         )
+
+    @property
+    def _settings(self) -> list[object]:
+        """What the mel of a track depends on besides its audio."""
+        return [FORMAT_VERSION, asdict(self.front_end)]
 
 
 def open_or_build(
@@ -126,10 +136,54 @@ def _name(contents: Sequence[str], front_end: FrontEnd) -> str:
 
 def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
     """Open the store that `open_or_build` created in a folder."""
-    places = {k: (first, count) for k, (first, count) in json.loads((folder / _INDEX).read_text()).items()}
-    shape = (-1, len(front_end.windows), front_end.n_mels)
-    mels = np.memmap(folder / _MELS, dtype=np.float16, mode="r").reshape(shape)
-    return SpectrogramStore(folder=folder, front_end=front_end, places=places, mels=mels)
+    index = (folder / _INDEX).read_text()
+    places = {content: (first, count) for content, (first, count) in json.loads(index).items()}
+    channels, mels = len(front_end.windows), front_end.n_mels
+    frame_bytes = channels * mels * FRAME_DTYPE.itemsize
+    layout = _layout(index)
+    shards = tuple(
+        FrameShard(
+            path=folder / _MELS, offset=first * frame_bytes, frames=count, name=f"mels-{layout}-{first}.f16"
+        )
+        for first, count in _cut(places.values(), SHARD_BYTES // frame_bytes)
+    )
+    return SpectrogramStore(
+        folder=folder,
+        front_end=front_end,
+        places=places,
+        frames=FrameFiles(shards=shards, channels=channels, mels=mels),
+    )
+
+
+def is_stored_here(frames: FrameFiles) -> bool:
+    """Whether this machine has the files of frames that were opened on another one, perhaps on a shared disk."""
+    folders = {shard.path.parent for shard in frames.shards}
+    try:
+        layouts = {folder: _layout((folder / _INDEX).read_text()) for folder in folders}
+        return all(
+            layouts[shard.path.parent] in shard.name
+            and shard.path.stat().st_size >= shard.offset + shard.frames * frames.frame_bytes
+            for shard in frames.shards
+        )
+    except OSError:
+        return False
+
+
+def _layout(index: str) -> str:
+    """A hash of the index: equal for stores whose tracks have the same places."""
+    return hashlib.sha256(index.encode()).hexdigest()[:16]
+
+
+def _cut(places: Iterable[tuple[int, int]], frames: int) -> Iterator[tuple[int, int]]:
+    """First frame and number of frames of each part of a file, of at least `frames` frames, between tracks."""
+    began = end = 0
+    for first, count in sorted(places):
+        end = first + count
+        if end - began >= frames:
+            yield began, end - began
+            began = end
+    if end > began:
+        yield began, end - began
 
 
 def _build(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genre_core.models.network import CHUNK, Network
 from genre_core.system.disk_cache import NodeCache
+from genre_core.training.frames import TensorRows, in_batches, in_order
 from genre_core.training.segments import Segments
 
 FORMAT_VERSION = 1
@@ -78,10 +79,13 @@ class ActivationCache:
 
     def __getitem__(self, segments: Tensor) -> Tensor:
         """Activations of the segments with these indices, int64 [batch] -> [batch, ...]."""
+        return next(self.batches([segments]))
+
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Activations of each batch of segments; the next ones are read while one is used."""
         if self._stored is None:
-            return self._network.frozen_forward(self._segments.mels_of(segments))
-        batch = self._stored[segments.to(self._stored.device)].to(self._network.device)
-        return self._network.from_contiguous(batch)
+            return map(self._network.frozen_forward, self._segments.batches(batches))
+        return map(self._network.from_contiguous, _looked_up(self._stored, batches, self._network.device))
 
     def _find_or_compute(self) -> Tensor | None:
         """Activations of all segments; None if caching is not faster, or the cache cannot be used."""
@@ -127,9 +131,8 @@ class ActivationCache:
 
     def _compute(self, names: list[str]) -> bool:
         """Pass all segments through the frozen blocks into files; False if caching them is not faster."""
-        size, device = CHUNK[self._network.device.type], self._network.device
-        start, source = self._source(names)
-        chunks = iter(torch.split(source, size))
+        size = CHUNK[self._network.device.type]
+        start, chunks = self._source(names, size)
         # two, because the first one's time includes the initialisation of kernels
         measured = [self._measure(chunk, start) for chunk in islice(chunks, 2)]
         with ExitStack() as stack:
@@ -140,23 +143,25 @@ class ActivationCache:
                 for outputs in measured:
                     file.write(outputs[depth].activations.data)
             for chunk in chunks:
-                for depth, activations in self._network.forward_by_block(chunk.to(device), start=start):
+                for depth, activations in self._network.forward_by_block(chunk, start=start):
                     if depth in files:
                         files[depth].write(_to_numpy(activations).data)
         return True
 
-    def _source(self, names: list[str]) -> tuple[int, Tensor]:
-        """The deepest cached depth below the freeze depth, and its activations; without one, 0 and the segments."""
+    def _source(self, names: list[str], size: int) -> tuple[int, Iterator[Tensor]]:
+        """The deepest cached depth below the freeze depth, and its activations; without one, 0 and the segments.
+
+        Both are in chunks of `size` on the device.
+        """
         for depth in range(len(names) - 1, 0, -1):
             if (stored := self._find(names[depth - 1])) is not None:
-                return depth, stored
-        return 0, self._segments.mels
+                return depth, in_order(TensorRows(tensor=stored), size, self._network.device)
+        return 0, self._segments.in_order(size)
 
     def _measure(self, chunk: Tensor, start: int) -> dict[int, "_BlockOutput"]:
         """Depth -> a chunk's activations and their costs."""
         device = self._network.device
         seconds, outputs = 0.0, {}
-        chunk = chunk.to(device)
         blocks = self._network.forward_by_block(chunk, start=start)
         for depth in range(start + 1, len(self._network.frozen) + 1):
             began = _now(device)
@@ -256,3 +261,10 @@ def _resident(stored: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and stored.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return stored
     return stored.to(device)
+
+
+def _looked_up(stored: Tensor, batches: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Batches of stored activations on the device."""
+    if stored.device == device:
+        return (stored[batch] for batch in batches)
+    return in_batches(TensorRows(tensor=stored), batches, device)

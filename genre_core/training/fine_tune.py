@@ -210,9 +210,10 @@ class FineTune:
         self.network.trainable.train()
         capture = StepGraph if device.type == "cuda" and self._steps_are_asynchronous else None
         steps = EpochSteps(self._step, [len(batch) for batch in batches], capture=capture)
-        for step, batch in enumerate(batches):
+        source = self._train if self._steps_pass_frozen else self._train_activations
+        for step, (batch, rows) in enumerate(zip(batches, source.batches(batches), strict=True)):
             self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
-            inputs = self._inputs(batch)
+            inputs = self._inputs(batch, rows)
             began = time.perf_counter()
             total += steps(*inputs) * len(batch)
             self._arithmetic += time.perf_counter() - began
@@ -224,10 +225,9 @@ class FineTune:
         waits = self._recipe.label_smoothing and self._genre_weights is not None
         return find_backbone(self._recipe.backbone).cuda_graphs and not waits
 
-    def _inputs(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """What `_step` takes for the segments with these indices."""
+    def _inputs(self, batch: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `_step` takes for the segments with these indices and with these mels or activations."""
         genre = self._train.genre[self._train.track[batch]]
-        inputs = self._train.mels_of(batch) if self._steps_pass_frozen else self._train_activations[batch]
         if self._recipe.augments_input:
             inputs = inputs.float()
         mixed: tuple[Tensor, ...] = ()
@@ -310,7 +310,10 @@ def track_logits(network: Network, segments: Segments, activations: ActivationCa
     network.trainable.eval()
     indices = torch.arange(len(segments), device=network.device)
     logits = torch.cat(
-        [network.trainable_forward(activations[part]) for part in torch.split(indices, VALIDATION_BATCH)]
+        [
+            network.trainable_forward(part)
+            for part in activations.batches(torch.split(indices, VALIDATION_BATCH))
+        ]
     ).cpu()
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)

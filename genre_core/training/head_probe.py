@@ -129,7 +129,7 @@ def logistic_regression(
 
 def _fit(activations: ActivationCache, train: Segments, genre_weights: Tensor | None) -> Probe:
     segments = torch.arange(len(train), device=train.genre.device)
-    features = torch.cat([activations[part] for part in torch.split(segments, _CHUNK)])
+    features = torch.cat(list(activations.batches(torch.split(segments, _CHUNK))))
     of_random_head = math.sqrt(train.n_genres / 3)  # nn.Linear draws uniformly from ± 1 / sqrt(features)
     return logistic_regression(
         features,

@@ -1,34 +1,36 @@
-"""Segments of a set of tracks with their tracks and genres, stored on the device or copied to it in batches."""
+"""Segments of a set of tracks with their tracks and genres, stored on the device or read from files in batches."""
 
 import hashlib
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genre_core.training.frames import SegmentReader, in_batches, in_order
+
 _CHUNK = 256
 """Segments whose statistics are computed at a time, because as float64 they take four times the memory."""
 GPU_SHARE = 0.5
-"""Maximum fraction of a GPU's free memory for segments; above it, batches are copied to the GPU."""
+"""Maximum fraction of a GPU's free memory for segments; above it, batches are sent to the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
     """Segments of equal length from tracks' mels, in track order."""
 
-    mels: Tensor
-    """float16 [segments, channels, mels, frames], dB; on the CPU if a GPU has no room for them."""
+    mels: Tensor | SegmentReader
+    """float16 [segments, channels, mels, frames], dB; a reader on the CPU, or if a GPU has no room for them."""
     track: Tensor
     """int64 [segments]: index of the segment's track."""
     genre: Tensor
     """int64 [tracks]: index of the track's genre."""
     n_genres: int
     digest: str
-    """Hash of the mels; see `SegmentArrays.digest`."""
+    """See `SegmentArrays.digest`."""
 
     def __len__(self) -> int:
         return len(self.mels)
@@ -39,30 +41,53 @@ class Segments:
         return len(self.genre)
 
     @property
+    def device(self) -> torch.device:
+        """Where batches are wanted."""
+        return self.genre.device
+
+    @property
     def resident(self) -> bool:
-        """Whether the mels are on the same device as the other tensors."""
-        return self.mels.device == self.genre.device
+        """Whether the mels need not be copied to the device."""
+        return isinstance(self.mels, Tensor) or self.device.type == "cpu"
+
+    def batches(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Mels of each batch of segments, int64 [batch] -> [batch, channels, mels, frames], on the device."""
+        if isinstance(self.mels, SegmentReader):
+            return in_batches(self.mels, batches, self.device)
+        mels = self.mels
+        return (mels[batch] for batch in batches)
+
+    def in_order(self, size: int) -> Iterator[Tensor]:
+        """Mels of all segments in order, `size` segments at a time, on the device."""
+        if isinstance(self.mels, SegmentReader):
+            return in_order(self.mels, size, self.device)
+        return iter(torch.split(self.mels, size))
 
     def mels_of(self, segments: Tensor) -> Tensor:
         """Mels of the segments with these indices, on the device."""
-        return self.mels[segments.to(self.mels.device)].to(self.genre.device)
+        return next(self.batches([segments]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentArrays:
-    """The fields of `Segments` as arrays in host memory, which Ray shares with all workers of a node without a copy."""
+    """The fields of `Segments` in host memory or in files, which all workers of a node share without a copy."""
 
-    mels: NDArray[np.float16]
+    mels: SegmentReader
     track: NDArray[np.int64]
     genre: NDArray[np.int64]
     n_genres: int
+    digest: str
+    """Equal only for equal mels in the same order: part of the identity of their activations."""
 
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the mels, part of the identity of their activations."""
-        hashed = hashlib.sha256(str(self.mels.shape).encode())
-        hashed.update(np.ascontiguousarray(self.mels).data)
-        return hashed.hexdigest()
+    @classmethod
+    def of(
+        cls, mels: NDArray[np.float16], *, track: NDArray[np.int64], genre: NDArray[np.int64], n_genres: int
+    ) -> "SegmentArrays":
+        """Segments in memory, [segments, channels, mels, frames]; their digest is a hash of all values."""
+        hashed = hashlib.sha256(str(mels.shape).encode())
+        hashed.update(np.ascontiguousarray(mels).data)
+        reader = SegmentReader.of(mels)
+        return cls(mels=reader, track=track, genre=genre, n_genres=n_genres, digest=hashed.hexdigest())
 
     def to(self, device: torch.device, *, stream: bool = False) -> Segments:
         """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to.
@@ -73,12 +98,14 @@ class SegmentArrays:
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            mels, track, genre = (torch.from_numpy(array) for array in (self.mels, self.track, self.genre))
-        fits = device.type == "cpu" or (
-            not stream and mels.nbytes <= GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+            track, genre = torch.from_numpy(self.track), torch.from_numpy(self.genre)
+        stays = (
+            stream
+            or device.type == "cpu"
+            or self.mels.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]
         )
         return Segments(
-            mels=mels.to(device) if fits else mels,
+            mels=self.mels if stays else _copied(self.mels, device),
             track=track.to(device),
             genre=genre.to(device),
             n_genres=self.n_genres,
@@ -88,11 +115,19 @@ class SegmentArrays:
 
 def level_statistics(segments: Segments) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of training segments' levels in dB, each [channels]."""
-    count = segments.mels[:, 0].numel()
-    total = squares = torch.zeros(segments.mels.shape[1], dtype=torch.float64, device=segments.mels.device)
-    for chunk in torch.split(segments.mels, _CHUNK):
+    count = segments.mels.shape[0] * segments.mels.shape[2] * segments.mels.shape[3]
+    total = squares = torch.zeros(segments.mels.shape[1], dtype=torch.float64, device=segments.device)
+    for chunk in segments.in_order(_CHUNK):
         levels = chunk.double()
         total = total + levels.sum(dim=(0, 2, 3))
         squares = squares + levels.square().sum(dim=(0, 2, 3))
     mean = total / count
     return mean, (squares / count - mean.square()).clamp_min(1.0).sqrt()
+
+
+def _copied(reader: SegmentReader, device: torch.device) -> Tensor:
+    """All segments on a device, without a second copy on the host."""
+    mels = torch.empty(reader.shape, dtype=reader.dtype, device=device)
+    for part, chunk in zip(torch.split(mels, _CHUNK), in_order(reader, _CHUNK, device), strict=True):
+        part.copy_(chunk)
+    return mels

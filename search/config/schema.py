@@ -175,6 +175,8 @@ class SearchConfig(Settings):
     """Data type that layers compute in; `auto` is bfloat16 on GPUs and float32 on CPUs."""
     feature_cache: float = Field(default=10.0, ge=0)
     """GiB on a node's disk for data shared by trials: initial weights and activations of frozen blocks. 0 for none."""
+    data_cache: float = Field(default=100.0, ge=0)
+    """GiB on the disk of a node that cannot read the driver's cache, for copies of spectrograms."""
     storage: str | None = None
     """Where to mirror the run's folder, as an address that pyarrow supports: s3://bucket/prefix, gs://…"""
     retries: int = Field(default=3, ge=0)

@@ -12,7 +12,7 @@ from search.run.overview import folder_bytes
 
 _PARTS = {
     "spectrograms": (("spectrograms",), True),
-    "activations and initial weights": (("shared", "nodes"), True),
+    "activations, initial weights and copies of spectrograms": (("shared", "nodes", "data"), True),
     "built-in corpora": (("synthetic",), True),
     "audits of audio files": (("audit-*.parquet",), True),
     "measured costs": (("costs.json",), False),

@@ -82,6 +82,17 @@ class WeightSource(Protocol):
         """
 
 
+class FrameSource(Protocol):
+    """The spectrogram store on the head node."""
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """Read the bytes of a shard.
+
+        Raises:
+            RemoteError
+        """
+
+
 class CheckpointStore(Protocol):
     """The latest checkpoint of each running trial."""
 

@@ -14,13 +14,14 @@ from genre_core.models.artifact import SHARED_BLOCKS
 from genre_core.models.network import allow_tf32, restore
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.node_folder import node_folder
 from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.fine_tune import track_logits
 from genre_core.training.segments import SegmentArrays
 from search.engine.messages import Assignment
 from search.engine.ports import Arrays, Diverged
 from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors, session
+from search.tune.trainable import Actors, data_locator, session
 
 TRAINED_ON = ("train", "validation")
 """Parts of the split that final models are trained on."""
@@ -59,6 +60,10 @@ class PredictionJob:
     device: str
     """`cpu` or `cuda`."""
     threads: int
+    cache: Path
+    """The folder on each node for files that its workers share."""
+    data_cache_bytes: int
+    actors: Actors
 
 
 def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
@@ -85,6 +90,7 @@ def predict(tensors: Arrays, recipe: Recipe, job: PredictionJob) -> NDArray[np.f
     device = torch.device(job.device)
     state = {name: torch.tensor(array) for name, array in tensors.items()}
     network = restore(recipe.backbone, state, precision=recipe.precision, device=device)
-    segments = job.test.to(device)
+    locate = data_locator(node_folder(job.cache).path, job.actors, budget_bytes=job.data_cache_bytes)
+    segments = locate(job.test).to(device)
     features = ActivationCache(network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1)
     return track_logits(network, segments, features).numpy()

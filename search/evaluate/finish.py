@@ -47,8 +47,8 @@ from search.run.tables import (
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.search import mirrored
 from search.tune.tasks import TaskFailed, each
-from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors, weights_files
+from search.tune.torch_trainer import GIB, WorkingSet
+from search.tune.trainable import Actors, store_shards, weights_files
 
 TOP, SEEDS = 3, 3
 """Default number of configurations, and of seeds for each."""
@@ -160,7 +160,9 @@ def _use_test_set(
     missing = [model for model in models if not _is_kept(folder, model)]
     weights = prepare.verify_weights(config, reporter) if missing else {}
     train = segments(*TRAINED_ON) if missing else None
-    with acquire(config, data_bytes=train.mels.nbytes if train else 0) as resources:
+    test = segments("test")
+    with acquire(config) as resources:
+        actors = Actors(frames=store_shards(test, resources))
         if train:
             working_set = WorkingSet.of(
                 config,
@@ -172,8 +174,16 @@ def _use_test_set(
                 device=resources.device,
                 gpu_shared=resources.gpu_shared,
             )
-            _train(config, missing, working_set, folder, resources, reporter)
-        logits = _predictions(config, models, segments("test"), folder, resources, reporter)
+            _train(config, missing, working_set, folder, resources, actors, reporter)
+        job = PredictionJob(
+            test=test,
+            device=resources.device,
+            threads=max(1, int(config.cpus_per_trial)),
+            cache=cache.absolute(),
+            data_cache_bytes=int(config.data_cache * GIB),
+            actors=actors,
+        )
+        logits = _predictions(config, models, job, folder, resources, reporter)
     write_test_tracks(folder, _track_rows(models, tracks, logits))
 
 
@@ -183,10 +193,13 @@ def _train(
     working_set: WorkingSet,
     folder: Path,
     resources: Resources,
+    actors: Actors,
     reporter: Reporter,
 ) -> None:
     """Train each model; it is on disk before the next one is awaited."""
-    job = TrainingJob(working_set=working_set, actors=Actors(weights=weights_files(config, resources)))
+    job = TrainingJob(
+        working_set=working_set, actors=replace(actors, weights=weights_files(config, resources))
+    )
     trained = each(
         final_worker.train, missing, lambda model: (model,), shared=job, config=config, resources=resources
     )
@@ -205,13 +218,12 @@ def _train(
 def _predictions(
     config: SearchConfig,
     models: Sequence[FinalModel],
-    test: SegmentArrays,
+    job: PredictionJob,
     folder: Path,
     resources: Resources,
     reporter: Reporter,
 ) -> dict[FinalModel, Logits]:
     """Predict the test tracks with every model."""
-    job = PredictionJob(test=test, device=resources.device, threads=max(1, int(config.cpus_per_trial)))
     predicted = each(
         final_worker.predict,
         models,

@@ -73,6 +73,23 @@ class RemoteWeights:
         return content
 
 
+class RemoteFrames:
+    """The spectrogram store on the head, read by an actor."""
+
+    def __init__(
+        self, actor: ActorHandle[Any], *, waiting: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Args: a `StoreShards` actor, and a context manager to enter while waiting for it."""
+        self._actor = actor
+        self._waiting = waiting
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a shard."""
+        with self._waiting():
+            content: NDArray[np.uint8] = ask(self._actor.read.remote, name)
+        return content
+
+
 class RemoteCheckpoints:
     """The checkpoint store of the search, in an actor. Checkpoints are sent one at a time, in the background.
 

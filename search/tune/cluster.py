@@ -25,7 +25,7 @@ from search.tune import ray_internals
 from search.tune.scratch import scratch, socket_folder
 
 OBJECT_STORE_BYTES = 2 * 1024**3
-"""Size of a local Ray's object store beyond the data: models and checkpoints pass through it."""
+"""Size of a local Ray's object store: models and checkpoints pass through it, but no spectrograms."""
 
 AUTO_TRIALS_PER_GPU = 4
 """The most trials that share a GPU by default: the CUDA context of each takes about half a GiB."""
@@ -114,13 +114,13 @@ def needs(config: SearchConfig) -> Needs:
 
 
 @contextmanager
-def acquire(config: SearchConfig, *, data_bytes: int) -> Iterator[Resources]:
-    """Connect to Ray and yield the resources of a search whose data has `data_bytes` bytes.
+def acquire(config: SearchConfig) -> Iterator[Resources]:
+    """Connect to Ray and yield the resources of a search.
 
     Raises:
         InputError: see `connected` and `capacity`.
     """
-    with scratch() as temporary, connected(config.address, data_bytes=data_bytes, folder=temporary):
+    with scratch() as temporary, connected(config.address, folder=temporary):
         workers, gpus = capacity(needs(config))
         resources = Resources(workers=workers, gpus=gpus, scratch=temporary)
         try:
@@ -130,14 +130,13 @@ def acquire(config: SearchConfig, *, data_bytes: int) -> Iterator[Resources]:
 
 
 @contextmanager
-def connected(address: str | None, *, data_bytes: int, folder: Path) -> Iterator[None]:
+def connected(address: str | None, *, folder: Path) -> Iterator[None]:
     """Connect to Ray inside the context; SIGTERM is handled like Ctrl-C.
 
     If this process is already connected to Ray, that connection is used and kept.
 
     Args:
         address: of a running cluster; None starts a local Ray that ends with the context.
-        data_bytes: size of the data in the object store of a local Ray.
         folder: where a local Ray spills objects that do not fit into memory.
 
     Raises:
@@ -147,8 +146,7 @@ def connected(address: str | None, *, data_bytes: int, folder: Path) -> Iterator
     if ray.is_initialized():
         yield
         return
-    object_store_bytes = OBJECT_STORE_BYTES + data_bytes
-    context = _local_ray(object_store_bytes, folder) if address is None else _remote_ray(address)
+    context = _local_ray(folder) if address is None else _remote_ray(address)
     with termination_as_interrupt(), context:
         yield
 
@@ -231,14 +229,14 @@ def _configure_process() -> None:
 
 
 @contextmanager
-def _local_ray(object_store_bytes: int, folder: Path) -> Iterator[None]:
+def _local_ray(folder: Path) -> Iterator[None]:
     """A Ray on this machine that ends with the context."""
     with socket_folder() as sockets:
         try:
             ray_internals.init_local(
                 sockets=sockets,
                 include_dashboard=False,
-                object_store_memory=object_store_bytes,
+                object_store_memory=OBJECT_STORE_BYTES,
                 object_spilling_directory=str(folder),
                 **_QUIET,
             )

@@ -55,7 +55,7 @@ from search.tune.adapter import BudgetStopper, CoordinatorScheduler, Coordinator
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.plan import make_plan, remember
 from search.tune.torch_trainer import GIB, WorkingSet
-from search.tune.trainable import Actors, GenreTrial, weights_files
+from search.tune.trainable import Actors, GenreTrial, store_shards, weights_files
 
 _MEASURING = "measuring what an epoch costs"
 
@@ -122,7 +122,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         with reporter.working(_MEASURING):
             plan = make_plan(config, prepared, cache=cache)
         reporter.plan(plan)
-        with _on_ray(config, prepared, reporter) as resources, driving(folder):
+        with _on_ray(config, reporter) as resources, driving(folder):
             if config.precision == "auto":
                 config = config.model_copy(update={"precision": "bfloat16" if resources.gpus else "float32"})
             require_new(folder)
@@ -183,7 +183,7 @@ def resume(
         with reporter.working(_MEASURING):
             plan = make_plan(config, prepared, cache=cache, rows=rows, trials=left)
         reporter.plan(plan)
-        with _on_ray(config, prepared, reporter) as resources:
+        with _on_ray(config, reporter) as resources:
             _write_config(config, prepared, folder)
             with mirrored(config, folder, reporter, resumed=True):
                 _warm_start(the_study, config, earlier, prepared, reporter)
@@ -191,11 +191,11 @@ def resume(
 
 
 @contextmanager
-def _on_ray(config: SearchConfig, prepared: Prepared, reporter: Reporter) -> Iterator[Resources]:
+def _on_ray(config: SearchConfig, reporter: Reporter) -> Iterator[Resources]:
     """Show the search and yield its resources on Ray."""
     with reporter.searching():
         reporter.phase("starting Ray" if config.address is None else f"connecting to Ray at {config.address}")
-        with acquire(config, data_bytes=_bytes(prepared)) as resources:
+        with acquire(config) as resources:
             yield resources
 
 
@@ -227,6 +227,7 @@ def _search(
     workers = min(resources.workers, wanted - the_study.ended)
     actors = Actors(
         weights=weights_files(config, resources),
+        frames=store_shards(prepared.train, resources),
         models=models,
         checkpoints=checkpoints,
         barrier=resources.actor(StartupBarrier, workers),
@@ -367,10 +368,6 @@ def _require_usable(config: SearchConfig, folder: Path, *, resumed: bool) -> Non
     mlflow.require_usable(config.mlflow, folder.name)
     if config.storage is not None:
         require_usable(config.storage, folder.name, resumed=resumed)
-
-
-def _bytes(prepared: Prepared) -> int:
-    return prepared.train.mels.nbytes + prepared.validation.mels.nbytes
 
 
 def mirrored(

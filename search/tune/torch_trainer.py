@@ -1,7 +1,7 @@
 """Fine-tunes by PyTorch on a worker's device, from the data that all trials of a search share."""
 
 import gc
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ class WorkingSet:
     cache: Path
     """The folder on each node for files that its workers share."""
     cache_bytes: int
+    data_cache_bytes: int
     threads: int
     device: str
     """`cpu` or `cuda`."""
@@ -96,6 +97,7 @@ class WorkingSet:
             weights=weights,
             cache=cache.absolute(),
             cache_bytes=int(config.feature_cache * GIB),
+            data_cache_bytes=int(config.data_cache * GIB),
             threads=max(1, int(config.cpus_per_trial)),
             device=device,
             gpu_shared=gpu_shared,
@@ -113,6 +115,7 @@ class TorchTrainer:
         *,
         node_cache: NodeCache,
         weights: WeightSource | None,
+        locate: Callable[[SegmentArrays], SegmentArrays] = lambda parts: parts,
         note: str | None = None,
     ) -> None:
         """Set up.
@@ -121,11 +124,13 @@ class TorchTrainer:
             working_set: the data.
             node_cache: where the node's workers share initial weights and activations.
             weights: files of weights that this node lacks; None where all weights are random.
+            locate: finds the segments in files of this node.
             note: what the user should know of this node from the start.
         """
         self._set = working_set
         self._cache = node_cache
         self._weights = weights
+        self._locate = locate
         self._note = note
         self._device = torch.device(working_set.device)
         self._data: tuple[Segments, Segments | None] | None = None
@@ -209,10 +214,13 @@ class TorchTrainer:
 
     def _segments(self, *, stream: bool) -> tuple[Segments, Segments | None]:
         if self._data is None:
-            train = self._set.train.to(self._device, stream=stream)
-            validation = self._set.validation
+            train = self._locate(self._set.train).to(self._device, stream=stream)
             self._levels = level_statistics(train)
-            self._data = train, None if validation is None else validation.to(self._device, stream=stream)
+            scored = self._set.validation
+            self._data = (
+                train,
+                None if scored is None else self._locate(scored).to(self._device, stream=stream),
+            )
         return self._data
 
     def _weights_of(self, recipe: Recipe) -> Weights:

@@ -3,7 +3,10 @@
 import gc
 import os
 import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ from genre_core.models.pretrained import weights_path
 from genre_core.system.disk_cache import NodeCache
 from genre_core.system.node_folder import node_folder
 from genre_core.system.watchdog import Watchdog
+from genre_core.training.frames import FrameFiles
+from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
 from search.engine.worker import WorkerSession
-from search.tune.actors import RemoteCheckpoints, RemoteModels, RemoteWeights, wait_for_all
+from search.tune.actors import RemoteCheckpoints, RemoteFrames, RemoteModels, RemoteWeights, wait_for_all
 from search.tune.cluster import Resources
+from search.tune.frame_shipping import StoreShards, on_this_node
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.weight_shipping import WeightsFiles
@@ -34,6 +40,7 @@ class Actors:
     """The actors on the head that serve workers; None for those that are not needed."""
 
     weights: ActorHandle[Any] | None = None
+    frames: ActorHandle[Any] | None = None
     models: ActorHandle[Any] | None = None
     checkpoints: ActorHandle[Any] | None = None
     barrier: ActorHandle[Any] | None = None
@@ -83,6 +90,9 @@ def session(working_set: WorkingSet, actors: Actors) -> WorkerSession:
             folder.path / "shared", budget_bytes=working_set.cache_bytes, waiting=watchdog.waiting
         ),
         weights=RemoteWeights(actors.weights, waiting=watchdog.waiting) if actors.weights else None,
+        locate=data_locator(
+            folder.path, actors, budget_bytes=working_set.data_cache_bytes, waiting=watchdog.waiting
+        ),
         note=folder.note,
     )
     return WorkerSession(
@@ -96,6 +106,34 @@ def session(working_set: WorkingSet, actors: Actors) -> WorkerSession:
         else None,
         ledger=gpu_ledger(folder.path / "gpus") if working_set.gpu_shared else None,
     )
+
+
+def data_locator(
+    folder: Path,
+    actors: Actors,
+    *,
+    budget_bytes: int,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Callable[[SegmentArrays], SegmentArrays]:
+    """A function that finds segments in files of this node, and fetches those files once per node.
+
+    Args:
+        folder: of the node.
+        actors: of the search.
+        budget_bytes: for the files.
+        waiting: a context to enter while waiting for them.
+    """
+    return partial(
+        on_this_node,
+        source=RemoteFrames(actors.frames, waiting=waiting) if actors.frames else None,
+        cache=NodeCache(folder / "data", budget_bytes=budget_bytes, waiting=waiting),
+    )
+
+
+def store_shards(parts: SegmentArrays, resources: Resources) -> ActorHandle[Any] | None:
+    """Start an actor that reads spectrograms for nodes without the store; None if they are in memory."""
+    frames = parts.mels.frames
+    return resources.actor(StoreShards, frames) if isinstance(frames, FrameFiles) else None
 
 
 def gpu_ledger(ledgers: Path) -> GpuMemoryLedger:

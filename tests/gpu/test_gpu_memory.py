@@ -195,7 +195,7 @@ def images(size: int) -> SegmentArrays:
     few = np.random.default_rng(tracks).normal(-50, 15, (16, 3, side, side)).astype(np.float16)
     mels = np.resize(few, (tracks, *few.shape[1:]))
     numbers = np.arange(tracks)
-    return SegmentArrays(mels=mels, track=numbers, genre=numbers % GENRES, n_genres=GENRES)
+    return SegmentArrays.of(mels, track=numbers, genre=numbers % GENRES, n_genres=GENRES)
 
 
 def test_two_workers_share_the_device_and_compute_what_one_computes(tmp_path: Path) -> None:

@@ -46,9 +46,7 @@ def part(recordings: range) -> SegmentArrays:
         mels.append(np.stack(cut_segments(mel, segment_starts(len(mel), FRAMES, 3), FRAMES)))
         genres.append(genre)
     tracks = np.repeat(np.arange(len(mels)), [len(segments) for segments in mels])
-    return SegmentArrays(
-        mels=np.concatenate(mels), track=tracks, genre=np.array(genres), n_genres=len(GENRES)
-    )
+    return SegmentArrays.of(np.concatenate(mels), track=tracks, genre=np.array(genres), n_genres=len(GENRES))
 
 
 @pytest.mark.parametrize(("backbone", "depth"), LEARNERS)

@@ -1,6 +1,7 @@
 """Segments of noise, which train like music, and networks for them."""
 
 import torch
+from torch import Tensor
 
 from genre_core.models.network import Network, ToImage, build
 from genre_core.recipe import Recipe
@@ -24,14 +25,19 @@ def arrays(tracks: int, *, seed: int = 0, side: int = 64) -> SegmentArrays:
     """Noise on the host, [tracks, 1, side, side] in dB, one segment per track."""
     mels = torch.randn(tracks, 1, side, side, generator=torch.Generator().manual_seed(seed)) * 15 - 50
     numbers = torch.arange(tracks)
-    return SegmentArrays(
-        mels=mels.half().numpy(), track=numbers.numpy(), genre=(numbers % GENRES).numpy(), n_genres=GENRES
+    return SegmentArrays.of(
+        mels.half().numpy(), track=numbers.numpy(), genre=(numbers % GENRES).numpy(), n_genres=GENRES
     )
 
 
 def segments(tracks: int, *, seed: int = 0, side: int = 64) -> Segments:
     """The same as tensors."""
     return arrays(tracks, seed=seed, side=side).to(torch.device("cpu"))
+
+
+def mels(of: Segments) -> Tensor:
+    """The mels of all segments, float16 [segments, 1, side, side]."""
+    return of.mels_of(torch.arange(len(of)))
 
 
 TRAIN, VALIDATION = segments(21), segments(11, seed=1)

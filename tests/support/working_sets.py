@@ -23,6 +23,7 @@ def working_set(cache: Path, **changes: Any) -> WorkingSet:
         weights=dict.fromkeys(BLOCKS, "random"),
         cache=cache,
         cache_bytes=0,
+        data_cache_bytes=0,
         threads=1,
         device="cpu",
         gpu_shared=False,

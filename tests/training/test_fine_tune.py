@@ -45,9 +45,7 @@ def _segments(tracks: int = 12, *, per_track: int = 2, seed: int = 0) -> Segment
     for segment, owner in enumerate(track):
         third = int(genre[owner]) * 10
         mels[segment, :, third : third + 10] += 12
-    arrays = SegmentArrays(
-        mels=mels.half().numpy(), track=track.numpy(), genre=genre.numpy(), n_genres=GENRES
-    )
+    arrays = SegmentArrays.of(mels.half().numpy(), track=track.numpy(), genre=genre.numpy(), n_genres=GENRES)
     return arrays.to(torch.device("cpu"))
 
 
@@ -113,7 +111,9 @@ def _fine_tune_of(backbone: str, recipe: Recipe) -> FineTune:
     """AlexNet needs larger images than the other tests use."""
     if backbone != "alexnet":
         return _fine_tune(recipe)
-    train, validation = (replace(part, mels=part.mels.repeat(1, 1, 2, 2)) for part in (TRAIN, VALIDATION))
+    train, validation = (
+        replace(part, mels=noise.mels(part).repeat(1, 1, 2, 2)) for part in (TRAIN, VALIDATION)
+    )
     return FineTune(_network(recipe), recipe, train=train, validation=validation, node_cache=NO_CACHE)
 
 
@@ -138,7 +138,7 @@ def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
     losses = []
     for batch in order.tensor_split(math.ceil(len(order) / recipe.batch_size)):
         optimizer.zero_grad()
-        loss = loss_of(reference(TRAIN.mels[batch]), TRAIN.genre[TRAIN.track[batch]])
+        loss = loss_of(reference(TRAIN.mels_of(batch)), TRAIN.genre[TRAIN.track[batch]])
         loss.backward()
         optimizer.step()
         losses.append(loss.item() * len(batch))
@@ -146,7 +146,7 @@ def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
 
     reference.eval()
     with torch.no_grad():
-        logits = reference(VALIDATION.mels)
+        logits = reference(noise.mels(VALIDATION))
     by_track = torch.stack([logits[VALIDATION.track == t].mean(dim=0) for t in range(9)])
     confusion = confusion_matrix(VALIDATION.genre.numpy(), by_track.argmax(dim=1).numpy(), GENRES)
     assert result.scores == scores(confusion)
@@ -172,7 +172,7 @@ def test_a_diverging_fine_tune_names_its_learning_rate_and_momentum(learning_rat
 
 def test_level_statistics_are_numpys_over_the_training_segments() -> None:
     mean, std = level_statistics(TRAIN)
-    levels = TRAIN.mels.double().numpy()
+    levels = noise.mels(TRAIN).double().numpy()
     assert mean.tolist() == pytest.approx([levels.mean()])
     assert std.tolist() == pytest.approx([levels.std()])
 
@@ -218,7 +218,7 @@ def test_a_tracks_logits_are_the_mean_of_its_segments() -> None:
     logits = track_logits(fine_tune.network, VALIDATION, activations)
     fine_tune.network.eval()
     with torch.no_grad():
-        each = fine_tune.network(VALIDATION.mels)
+        each = fine_tune.network(noise.mels(VALIDATION))
     assert torch.allclose(logits[4], each[8:10].mean(dim=0), atol=1e-5)
 
 

@@ -143,7 +143,7 @@ def test_a_fine_tune_that_hardly_learns_predicts_what_the_probe_predicts() -> No
     fine_tune.epoch()
     full = noise.network(replace(recipe, frozen_blocks=7), NO_CACHE)
     found = _probe(noise.network(recipe, NO_CACHE))
-    expected = full.frozen_forward(VALIDATION.mels) @ found.weight.T + found.bias
+    expected = full.frozen_forward(noise.mels(VALIDATION)) @ found.weight.T + found.bias
     assert fine_tune.track_logits == pytest.approx(expected.numpy(), abs=1e-4)
 
 
