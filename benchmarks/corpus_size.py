@@ -128,6 +128,7 @@ def measure(folder: Path, front_end_name: str) -> dict[str, object]:
         "space.batch_size": 256,
         "weights": "random",
         "training.epochs": 1,
+        "training.head_init": "random",
         "workers": 2,
     }
     pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]

@@ -46,12 +46,19 @@ class AudioInfo:
     content: str
     """Content hash, equal for files that decode to the same samples: the hexadecimal sha256 of sample rate, channels
     and decoded float32 samples."""
+    file_hash: str
+    """The hexadecimal sha256 of the file's bytes."""
     warnings: tuple[str, ...] = ()
     """Faults of a file that can still be used, each as "kind: detail" in one line."""
 
 
 def read(
-    path: Path, sample_rate: int, *, content: str | None = None, refuse_silence: bool = False
+    path: Path,
+    sample_rate: int,
+    *,
+    content: str | None = None,
+    file_hash: str | None = None,
+    refuse_silence: bool = False,
 ) -> Samples:
     """Decode a file to a mono waveform, the mean of its channels.
 
@@ -62,6 +69,8 @@ def read(
         path: the file.
         sample_rate: Hz of the waveform.
         content: the expected content hash, see `AudioInfo`; None if any will do.
+        file_hash: the expected hash of the file, see `AudioInfo`. If it is given, `content` is not compared, since
+            decoders of two machines may differ by one bit.
         refuse_silence: whether silence raises BadAudio, as in `inspect`.
 
     Returns:
@@ -69,12 +78,14 @@ def read(
 
     Raises:
         BadAudio: the file is unreadable or empty, has samples that are not finite or impossibly loud, has another
-            content hash than `content`, or is silent and `refuse_silence` is set.
+            hash than `file_hash` or `content`, or is silent and `refuse_silence` is set.
     """
     with _open_source(path) as source:
-        decoding = _DecodingPass(source, sample_rate, hashes=content is not None)
+        if file_hash not in (None, _hash_of(path)):
+            raise BadAudio(Reason.CHANGED, "it has other bytes than before")
+        decoding = _DecodingPass(source, sample_rate, hashes=content is not None and file_hash is None)
         blocks = list(decoding.mono())
-    if content not in (None, decoding.content()):
+    if file_hash is None and content not in (None, decoding.content()):
         raise BadAudio(Reason.CHANGED, "it decodes to other samples than before")
     if refuse_silence:
         decoding.meter.refuse_silence()
@@ -99,6 +110,7 @@ def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
         decoding = _DecodingPass(source, analysis_rate, hashes=True)
         for _ in decoding.mono():
             pass
+        file_hash = _hash_of(path)
     decoding.meter.refuse_silence()
     seconds = decoding.frames / source.sample_rate
     return AudioInfo(
@@ -106,8 +118,27 @@ def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
         sample_rate=source.sample_rate,
         channels=source.channels,
         content=decoding.content(),
+        file_hash=file_hash,
         warnings=(*source.warnings(seconds), *decoding.meter.warnings()),
     )
+
+
+def hash_of(path: Path) -> str:
+    """The hash of a file, see `AudioInfo`.
+
+    Raises:
+        BadAudio: the file is unreadable.
+    """
+    try:
+        _require_regular_file(path)
+        return _hash_of(path)
+    except OSError as error:
+        raise unreadable(Fault.NOT_ACCESSIBLE, error.strerror or str(error)) from error
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _DecodingPass:

@@ -1,7 +1,7 @@
 """Audit of a corpus: decodes each file once, and excludes bad files and exact copies with a reason."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from genre_core.system.atomic import atomic_file
 from genre_core.system.progress import ProgressCallback
 from genre_core.system.threads import ALL_CORES, map_in_threads
 
-CACHE_NAME = "audit-4.parquet"
-"""The number changes with what is stored or how it is computed."""
+CACHE_NAME, EARLIER_CACHE = "audit-5.parquet", "audit-4.parquet"
+"""The number changes with what is stored or how it is computed. The earlier one lacks the hashes of files."""
 
 CACHE_SCHEMA = pa.schema(
     [
@@ -25,6 +25,7 @@ CACHE_SCHEMA = pa.schema(
         pa.field("modified", pa.int64(), nullable=False, metadata={"unit": "ns since 1970"}),
         pa.field("seconds", pa.float64(), metadata={"unit": "s"}),
         pa.field("content", pa.string()),
+        pa.field("file_hash", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("warnings", pa.list_(pa.string()), nullable=False),
     ]
@@ -36,10 +37,11 @@ FileVersion = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Result of decoding one file: its length, content hash and warnings, or the reason why it is bad."""
+    """Result of decoding one file: its length, hashes and warnings, or the reason why it is bad."""
 
     seconds: float | None = None
     content: str | None = None
+    file_hash: str | None = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
     lasting: bool = True
@@ -71,7 +73,7 @@ def audit(
         progress: called with (files done, files to decode) after each decoded file.
 
     Returns:
-        The corpus with lengths, content hashes, reasons for exclusion and warnings.
+        The corpus with lengths, hashes, reasons for exclusion and warnings.
 
     Raises:
         InputError: the cache folder cannot be written.
@@ -81,9 +83,10 @@ def audit(
     findings = {
         path: known[path][1] for path in versions if path in known and known[path][0] == versions[path]
     }
-    unknown = [path for path in versions if path not in findings]
+    unhashed = {path: f for path, f in findings.items() if f.content and not f.file_hash}
+    unknown = [path for path in versions if path not in findings or path in unhashed]
     try:
-        for done, (path, finding) in enumerate(_decoded(unknown, workers), 1):
+        for done, (path, finding) in enumerate(_examined(unknown, unhashed, workers), 1):
             findings[path] = finding
             if progress:
                 progress(done, len(unknown))
@@ -132,17 +135,30 @@ def copies_across_splits(corpus: Corpus) -> list[tuple[Track, Track]]:
     return [(original, track) for original, track in originals if track.split not in (None, original.split)]
 
 
-def _decoded(paths: list[Path], workers: int) -> Iterator[tuple[Path, Finding]]:
-    """Decode files in threads, since decoding and hashing release the GIL, and yield the findings in order."""
-    yield from zip(paths, map_in_threads(_decode, paths, workers), strict=True)
+def _examined(
+    paths: list[Path], unhashed: Mapping[Path, Finding], workers: int
+) -> Iterator[tuple[Path, Finding]]:
+    """Decode files, or only hash those with a finding, and yield the findings in order.
+
+    In threads, since decoding and hashing release the GIL.
+    """
+
+    def examine(path: Path) -> Finding:
+        return _examine(path, unhashed.get(path))
+
+    yield from zip(paths, map_in_threads(examine, paths, workers), strict=True)
 
 
-def _decode(path: Path) -> Finding:
+def _examine(path: Path, unhashed: Finding | None) -> Finding:
     try:
+        if unhashed:
+            return replace(unhashed, file_hash=decode.hash_of(path))
         facts = decode.inspect(path)
     except decode.BadAudio as bad:
         return Finding(reason=str(bad), lasting=bad.reason is not decode.Reason.UNREADABLE)
-    return Finding(seconds=facts.seconds, content=facts.content, warnings=facts.warnings)
+    return Finding(
+        seconds=facts.seconds, content=facts.content, file_hash=facts.file_hash, warnings=facts.warnings
+    )
 
 
 def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
@@ -155,6 +171,7 @@ def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
         track,
         seconds=finding.seconds,
         content=finding.content,
+        file_hash=finding.file_hash,
         excluded_reason=reason,
         warnings=finding.warnings,
     )
@@ -190,16 +207,14 @@ def _version(path: Path) -> FileVersion:
 
 
 def _load_cache(cache: Path) -> CachedFindings:
-    """Findings of earlier audits; none if the table is missing, damaged or has another schema."""
+    """Findings of earlier audits; none if the tables are missing, damaged or have another schema."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cache_error(cache, error) from error
-    try:
-        table = pq.read_table(cache / CACHE_NAME)
-    except (OSError, pa.ArrowException):
-        return {}
-    if table.schema != CACHE_SCHEMA:
+    if (table := _read(cache / CACHE_NAME, CACHE_SCHEMA)) is None:
+        table = _read(cache / EARLIER_CACHE, CACHE_SCHEMA.remove(CACHE_SCHEMA.get_field_index("file_hash")))
+    if table is None:
         return {}
     return {
         Path(row.pop("path")): (
@@ -208,6 +223,14 @@ def _load_cache(cache: Path) -> CachedFindings:
         )
         for row in table.to_pylist()
     }
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return None
+    return table if table.schema == schema else None
 
 
 def _save_cache(known: CachedFindings, cache: Path) -> None:

@@ -40,8 +40,12 @@ def relocate_corpus(
         taken = {path for path in places.values() if path}
         others = Corpus(tuple(track for track in found.usable if track.path not in taken))
         decoded = audit(others, minimum_seconds=0.0, cache=cache, progress=progress)
-        contents = {track.content: track.path for track in decoded.tracks if track.content}
-        places = {t.track_id: places[t.track_id] or contents.get(t.content or "") for t in corpus.usable}
+        by_hash = {track.content: track.path for track in decoded.tracks if track.content}
+        by_hash |= {track.file_hash: track.path for track in decoded.tracks if track.file_hash}
+        places = {
+            t.track_id: places[t.track_id] or by_hash.get(t.file_hash or "") or by_hash.get(t.content or "")
+            for t in corpus.usable
+        }
     if missing := [name for name, path in places.items() if not path]:
         raise InputError(
             f"--data must contain the tracks that the search started with, but {data} lacks {len(missing)} of "

@@ -1,11 +1,11 @@
-"""SpectrogramStore, a memory-mapped cache of log-mel spectrograms that is keyed by content hashes."""
+"""SpectrogramStore, a memory-mapped cache of log-mel spectrograms that is keyed by hashes of the audio files."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,17 +39,29 @@ class SpectrogramStore:
     folder: Path
     front_end: FrontEnd
     places: Mapping[str, tuple[int, int]]
-    """Content hash of a track -> its first frame and its number of frames."""
+    """Identity or content hash of a track -> its first frame and its number of frames."""
     frames: FrameFiles
     """float16 [frames of all tracks, channels, mels]"""
 
-    def mel(self, content: str) -> NDArray[np.float16]:
+    def __contains__(self, track: Track) -> bool:
+        return track.identity in self.places or track.content in self.places
+
+    def place(self, track: Track) -> tuple[int, int]:
+        """First frame and number of frames of a track.
+
+        Raises:
+            KeyError: the store does not have it.
+        """
+        found = self.places.get(track.identity)
+        return self.places[str(track.content)] if found is None else found
+
+    def mel(self, track: Track) -> NDArray[np.float16]:
         """Return the log-mel of one track in dB, [frames, channels, mels], as a view into the file.
 
         Raises:
-            KeyError: the store has no track with this content hash.
+            KeyError: the store does not have it.
         """
-        return self.frames.view(*self.places[content])
+        return self.frames.view(*self.place(track))
 
     def segments(
         self,
@@ -63,14 +75,13 @@ class SpectrogramStore:
 
         The segments are an index into the store, which must exist as long as they are used.
         """
-        contents = [str(track.content) for track in tracks]
         cuts = [
-            (place := self.places[content])[0]
-            + np.array(segment_starts(place[1], segment_frames, segments_per_track), np.int64)
-            for content in contents
+            first + np.array(segment_starts(count, segment_frames, segments_per_track), np.int64)
+            for first, count in map(self.place, tracks)
         ]
+        identities = [track.identity for track in tracks]
         index = {genre: number for number, genre in enumerate(genres)}
-        key = json.dumps([self._settings, contents, segment_frames, segments_per_track])
+        key = json.dumps([self._settings, identities, segment_frames, segments_per_track])
         return SegmentArrays(
             mels=SegmentReader(frames=self.frames, first=np.concatenate(cuts), length=segment_frames),
             track=np.repeat(np.arange(len(tracks)), [len(cut) for cut in cuts]),
@@ -100,37 +111,45 @@ def open_or_build(
     are left out, and the store is keyed by those that it has.
 
     Args:
-        tracks: usable tracks with content hashes.
+        tracks: usable tracks of an audited corpus.
         front_end: settings of the spectrograms.
         cache: folder of the cache.
         workers: number of threads.
         progress: called with (tracks done, all tracks).
     """
-    wanted = _folder(tracks, front_end, cache)
+    wanted = _existing(tracks, front_end, cache) or _folder(tracks, front_end, cache)
     if not wanted.exists():
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{wanted}.lock"):
             if not wanted.exists():
                 wanted = _build(tracks, front_end, wanted, workers, progress)
-    return open_store(wanted, front_end)
+    store = open_store(wanted, front_end)
+    # a file that was converted without loss has another identity
+    by_content = {str(t.content): store.places[t.identity] for t in tracks if t.identity in store.places}
+    return replace(store, places={**by_content, **store.places})
 
 
 def is_stored(tracks: Sequence[Track], front_end: FrontEnd, *, cache: Path) -> bool:
     """Return whether the cache has the store of these tracks, so that their files are not needed."""
-    return _folder(tracks, front_end, cache).exists()
+    return _existing(tracks, front_end, cache) is not None
+
+
+def _existing(tracks: Sequence[Track], front_end: FrontEnd, cache: Path) -> Path | None:
+    """The folder of the store of these tracks; earlier versions named it by their contents."""
+    earlier = cache / "spectrograms" / _name([str(track.content) for track in tracks], front_end)
+    choices = (_folder(tracks, front_end, cache), earlier)
+    return next((folder for folder in choices if folder.exists()), None)
 
 
 def _folder(tracks: Sequence[Track], front_end: FrontEnd, cache: Path) -> Path:
-    contents = [track.content or "" for track in tracks]
-    assert all(contents), "tracks must be audited before they are stored"
-    return cache / "spectrograms" / _name(contents, front_end)
+    return cache / "spectrograms" / _name([track.identity for track in tracks], front_end)
 
 
-def _name(contents: Sequence[str], front_end: FrontEnd) -> str:
+def _name(identities: Sequence[str], front_end: FrontEnd) -> str:
     settings = asdict(front_end)
     if front_end.level == "absolute":
         del settings["level"]  # keeps the names of stores that predate the setting
-    key = json.dumps([FORMAT_VERSION, settings, sorted(contents)])
+    key = json.dumps([FORMAT_VERSION, settings, sorted(identities)])
     return f"{front_end.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
@@ -145,7 +164,7 @@ def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
         FrameShard(
             path=folder / _MELS, offset=first * frame_bytes, frames=count, name=f"mels-{layout}-{first}.f16"
         )
-        for first, count in _cut(places.values(), SHARD_BYTES // frame_bytes)
+        for first, count in _cut(set(places.values()), SHARD_BYTES // frame_bytes)
     )
     return SpectrogramStore(
         folder=folder,
@@ -205,7 +224,7 @@ def _build(
         ):
             if mel is not None:
                 mel.tofile(file)
-                places[str(track.content)] = (first, len(mel))
+                places[track.identity] = (first, len(mel))
                 first += len(mel)
             if progress:
                 progress(done, len(tracks))
@@ -229,7 +248,9 @@ def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterato
 
 def _mel(track: Track, front_end: FrontEnd) -> NDArray[np.float16] | None:
     try:
-        waveform = decode.read(track.path, front_end.sample_rate, content=track.content)
+        waveform = decode.read(
+            track.path, front_end.sample_rate, content=track.content, file_hash=track.file_hash
+        )
     except BadAudio:  # it was good when audited: the caller notices that the store lacks it
         return None
     return stored_mel(waveform, front_end)

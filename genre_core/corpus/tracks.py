@@ -69,7 +69,8 @@ SYSTEM_FOLDER = re.compile(
 """Names of hidden folders and of those that a system, a desktop, an editor or a network drive creates."""
 ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|t?gz|tar\.\w+|tgz)\Z", re.IGNORECASE)
 
-SCHEMA_VERSION = b"1"
+SCHEMA_VERSION, EARLIER_VERSION = b"2", b"1"
+"""The earlier one lacks the column file_hash."""
 SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
@@ -80,6 +81,7 @@ SCHEMA = pa.schema(
         pa.field("seconds", pa.float64(), metadata={"unit": "s"}),
         pa.field("content", pa.string()),
         pa.field("excluded_reason", pa.string()),
+        pa.field("file_hash", pa.string()),
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
@@ -103,8 +105,22 @@ class Track:
     """Content hash, equal for files that decode to the same samples."""
     excluded_reason: str | None = None
     """Reason for exclusion, "kind" or "kind: detail"; None for a usable track."""
+    file_hash: str | None = None
+    """Hash of the file's bytes; None in corpora that an earlier version audited."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Warnings of the last audit; they are not stored in corpus.parquet."""
+
+    @property
+    def identity(self) -> str:
+        """What identifies the audio of an audited track, on machines whose decoders differ by a bit, too."""
+        identity = self.file_hash or self.content
+        assert identity, "only an audited track has an identity"
+        return identity
+
+    def is_same_audio(self, other: "Track") -> bool:
+        """Whether two audited tracks are the same file, or files that decode to the same samples."""
+        same_file = self.file_hash is not None and self.file_hash == other.file_hash
+        return same_file or (self.content is not None and self.content == other.content)
 
 
 @dataclass(frozen=True)
@@ -367,7 +383,9 @@ def load_corpus(path: Path) -> Corpus:
             f"{path} cannot be read as a corpus ({error}): write it again",
             code=ErrorCode.CORPUS_TABLE_UNREADABLE,
         ) from error
-    if table.schema != SCHEMA or (table.schema.metadata or {}).get(b"schema_version") != SCHEMA_VERSION:
+    version = (table.schema.metadata or {}).get(b"schema_version")
+    earlier = SCHEMA.remove(SCHEMA.get_field_index("file_hash"))
+    if (version, table.schema) not in ((SCHEMA_VERSION, SCHEMA), (EARLIER_VERSION, earlier)):
         raise InputError(
             f"{path} must be a corpus table of version {SCHEMA_VERSION.decode()}: write it again",
             code=ErrorCode.CORPUS_TABLE_VERSION,

@@ -309,12 +309,12 @@ def track_logits(network: Network, segments: Segments, activations: ActivationCa
     """
     network.trainable.eval()
     indices = torch.arange(len(segments), device=network.device)
-    logits = torch.cat(
-        [
-            network.trainable_forward(part)
-            for part in activations.batches(torch.split(indices, VALIDATION_BATCH))
-        ]
-    ).cpu()
+    parts = torch.split(indices, VALIDATION_BATCH)
+    # allocated before the batches: small tensors between large ones would keep the allocator from reusing their memory
+    logits = torch.empty((len(segments), network.head.out_features), device=network.device)
+    for part, inputs in zip(torch.split(logits, VALIDATION_BATCH), activations.batches(parts), strict=True):
+        part.copy_(network.trainable_forward(inputs))
+    logits = logits.cpu()
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
     return total / torch.bincount(track, minlength=segments.n_tracks).unsqueeze(1)

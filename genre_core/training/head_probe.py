@@ -29,6 +29,8 @@ ITERATIONS = 200
 """Maximum number of L-BFGS iterations."""
 GRADIENT = 1e-7
 """Largest entry of the gradient, in nats, at which L-BFGS stops."""
+MAX_VALUES = 2**28
+"""Maximum number of segments times features; as float64 they take three times 2 GiB."""
 HEADER_BYTES = 4096
 """Upper bound on the size of a cached file's header."""
 _CHUNK = 256
@@ -59,20 +61,21 @@ def probe(network: Network, train: Segments, *, genre_weights: Tensor | None, no
     """
     with network.frozen_whole() as frozen:
         # two lookups, one of which is that of a trial that trains the head only
+        fit = partial(_fit, n_features=network.head.in_features)
         activations = partial(ActivationCache, frozen, train, node_cache=node_cache, epochs=1)
         name = _name(activations(keep=False).identity, train, genre_weights)
         if not node_cache.budget_bytes:
-            return _fit(activations(), train, genre_weights)
+            return fit(activations(), train, genre_weights)
         try:
             with node_cache.lock(name):
                 if (stored := _load(node_cache.find(name), network.device)) is not None:
                     return stored
-                fitted = _fit(activations(), train, genre_weights)
+                fitted = fit(activations(), train, genre_weights)
                 _store(fitted, name, node_cache)
                 return fitted
         except OSError as error:  # such as a full disk: continue without the cache
             node_cache.record_error(error)
-            return _fit(activations(), train, genre_weights)
+            return fit(activations(), train, genre_weights)
 
 
 def logistic_regression(
@@ -127,13 +130,21 @@ def logistic_regression(
         return Probe(weight=own.float(), bias=(bias - own @ mean).float())
 
 
-def _fit(activations: ActivationCache, train: Segments, genre_weights: Tensor | None) -> Probe:
-    segments = torch.arange(len(train), device=train.genre.device)
-    features = torch.cat(list(activations.batches(torch.split(segments, _CHUNK))))
+def _fit(
+    activations: ActivationCache, train: Segments, genre_weights: Tensor | None, *, n_features: int
+) -> Probe:
+    """Fit a probe to all segments, or to evenly spaced ones if there are too many."""
+    segments = torch.arange(
+        0, len(train), math.ceil(len(train) * n_features / MAX_VALUES), device=train.device
+    )
+    features = torch.empty((len(segments), n_features), device=train.device)
+    parts = torch.split(segments, _CHUNK)
+    for part, found in zip(torch.split(features, _CHUNK), activations.batches(parts), strict=True):
+        part.copy_(found)
     of_random_head = math.sqrt(train.n_genres / 3)  # nn.Linear draws uniformly from ± 1 / sqrt(features)
     return logistic_regression(
         features,
-        train.genre[train.track],
+        train.genre[train.track[segments]],
         n_genres=train.n_genres,
         l2=L2,
         max_norm=NORM_RATIO * of_random_head,

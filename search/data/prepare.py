@@ -89,7 +89,7 @@ def prepare(
     report_genres(tracks, reporter)
     tracks = split(tracks)  # fails early if the corpus cannot be split
     store = _store(tracks, front_end, cache, reporter)
-    if lost := [track for track in tracks.usable if track.content not in store.places]:
+    if lost := [track for track in tracks.usable if track not in store]:
         tracks = split(_without(tracks, lost))
     report_files(tracks, reporter)
     if config.training.augment_at == "input":
@@ -137,7 +137,7 @@ def reopen_store(
         _source(config, cache, reporter)
         _require_unchanged(tracks, config, cache, reporter)
     store = _store(tracks, front_end, cache, reporter)
-    if lost := [track.track_id for track in tracks.usable if track.content not in store.places]:
+    if lost := [track.track_id for track in tracks.usable if track not in store]:
         raise InputError(
             f"every track must be readable, but {len(lost)} of {len(tracks.usable)} files in {config.data} are not, "
             f"for example {lost[0]!r}; restore them, or give their new location with --data PATH",
@@ -164,8 +164,12 @@ def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, report
         now = audit(
             Corpus(tracks.usable), minimum_seconds=config.segment_seconds, cache=cache, progress=report
         )
-    content = {track.track_id: track.content for track in now.usable}
-    if changed := [t.track_id for t in tracks.usable if content.get(t.track_id) != t.content]:
+    present = {track.track_id: track for track in now.usable}
+    if changed := [
+        track.track_id
+        for track in tracks.usable
+        if not ((own := present.get(track.track_id)) and own.is_same_audio(track))
+    ]:
         raise InputError(
             f"the audio must be that with which the search started, but {len(changed)} of {len(tracks.usable)} files "
             f"in {config.data} have changed or are missing, for example {changed[0]!r}; if the music has moved, give "
@@ -272,7 +276,10 @@ def report_files(tracks: Corpus, reporter: Reporter) -> None:
 
 def _without(tracks: Corpus, lost: Sequence[Track]) -> Corpus:
     """Exclude tracks that could no longer be read when the spectrograms were computed."""
-    reason = "lost: changed or deleted after the check"
+    reason, names = "lost: changed or deleted after the check", {track.track_id for track in lost}
     return Corpus(
-        tuple(replace(track, excluded_reason=reason) if track in lost else track for track in tracks.tracks)
+        tuple(
+            replace(track, excluded_reason=reason) if track.track_id in names else track
+            for track in tracks.tracks
+        )
     )

@@ -107,8 +107,8 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
     store = open_store(spectrograms, settings) if spectrograms.is_dir() else None
 
     def picture(track: Track) -> Picture | None:
-        if store and track.content and track.content in store.places:
-            mel = store.mel(track.content)[:, 0]
+        if store and track in store:
+            mel = store.mel(track)[:, 0]
         elif (samples := _samples(track, settings.sample_rate)) is not None:
             mel = log_mel(samples, settings)[0].T.numpy()
         else:
@@ -174,7 +174,7 @@ def _sound(track: Track) -> str | None:
 def _samples(track: Track, sample_rate: int) -> Samples | None:
     """None if the audio was moved or changed after the search, or is on another machine."""
     try:
-        return decode.read(track.path, sample_rate, content=track.content)
+        return decode.read(track.path, sample_rate, content=track.content, file_hash=track.file_hash)
     except BadAudio:
         return None
 

@@ -1,10 +1,13 @@
 """The conditions under which two searches have comparable scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from genre_core.corpus.tracks import Corpus
 from search.config.schema import SearchConfig
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,8 @@ class Conditions:
     """Content hash of a track -> part of the split."""
     front_end: str
     level: str
+    contents: Mapping[str, str]
+    """Hash of a file -> content hash, as it was decoded on the machine of this search."""
 
 
 def conditions(config: SearchConfig, tracks: Corpus) -> Conditions:
@@ -29,11 +34,31 @@ def conditions(config: SearchConfig, tracks: Corpus) -> Conditions:
         split={track.content: track.split for track in tracks.usable},
         front_end=config.front_end,
         level=config.level,
+        contents={
+            track.file_hash: track.content for track in tracks.usable if track.file_hash and track.content
+        },
     )
 
 
 def differences(one: Conditions, other: Conditions) -> list[str]:
     """List the names of the conditions that differ, without genres and split if the corpus itself differs."""
-    names = [field.name for field in fields(Conditions)]
+    other = _as_decoded_for(one, other)
+    names = [field.name for field in fields(Conditions) if field.name != "contents"]
     differ = [name for name in names if getattr(one, name) != getattr(other, name)]
     return [name for name in differ if "corpus" not in differ or name not in ("genres", "split")]
+
+
+def _as_decoded_for(one: Conditions, other: Conditions) -> Conditions:
+    """The other search's conditions with the contents that the same files had for the first one."""
+    names = {content: one.contents.get(file, content) for file, content in other.contents.items()}
+
+    def renamed(facts: Mapping[str | None, Fact]) -> dict[str | None, Fact]:
+        return {names.get(content or "", content): fact for content, fact in facts.items()}
+
+    same_files = renamed(other.genres).keys() == one.genres.keys()
+    return replace(
+        other,
+        corpus=one.corpus if same_files else other.corpus,
+        genres=renamed(other.genres),
+        split=renamed(other.split),
+    )

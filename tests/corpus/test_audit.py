@@ -1,17 +1,27 @@
 """Audits: reasons for bad files, warnings, and the cache of findings."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from refusals import refused
 
+from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio, Fault, Reason, read
-from genre_core.corpus.audit import CACHE_NAME, audit, reason_counts, track_warnings, warnings_summary
+from genre_core.corpus.audit import (
+    CACHE_NAME,
+    EARLIER_CACHE,
+    audit,
+    reason_counts,
+    track_warnings,
+    warnings_summary,
+)
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus, Exclusion, Track, load_corpus, read_corpus, write_corpus
 from genre_core.errors import ErrorCode
@@ -306,6 +316,23 @@ def test_the_cache_serves_other_minimum_lengths_and_other_corpora(tmp_path: Path
     assert reason_counts(audited(tmp_path / "a", tmp_path / "cache", minimum=0.9)) == {}
     stricter = audited(tmp_path / "b", tmp_path / "cache", minimum=1.1)
     assert_reasons(stricter, {"jazz/1.wav": (Exclusion.TOO_SHORT, "1 s < 1.1 s")})
+
+
+def test_findings_of_an_earlier_version_get_their_files_hashes_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, frequency in {"jazz/1.wav": 200, "jazz/2.wav": 210, "soul/3.wav": 220}.items():
+        tone(tmp_path / "music" / name, frequency)
+    first = audited(tmp_path / "music", tmp_path / "cache")
+    for track in first.usable:
+        assert track.file_hash == hashlib.sha256(track.path.read_bytes()).hexdigest()
+    table = pq.read_table(tmp_path / "cache" / CACHE_NAME).drop_columns(["file_hash"])
+    pq.write_table(table, tmp_path / "cache" / EARLIER_CACHE)
+    (tmp_path / "cache" / CACHE_NAME).unlink()
+    monkeypatch.delattr(decode, "inspect")
+    for _ in range(2):
+        assert audited(tmp_path / "music", tmp_path / "cache") == first
+        (tmp_path / "cache" / EARLIER_CACHE).unlink(missing_ok=True)
 
 
 def emptied(cache: Path) -> None:

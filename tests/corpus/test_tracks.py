@@ -207,7 +207,16 @@ def test_a_corpus_survives_a_round_trip_and_its_table_states_units(tmp_path: Pat
     assert [child.name for child in path.parent.iterdir()] == ["corpus.parquet"]
     schema = pq.read_schema(path)
     assert schema.field("seconds").metadata == {b"unit": b"s"}
-    assert schema.metadata[b"schema_version"] == b"1"
+    assert schema.metadata[b"schema_version"] == b"2"
+
+
+def test_a_corpus_table_of_an_earlier_version_has_no_hashes_of_files(tmp_path: Path) -> None:
+    corpus = Corpus(tuple(replace(track, file_hash="ab") for track in flat(jazz=2).tracks))
+    write_corpus(corpus, tmp_path / "corpus.parquet")
+    earlier = pq.read_table(tmp_path / "corpus.parquet").drop_columns(["file_hash"])
+    pq.write_table(earlier.replace_schema_metadata({"schema_version": "1"}), tmp_path / "corpus.parquet")
+    without = tuple(replace(track, file_hash=None) for track in corpus.tracks)
+    assert load_corpus(tmp_path / "corpus.parquet").tracks == without
 
 
 def test_a_file_that_is_not_a_corpus_table_is_refused(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_a_file_that_is_not_a_corpus_table_is_refused(tmp_path: Path) -> None:
     with refused(ErrorCode.CORPUS_TABLE_UNREADABLE, path):
         load_corpus(path)
     pq.write_table(pa.table({"track_id": ["a"]}), path)
-    with refused(ErrorCode.CORPUS_TABLE_VERSION, path, "version 1"):
+    with refused(ErrorCode.CORPUS_TABLE_VERSION, path, "version 2"):
         load_corpus(path)
 
 

@@ -341,6 +341,20 @@ def test_a_search_of_other_music_with_other_genres_or_another_split_is_rejected(
         require_same_data(config, read_earlier(config), Corpus((replace(first, **change), *others)))
 
 
+def test_files_that_another_machine_decodes_to_other_samples_are_the_same_corpus(earlier: Path) -> None:
+    config = load(None, SPACE | {"warm_start": [str(earlier)]})
+    hashed = [replace(track, file_hash=f"file {n}") for n, track in enumerate(_corpus().tracks)]
+    write_corpus(Corpus(tuple(hashed)), earlier / "corpus.parquet")
+    here = [replace(track, content=f"off by a bit {n}") for n, track in enumerate(hashed)]
+    require_same_data(config, read_earlier(config), Corpus(tuple(here)))
+    for changed, difference in (
+        (replace(here[0], file_hash="another"), "corpus"),
+        (replace(here[0], split="test"), "split"),
+    ):
+        with refused(NOT_COMPARABLE, difference, earlier):
+            require_same_data(config, read_earlier(config), Corpus((changed, *here[1:])))
+
+
 def test_a_warm_search_with_the_same_seed_samples_other_trials(earlier: Path, new: Path) -> None:
     study, config = _study(new, sampler="random"), load(None, SPACE | {"warm_start": [str(earlier)]})
     config = config.model_copy(update={"sampler": Optuna(name="random")})

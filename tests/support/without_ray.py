@@ -179,7 +179,7 @@ class _Local:
 
 
 @contextmanager
-def _acquire(config: SearchConfig, *, data_bytes: int) -> Iterator[_Resources]:
+def _acquire(config: SearchConfig) -> Iterator[_Resources]:
     yield _Resources(workers=config.workers or 1)
 
 

@@ -232,3 +232,23 @@ def test_a_probe_of_features_that_hardly_vary_is_at_most_twice_as_large_as_a_ran
     found = _probe(network)
     of_random = torch.nn.Linear(4096, GENRES).weight.detach().norm()
     assert float(found.weight.norm()) == pytest.approx(2 * float(of_random), rel=0.05)
+
+
+def test_a_probe_of_too_many_segments_is_fitted_to_evenly_spaced_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = noise.network(noise.RECIPE, NO_CACHE)
+    full = noise.network(replace(noise.RECIPE, frozen_blocks=5), NO_CACHE)
+    features = full.frozen_forward(noise.mels(TRAIN)[::2])
+    n_features = features.shape[1]
+    monkeypatch.setattr(head_probe, "MAX_VALUES", n_features * (len(TRAIN) // 2 + 1))
+    expected = logistic_regression(
+        features,
+        TRAIN.genre[TRAIN.track[::2]],
+        n_genres=GENRES,
+        l2=head_probe.L2,
+        max_norm=head_probe.NORM_RATIO * (GENRES / 3) ** 0.5,
+    )
+    found = _probe(network)
+    assert torch.allclose(found.weight, expected.weight, atol=1e-6)
+    assert torch.allclose(found.bias, expected.bias, atol=1e-5)
