@@ -35,7 +35,6 @@ sys.path.append(str(HERE / "contenders"))
 import plain  # noqa: E402
 
 from genre_core.audio.mel import front_end  # noqa: E402
-from genre_core.corpus.tracks import Corpus  # noqa: E402
 from genre_core.models.initial_weights import initial_weights  # noqa: E402
 from genre_core.models.network import ToImage, allow_tf32, build  # noqa: E402
 from genre_core.models.registry import BLOCKS  # noqa: E402
@@ -251,7 +250,8 @@ class Bench:
         """The trainer of a search, whose workers share activations in the folder."""
         train, validation = self._data[side]
         working_set = WorkingSet(
-            corpus=Corpus(()),
+            genres=(),
+            split={},
             train=train,
             validation=validation,
             front_end=front_end("mel128"),

@@ -365,9 +365,10 @@ def _escaped(name: str) -> str:
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
     """Write corpus.parquet atomically, with one row per track including the excluded ones."""
-    rows = [vars(track) | {"path": str(track.path)} for track in corpus.tracks]
+    columns = {name: [getattr(track, name) for track in corpus.tracks] for name in SCHEMA.names}
+    columns["path"] = [str(track.path) for track in corpus.tracks]
     with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
 
 
 def load_corpus(path: Path) -> Corpus:
@@ -390,4 +391,7 @@ def load_corpus(path: Path) -> Corpus:
             f"{path} must be a corpus table of version {SCHEMA_VERSION.decode()}: write it again",
             code=ErrorCode.CORPUS_TABLE_VERSION,
         )
-    return Corpus(tuple(Track(**row | {"path": Path(row["path"])}) for row in table.to_pylist()))
+    columns = {name: table[name].to_pylist() for name in table.schema.names}
+    columns["path"] = [Path(path) for path in columns["path"]]
+    rows = zip(*columns.values(), strict=True)
+    return Corpus(tuple(Track(**dict(zip(columns, row, strict=True))) for row in rows))

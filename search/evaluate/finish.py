@@ -162,7 +162,7 @@ def _use_test_set(
     train = segments(*TRAINED_ON) if missing else None
     test = segments("test")
     with acquire(config) as resources:
-        actors = Actors(frames=store_shards(test, resources))
+        actors = Actors(frames=store_shards(test, config, resources))
         if train:
             working_set = WorkingSet.of(
                 config,

@@ -14,6 +14,8 @@ from genre_core.system.atomic import atomic_folder
 from search.errors import SearchErrorCode
 from search.export.chosen_model import chosen_model
 from search.export.model_card import readme
+from search.run.folder import RunFolder
+from search.run.split_record import write_split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,10 @@ def export(run: Path, folder: Path, *, trial: int | None, onnx: bool) -> Exporte
         require_onnx()
     with atomic_folder(folder.resolve()) as partial:
         _write_whole(model, partial)
+        card = read_card(partial)
+        write_split(card["split"], RunFolder(run).corpus, partial)
         difference = write_onnx(partial) if onnx else None
-        text = readme(run.resolve(), model, card=read_card(model), onnx_difference=difference)
+        text = readme(run.resolve(), model, card=card, onnx_difference=difference)
         (partial / "README.md").write_text(text, encoding="utf-8")
     return Exported(model=model.name, difference=difference)
 

@@ -12,6 +12,7 @@ from genre_core.training.metrics import SCORES
 from search.config.schema import load
 from search.evaluate.verdict import extension_note
 from search.run.folder import RunFolder
+from search.run.split_record import sizes
 from search.run.tables import read_finish, read_test_use, read_trials, test_used_at
 
 _FRONT_MATTER = {
@@ -153,7 +154,7 @@ def readme(run: Path, model: Path, *, card: Mapping[str, Any], onnx_difference: 
         extension=_extension(run),
         genres="\n".join(f"- {genre}" for genre in card["genres"]),
         scores=_scores(run, card).rstrip(),
-        splits=", ".join(f"{len(tracks)} {split}" for split, tracks in card["split"].items()) + " tracks",
+        splits=", ".join(f"{count} {split}" for split, count in sizes(card["split"]).items()) + " tracks",
         data=_yaml(_data(run)),
         rate=front_end.sample_rate,
         nyquist=front_end.sample_rate // 2,
@@ -185,13 +186,13 @@ def _scores(run: Path, card: Mapping[str, Any]) -> str:
         "trials": look.scored if final and look else len(read_trials(run)),
     }
     if not final:
-        tracks = {split: len(names) for split, names in card["split"].items()}
+        tracks = sizes(card["split"])
         return _KEPT.format(**words, tracks=tracks["validation"], test=tracks["test"], epoch=card["epoch"])
     row = own.iloc[0]
     of_all_seeds = finals[finals["rank"] == row["rank"]]["test_f1"]
     return _FINAL.format(
         **words,
-        tracks=len(card["split"]["test"]),
+        tracks=sizes(card["split"])["test"],
         epochs=row["epochs"],
         seed=row["seed"],
         val_f1=row["val_f1"],

@@ -18,6 +18,7 @@ from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio, Samples
 from genre_core.corpus.tracks import Corpus, Track
 from search.report.charts import COLOURSCALE
+from search.run.split_record import tracks_of
 
 MAX_TRACKS = 8
 EXCERPT_SECONDS = 10.0
@@ -71,10 +72,10 @@ def worst_tracks(
         spectrograms: the folder of its spectrogram store, which need not exist.
     """
     genres = list(card["genres"])
-    tracks = {track.track_id: track for track in corpus.usable}
+    tracks = tracks_of(card["split"], "validation", corpus)
     wrong = []
-    for track_id, row in zip(card["split"]["validation"], card["validation_probabilities"], strict=True):
-        track, predicted = tracks[track_id], int(np.argmax(row))
+    for track, row in zip(tracks, card["validation_probabilities"] if tracks else (), strict=True):
+        predicted = int(np.argmax(row))
         if genres[predicted] != track.genre:
             wrong.append((track, genres[predicted], row[predicted], row[genres.index(track.genre)]))
     wrong.sort(key=lambda one: (one[3] - one[2], one[0].track_id))

@@ -82,6 +82,11 @@ class Resources:
         return "cuda" if self.gpus else "cpu"
 
     @property
+    def has_other_nodes(self) -> bool:
+        """Whether the cluster has more nodes than this one now; it may grow."""
+        return len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
+
+    @property
     def gpu_shared(self) -> bool:
         """Whether several trials share a GPU."""
         return 0 < self.gpus < 1

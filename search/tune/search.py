@@ -227,7 +227,7 @@ def _search(
     workers = min(resources.workers, wanted - the_study.ended)
     actors = Actors(
         weights=weights_files(config, resources),
-        frames=store_shards(prepared.train, resources),
+        frames=store_shards(prepared.train, config, resources),
         models=models,
         checkpoints=checkpoints,
         barrier=resources.actor(StartupBarrier, workers),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from genre_core.audio.mel import FrontEnd
-from genre_core.corpus.tracks import SPLITS, Corpus
+from genre_core.corpus.tracks import Corpus
 from genre_core.models.blocks import block_of
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
@@ -30,6 +30,7 @@ from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
 from search.run.schemas import EpochRow
+from search.run.split_record import SplitRecord, split_record
 from search.tune import weight_shipping
 
 if TYPE_CHECKING:  # a worker needs no pydantic
@@ -52,7 +53,9 @@ SPARE_SHARE = 0.5
 class WorkingSet:
     """The data that all trials of a search share, and how much of a node each worker may use."""
 
-    corpus: Corpus
+    genres: tuple[str, ...]
+    split: SplitRecord
+    """What a model's card says of the split."""
     train: SegmentArrays
     validation: SegmentArrays | None
     """None where all is trained on, and nothing scored."""
@@ -89,7 +92,8 @@ class WorkingSet:
     ) -> "WorkingSet":
         """Data and settings of a search; for the arguments, see the attributes."""
         return cls(
-            corpus=corpus,
+            genres=corpus.genres,
+            split=split_record(corpus),
             train=train,
             validation=validation,
             front_end=front_end_of(config),
@@ -192,16 +196,15 @@ class TorchTrainer:
 
     def card(self, recipe: Recipe, *, trial: int, epoch: int) -> dict[str, Any]:
         """What model.json says of a model, without its scores."""
-        corpus = self._set.corpus
         return {
             "trial": trial,
             "epoch": epoch,
-            "genres": corpus.genres,
+            "genres": self._set.genres,
             "front_end": asdict(self._set.front_end),
             "segment_frames": self._set.train.mels.shape[-1],
             "segments_per_track": self._set.segments_per_track,
             "recipe": asdict(recipe),
-            "split": {part: [track.track_id for track in corpus.part(part)] for part in SPLITS},
+            "split": self._set.split,
             "versions": versions(),
         }
 

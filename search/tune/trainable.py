@@ -130,10 +130,11 @@ def data_locator(
     )
 
 
-def store_shards(parts: SegmentArrays, resources: Resources) -> ActorHandle[Any] | None:
-    """Start an actor that reads spectrograms for nodes without the store; None if they are in memory."""
+def store_shards(parts: SegmentArrays, config: SearchConfig, resources: Resources) -> ActorHandle[Any] | None:
+    """Start an actor that reads spectrograms for nodes without the store; None if there is no other node."""
     frames = parts.mels.frames
-    return resources.actor(StoreShards, frames) if isinstance(frames, FrameFiles) else None
+    needed = config.address is not None or resources.has_other_nodes
+    return resources.actor(StoreShards, frames) if needed and isinstance(frames, FrameFiles) else None
 
 
 def gpu_ledger(ledgers: Path) -> GpuMemoryLedger:

@@ -163,6 +163,7 @@ class _Resources:
     gpus: float = 0.0
     device: str = "cpu"
     gpu_shared: bool = False
+    has_other_nodes: bool = False
 
     def actor(self, kind: type[Any], *arguments: Any) -> "_Local":
         return _Local(kind(*arguments))

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from corpora import flat
 from noise import arrays
 
 from genre_core.audio.mel import front_end
+from genre_core.corpus.tracks import SPLITS
 from genre_core.models.registry import BLOCKS
 from search.tune.torch_trainer import WorkingSet
 
@@ -15,7 +15,8 @@ from search.tune.torch_trainer import WorkingSet
 def working_set(cache: Path, **changes: Any) -> WorkingSet:
     """Noise and random weights on one CPU thread, with nothing kept in the cache; with these fields changed."""
     given = WorkingSet(
-        corpus=flat(a=1, b=1, c=1),
+        genres=("a", "b", "c"),
+        split={part: [] for part in SPLITS},
         train=arrays(21),
         validation=arrays(11, seed=1),
         front_end=front_end("mel64"),
