@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.registry import block_names
 
+SGD: Final = "sgd"
+ADAMW: Final = "adamw"
+"""Values of `optimizer`."""
+
 CHOICES = {
+    "optimizer": (SGD, ADAMW),
     "augment_at": ("cut", "input"),
     "precision": ("float32", "bfloat16"),
     "class_weights": ("none", "balanced"),
@@ -15,6 +20,9 @@ CHOICES = {
     "head_init": ("probe", "random"),
 }
 """Setting -> its possible values."""
+_STATE_TENSORS = {SGD: 1, ADAMW: 2}
+"""Optimizer -> number of tensors that it keeps for each parameter: momentum, or the two moments."""
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +40,16 @@ class Recipe:
     frozen_blocks: int
     """The freeze depth: number of leading blocks to freeze. 0 trains all, the number of blocks only the new head."""
     learning_rate: float
-    """SGD's learning rate after warm-up, for the trainable blocks."""
+    """The optimizer's learning rate after warm-up, for the trainable blocks."""
     momentum: float
-    """SGD's momentum, in [0, 1)."""
+    """SGD's momentum, or AdamW's beta1, in [0, 1)."""
+    optimizer: str = SGD
+    """`sgd`, or `adamw` with betas (`momentum`, 0.999), whose learning rates are typically 10 to 100 times lower."""
     nesterov: bool = False
-    """Whether to use Nesterov momentum."""
+    """Whether SGD uses Nesterov momentum; AdamW ignores it."""
     weight_decay: float = 0.0
-    """L2 penalty in SGD."""
+    """L2 penalty in SGD; in AdamW, the decoupled decay: learning rate times this is the share by which weights shrink
+    in a step."""
     head_lr_ratio: float = 1.0
     """Ratio of the head's learning rate to that of the trainable blocks."""
     batch_size: int = 32
@@ -101,7 +112,7 @@ class Recipe:
         }
         for field, (holds, rule) in in_range.items():
             self._require(holds, field, rule, ErrorCode.RECIPE_OUT_OF_RANGE)
-        has_momentum = self.momentum > 0 or not self.nesterov
+        has_momentum = self.momentum > 0 or not self.nesterov or self.optimizer != SGD
         self._require(has_momentum, "momentum", "above 0 with nesterov", ErrorCode.NESTEROV_WITHOUT_MOMENTUM)
         for field, choices in CHOICES.items():
             rule = f"one of {', '.join(choices)}"
@@ -110,3 +121,8 @@ class Recipe:
     def _require(self, holds: bool, field: str, rule: str, code: ErrorCode) -> None:
         if not holds:
             raise InputError(f"{field} must be {rule}, but got {field}={getattr(self, field)!r}", code=code)
+
+
+def state_bytes(optimizer: str) -> int:
+    """Bytes of a checkpoint per trainable parameter: its value and what the optimizer keeps for it, as float32."""
+    return _FLOAT_BYTES * (1 + _STATE_TENSORS[optimizer])

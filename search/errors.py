@@ -31,6 +31,7 @@ class SearchErrorCode(StrEnum):
     SAMPLER_OR_PRUNER_NOT_USED = "sampler-or-pruner-not-used"
     ENQUEUED_OUTSIDE_SPACE = "enqueued-outside-space"
     ENQUEUED_TWICE = "enqueued-twice"
+    NESTEROV_WITHOUT_SGD = "nesterov-without-sgd"
     FRONT_ENDS_DIFFER = "front-ends-differ"
     FRONT_END_OF_BACKBONE = "front-end-of-backbone"
     # data

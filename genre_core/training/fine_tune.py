@@ -1,4 +1,4 @@
-"""One fine-tune: SGD on the trainable part of a network, epoch by epoch, resumable from its state."""
+"""One fine-tune: SGD or AdamW on the trainable part of a network, epoch by epoch, resumable from its state."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from genre_core.models.blocks import StateDict
 from genre_core.models.network import Network
 from genre_core.models.registry import find_backbone
-from genre_core.recipe import Recipe
+from genre_core.recipe import ADAMW, Recipe
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.augmentation import mixup, spec_augment
@@ -26,6 +26,13 @@ VALIDATION_BATCH = 256
 """Segments per batch when scoring."""
 DIVERGED_LOSS = 100.0
 """A training loss above this multiple of the loss of uniform guessing counts as diverged."""
+
+BETA2 = 0.999
+"""Decay of the second moment in AdamW, torch's default."""
+_MOMENTS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+"""Tensors that an optimizer of torch keeps for each parameter, of its shape -> their names in a checkpoint."""
+_STEP = "step"
+"""AdamW's number of steps, which torch keeps for each parameter as a tensor []; in a checkpoint it is [1]."""
 
 
 class Diverged(Exception):
@@ -156,14 +163,17 @@ class FineTune:
         return loss
 
     def state_dict(self) -> StateDict:
-        """Everything that the next epoch depends on: trainable tensors, their momentum, and the progress."""
-        parameters = enumerate(self.network.trainable.parameters())
-        momentum = {i: self._optimizer.state[p].get("momentum_buffer") for i, p in parameters}
-        return {
+        """Everything that the next epoch depends on: trainable tensors, the optimizer's state, and the progress."""
+        found = {
             "progress": torch.tensor([self.epochs_done, self.best_f1, self.best_epoch], dtype=torch.float64),
             **{f"trained.{name}": tensor for name, tensor in self.network.trainable.state_dict().items()},
-            **{f"momentum.{i}": tensor for i, tensor in momentum.items() if tensor is not None},
         }
+        for i, parameter in enumerate(self.network.trainable.parameters()):
+            own = self._optimizer.state[parameter]
+            found |= {f"{name}.{i}": own[key] for key, name in _MOMENTS.items() if own.get(key) is not None}
+            if _STEP in own:
+                found[f"{_STEP}.{i}"] = own[_STEP].reshape(1)
+        return found
 
     def load_state_dict(self, state: StateDict) -> None:
         """Resume from a `state_dict`; the following epochs are bit-identical to those of the original.
@@ -175,10 +185,12 @@ class FineTune:
         }
         self.network.trainable.load_state_dict(trainable)
         for i, parameter in enumerate(self.network.trainable.parameters()):
-            if (momentum := state.get(f"momentum.{i}")) is not None:
-                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(
-                    momentum
-                )
+            own = self._optimizer.state[parameter]
+            for key, name in _MOMENTS.items():
+                if (stored := state.get(f"{name}.{i}")) is not None:
+                    own[key] = torch.empty_like(parameter).copy_(stored)
+            if (step := state.get(f"{_STEP}.{i}")) is not None:
+                own[_STEP] = step.reshape(()).to(parameter.device, copy=True)
         done, self.best_f1, best = state["progress"].tolist()
         self.epochs_done, self.best_epoch = int(done), int(best)
 
@@ -242,7 +254,7 @@ class FineTune:
         return inputs, genre, *mixed
 
     def _step(self, inputs: Tensor, genre: Tensor, *mixed: Tensor) -> Tensor:
-        """Take a step of SGD; on a GPU, without synchronisation.
+        """Take a step of the optimizer; on a GPU, without synchronisation.
 
         Args:
             inputs: segments or activations, [batch, ...].
@@ -336,8 +348,8 @@ def learning_rate_factor(recipe: Recipe, epochs: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with two parameter groups: the trainable blocks and the head. On a GPU, learning rates are tensors there."""
+def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD or AdamW with two parameter groups: trainable blocks and head. On a GPU, learning rates are tensors there."""
     head = list(network.trainable.get_submodule("head").parameters())
     blocks = [p for name, p in network.trainable.named_parameters() if not name.startswith("head.")]
     peaks = (recipe.learning_rate, recipe.learning_rate * recipe.head_lr_ratio)
@@ -350,6 +362,15 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.SGD:
         }
         for params, peak in zip((blocks, head), peaks, strict=True)
     ]
+    if recipe.optimizer == ADAMW:
+        return torch.optim.AdamW(
+            groups,
+            lr=recipe.learning_rate,
+            betas=(recipe.momentum, BETA2),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=on_gpu,  # torch refuses to capture its step as a CUDA graph otherwise
+        )
     return torch.optim.SGD(
         groups,
         lr=recipe.learning_rate,

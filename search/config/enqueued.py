@@ -39,6 +39,7 @@ class Enqueued(Settings):
         Annotated[Annotated[int, Number] | Annotated[Literal["all"], Word], number_or(ALL)] | None
     ) = Field(default=None)
     """Number of leading blocks to freeze, or `all`."""
+    optimizer: str | None = None
     nesterov: bool | None = None
     weight_decay: float | None = None
     head_lr_ratio: float | None = None

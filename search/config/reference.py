@@ -51,6 +51,22 @@ A hyperparameter in `space` is a fixed value, a list of choices, or a range such
 `{low: 0.001, high: 0.1, log: true}`, with an optional `step`. A key of a mapping can be set alone, as in
 `--set space.learning_rate.high=0.01`: the others keep their defaults.
 
+`space.optimizer` is `sgd`, `adamw`, or `[sgd, adamw]` to search both. All hyperparameters mean the same for both, but:
+
+- AdamW's useful learning rates are typically 10 to 100 times lower than those of SGD. A search of both has one range,
+  which should include those of both.
+- `momentum` is AdamW's beta1, as in PyTorch's `OneCycleLR`, so one range serves both; its beta2 is 0.999.
+- `weight_decay` is decoupled in AdamW: 0.01 to 0.1 is usual there, 1e-5 to 1e-3 for SGD.
+- AdamW ignores `nesterov`.
+
+```yaml
+space:
+  optimizer: adamw
+  learning_rate: {low: 1.0e-5, high: 3.0e-3, log: true}
+  momentum: {low: 0.8, high: 0.99}
+  weight_decay: {low: 0.001, high: 0.1, log: true}
+```
+
 A search tries the configurations in `enqueue` first, each once, whatever samples the others:
 
 ```yaml

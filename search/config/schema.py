@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from genre_core.errors import InputError
 from genre_core.models.registry import block_names, full_name
-from genre_core.recipe import Recipe
+from genre_core.recipe import ADAMW, SGD, Recipe
 from genre_core.synthetic.corpus import SyntheticCorpus
 from search.config.enqueued import Queue, in_space, with_full_name
 from search.config.front_end import needed_front_end
@@ -257,6 +258,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     _check_weights(config)
     _check_repeat_seeds(config)
     _check_search(config)
+    _check_nesterov(config)
     _check_space(config)
     enqueued = in_space(config.enqueue, config.space, seeds=config.repeat_seeds)
     return config.model_copy(update={"enqueue": enqueued})
@@ -406,16 +408,27 @@ def _check_search(config: SearchConfig) -> None:
         )
 
 
+def _check_nesterov(config: SearchConfig) -> None:
+    optimizers, nesterov = choices(config.space.optimizer), choices(config.space.nesterov)
+    if SGD not in optimizers and True in nesterov:
+        raise InputError(
+            f"space.nesterov must be false without {SGD} in space.optimizer, since {ADAMW} ignores it, but got "
+            f"nesterov={config.space.nesterov}; leave it out, or add {SGD}",
+            code=SearchErrorCode.NESTEROV_WITHOUT_SGD,
+        )
+
+
 def _check_space(config: SearchConfig) -> None:
-    """Both ends of every range must be valid for every backbone; a Recipe checks itself."""
-    sampled = [name for name in Space.model_fields if name != "backbone"]
+    """Both ends of every range must be valid for every backbone and optimizer; a Recipe checks itself."""
+    sampled = [name for name in Space.model_fields if name not in ("backbone", "optimizer")]
     extremes = {name: ends(name, getattr(config.space, name)) for name in sampled}
-    for backbone in config.backbones:
+    for backbone, optimizer in product(config.backbones, choices(config.space.optimizer)):
         n_blocks = len(block_names(backbone))
         depths = tuple(n_blocks if depth == "all" else depth for depth in extremes["frozen_blocks"])
         own = {**extremes, "frozen_blocks": depths}
         lowest = Recipe(
             backbone=backbone,
+            optimizer=optimizer,
             weights=config.weights_of(backbone),
             seed=config.seed,
             **config.training.model_dump(),

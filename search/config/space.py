@@ -8,7 +8,7 @@ from pydantic import Field
 
 from genre_core.errors import InputError
 from genre_core.models.registry import block_names
-from genre_core.recipe import Recipe
+from genre_core.recipe import SGD, Recipe
 from search.config.settings import Keyed, Number, Scalar, Sequence, Settings, Word, by_shape, number_or
 from search.errors import SearchErrorCode
 
@@ -77,6 +77,11 @@ DepthValue = Annotated[
     _any_shape,
 ]
 BoolValue = Annotated[Annotated[bool, Scalar] | Annotated[tuple[bool, ...], _AtLeastOne, Sequence], _no_range]
+OptimizerValue = Annotated[
+    Annotated[Literal["sgd", "adamw"], Scalar]
+    | Annotated[tuple[Literal["sgd", "adamw"], ...], _AtLeastOne, Sequence],
+    _no_range,
+]
 NameValue = Annotated[Annotated[str, Scalar] | Annotated[tuple[str, ...], _AtLeastOne, Sequence], _no_range]
 
 
@@ -89,6 +94,7 @@ class Space(Settings):
     learning_rate: FloatValue = FloatRange(low=1e-4, high=1e-1, log=True)
     momentum: FloatValue = FloatRange(low=0.5, high=0.99)
     frozen_blocks: DepthValue = DepthRange()
+    optimizer: OptimizerValue = SGD
     nesterov: BoolValue = Recipe.nesterov
     weight_decay: FloatValue = Recipe.weight_decay
     head_lr_ratio: FloatValue = Recipe.head_lr_ratio

@@ -8,6 +8,7 @@ from statistics import median
 
 from genre_core.models.block_costs import REFERENCE_PIXELS, multiply_adds, trainable_parameters
 from genre_core.models.registry import block_names
+from genre_core.recipe import SGD, state_bytes
 from search.cost_aware.cost import Cost
 from search.run.schemas import TrialRow
 
@@ -27,8 +28,8 @@ BUILD_SECONDS = 0.05
 """Time to build a network beyond that for its parameters."""
 BUILD_BYTES_PER_SECOND = 2e9
 """Rate at which the initial weights of the trainable blocks are copied."""
-CHECKPOINT_BYTES = 8
-"""Bytes per trainable parameter in a checkpoint: its value and its momentum, as float32."""
+CHECKPOINT_BYTES = state_bytes(SGD)
+"""Bytes per trainable parameter in a checkpoint; costs are kept by backbone and depth, not by optimizer."""
 CHECKPOINT_BYTES_PER_SECOND = 4e8
 """Rate at which a checkpoint is sent to a worker and restored."""
 PARAMETER_BYTES = 4

@@ -4,15 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from genre_core.recipe import Recipe
+from genre_core.recipe import Recipe, state_bytes
 from search.engine.costs import Costs
 from search.engine.messages import EpochReport
 from search.engine.ports import Tables
 from search.run.schemas import PAUSED, RUNNING, EpochRow, TrialRow, new_trial
 from search.study.study import Study
-
-STATE_BYTES = 8
-"""Bytes of a checkpoint per trainable parameter: its value and its momentum, both float32."""
 
 
 class Recorder:
@@ -72,8 +69,9 @@ class Recorder:
 
     def checkpoint_bytes(self, number: int) -> int:
         """Estimated size of a running trial's checkpoint; before its first epoch, that of the largest so far."""
-        parameters = self._rows[number].trainable_parameters
-        size = self._largest_checkpoint if parameters is None else STATE_BYTES * parameters
+        row, size = self._rows[number], self._largest_checkpoint
+        if row.trainable_parameters is not None:
+            size = state_bytes(row.optimizer) * row.trainable_parameters
         self._largest_checkpoint = max(self._largest_checkpoint, size)
         return size
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import SHARED_BLOCKS
-from genre_core.recipe import Recipe
+from genre_core.recipe import SGD, Recipe
 from search.engine.messages import (
     Assignment,
     EpochReport,
@@ -346,4 +346,5 @@ class WorkerSession:
 
 def kind_of(recipe: Recipe) -> str:
     """A key for the settings that the memory use of a trial depends on."""
-    return f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
+    common = f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
+    return common if recipe.optimizer == SGD else f"{common}/{recipe.optimizer}"

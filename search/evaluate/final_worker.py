@@ -40,7 +40,8 @@ class FinalModel:
 
     def is_of(self, card: Card) -> bool:
         """Whether a card belongs to this model."""
-        recipe = {"head_init": Recipe.head_init} | card["recipe"]  # which an older card lacks
+        lacking = {"head_init": Recipe.head_init, "optimizer": Recipe.optimizer}  # in an older card
+        recipe = lacking | card["recipe"]
         return (self.trial, self.epochs, asdict(self.recipe)) == (card["trial"], card["epoch"], recipe)
 
 

@@ -18,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from genre_core.corpus.audit import reason_counts
 from genre_core.corpus.relocation import relocate_corpus_by_name
 from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
+from genre_core.recipe import SGD
 from genre_core.system.atomic import atomic_file
 from search.config import schema
 from search.config.front_end import needed_front_end
@@ -313,6 +314,8 @@ def _tables(report: Report) -> dict[str, Any]:
             for genre in corpus.genres
         },
         "errors": _errors(trials),
+        "optimizers": isinstance(report.config.space.optimizer, tuple)
+        or bool((trials["optimizer"] != SGD).any()),
         "by_backbone": scored.groupby("backbone")["val_f1"]
         .agg(["count", "median", "max"])
         .sort_values(["max", "median"], ascending=False),

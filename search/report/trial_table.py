@@ -5,25 +5,27 @@ from collections.abc import Sequence
 import pandas as pd
 from rich.text import Text
 
+from genre_core.recipe import SGD
 from search.report.fitting import Cell, FittedTable
 from search.report.formatting import STATE_STYLE, rate, score, working_time
 from search.run.ranking import COLUMNS
 from search.run.schemas import TrialRow, trial_of
 
-LEFT = ("run", "state", "backbone")
+LEFT = ("run", "state", "backbone", "optimizer")
 """Titles of the columns that are aligned to the left."""
-DROPPED = ("recall", "precision", "accuracy", "time", "momentum", "epochs", "state", "frozen")
+DROPPED = ("recall", "precision", "accuracy", "time", "momentum", "epochs", "optimizer", "state", "frozen")
 """Titles of the columns that a narrow screen leaves out, the least important first."""
 
 
 def trial_table(rows: Sequence[TrialRow], *, of_several: bool = False) -> FittedTable:
-    """A table with one row per trial.
+    """A table with one row per trial, and a column for the optimizer if one is not SGD.
 
     Args:
         rows: of the trials.
         of_several: whether they belong to several runs, whose name is then the first column.
     """
-    titles = [title for title in COLUMNS if of_several or title != "run"]
+    left_out = {"run": not of_several, "optimizer": all(row.optimizer == SGD for row in rows)}
+    titles = [title for title in COLUMNS if not left_out.get(title)]
     shown = FittedTable(*titles, left=LEFT, drop=DROPPED)
     for row in rows:
         cells = _cells(row)
@@ -52,6 +54,7 @@ def _cells(row: TrialRow) -> dict[str, Cell]:
         "recall": score(row.val_recall),
         "backbone": row.backbone,
         "frozen": f"{row.frozen_blocks}/{row.n_blocks}",
+        "optimizer": row.optimizer,
         "lr": rate(row.learning_rate),
         "momentum": rate(row.momentum),
         "epochs": f"{row.epochs}/{row.max_epochs}",

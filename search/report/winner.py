@@ -8,6 +8,7 @@ from rich.text import Text
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import is_complete
+from genre_core.recipe import SGD
 from genre_core.system.atomic import atomic_file
 from search.config.schema import OPTUNA, SearchConfig, load, to_yaml
 from search.config.space import Space
@@ -109,9 +110,14 @@ def _test_scores(run: Path, best: int) -> list[Text]:
 
 
 def _settings(row: TrialRow, space: Space) -> FittedTable:
-    """The settings of a trial; those that were searched come first, with their possible values."""
+    """The settings of a trial; those that were searched come first, with their possible values.
+
+    SGD is not listed where no other optimizer was searched.
+    """
     shown = FittedTable("setting", "winner", "searched", left=("setting", "winner", "searched"))
     values = {name: searched_values(getattr(space, name)) for name in Space.model_fields}
+    if row.optimizer == SGD and not values["optimizer"]:
+        del values["optimizer"]
     for name in sorted(values, key=lambda name: not values[name]):
         shown.add_row(name, _setting(row, name), values[name] or "fixed")
     return shown

@@ -20,6 +20,7 @@ COLUMNS = {
     "recall": "val_recall",
     "backbone": "backbone",
     "frozen": "frozen_blocks",
+    "optimizer": "optimizer",
     "lr": "learning_rate",
     "momentum": "momentum",
     "epochs": "epochs",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 from genre_core.models.registry import block_names
-from genre_core.recipe import Recipe
+from genre_core.recipe import SGD, Recipe
 
 SCHEMA_VERSION = "4"
 RUNNING = "RUNNING"
@@ -42,6 +42,7 @@ class TrialRow:
     weights: str
     learning_rate: float
     momentum: float
+    optimizer: str
     nesterov: bool | None
     weight_decay: float | None
     head_lr_ratio: float | None
@@ -180,8 +181,12 @@ def new_trial(study: str, number: int, recipe: Recipe, *, started: datetime) -> 
 
 
 def trial_of(values: Mapping[str, Any]) -> TrialRow:
-    """Make a trial's row from stored values; columns of other versions are None if missing, and dropped if unknown."""
+    """Make a trial's row from stored values; columns of other versions are None if missing, and dropped if unknown.
+
+    Trials without an optimizer are older than the setting and used SGD.
+    """
     known: dict[str, Any] = {field.name: values.get(field.name) for field in fields(TrialRow)}
+    known["optimizer"] = known["optimizer"] or SGD
     return TrialRow(**known)
 
 

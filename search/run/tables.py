@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genre_core.errors import InputError
+from genre_core.recipe import SGD
 from genre_core.system.atomic import atomic_file, make_folder
 from search.errors import SearchErrorCode
 from search.run.commands import command
@@ -237,7 +238,8 @@ def _trials(run: Path) -> pd.DataFrame:
             opened, dtype_backend="numpy_nullable"
         )  # integers with missing values stay integers
     missing = [name for name in TRIALS.names if name not in trials.columns]  # of an earlier version
-    return trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
+    trials = trials.assign(**dict.fromkeys(missing, pd.array([pd.NA] * len(trials), dtype="string")))
+    return trials.assign(optimizer=trials["optimizer"].fillna(SGD))
 
 
 def _epochs(run: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
+from genre_core.recipe import ADAMW, SGD
 from search.config.schema import SearchConfig
 from search.config.space import Space, depth_in, ends
 from search.cost_aware.cost import Cost
@@ -43,21 +44,31 @@ def make_policy(
         assert depth is not None, "a depth that is not fixed is a parameter"
         return cost_of(backbone, depth)
 
+    optimizer = config.space.optimizer
     return FreezeThaw(
         draw=draw_of(config),
         cost_of=cost_of_parameters,
         max_epochs=config.training.epochs,
         arm=BACKBONE,
-        derived=step_size,
+        derived=lambda params: step_size(params, optimizer=optimizer if isinstance(optimizer, str) else SGD),
         progress=progress,
         stop_when_flat=config.stop_when_flat,
         seed=int(np.random.SeedSequence([config.seed, asked]).generate_state(1)[0]),
     )
 
 
-def step_size(params: Mapping[str, Any]) -> dict[str, float]:
-    """The logarithm of SGD's effective learning rate, lr / (1 - momentum), as far as the two are sampled."""
+def step_size(params: Mapping[str, Any], *, optimizer: str = SGD) -> dict[str, float]:
+    """The logarithm of the effective learning rate, as far as it is sampled.
+
+    It is lr / (1 - momentum) for SGD, and lr for AdamW, whose moment is a mean rather than a sum of gradients.
+
+    Args:
+        params: the parameters of a trial.
+        optimizer: the optimizer if it is not sampled.
+    """
     rate, momentum = params.get("learning_rate", 1.0), params.get("momentum", 0.0)
+    if params.get("optimizer", optimizer) == ADAMW:
+        return {"step_size": math.log(rate)}
     return {"step_size": math.log(rate) - math.log(max(1 - momentum, SMALLEST_FRICTION))}
 
 

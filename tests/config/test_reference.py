@@ -85,5 +85,5 @@ def test_commented_settings_are_read_back_equal(path: Path | None, tmp_path: Pat
 
 def test_attribute_docstrings_are_those_below_the_attributes() -> None:
     found = attribute_docstrings(Recipe)
-    assert found["momentum"] == "SGD's momentum, in [0, 1)."
+    assert found["momentum"] == "SGD's momentum, or AdamW's beta1, in [0, 1)."
     assert set(found) == set(json.loads(json.dumps(list(Recipe.__dataclass_fields__))))

@@ -16,7 +16,7 @@ from search.config.space import choices, is_share
 from search.errors import SearchErrorCode
 
 UNKNOWN, INVALID = SearchErrorCode.SETTING_UNKNOWN, SearchErrorCode.SETTING_INVALID
-BAD_RANGE = SearchErrorCode.RANGE_INVALID
+BAD_RANGE, NO_SGD = SearchErrorCode.RANGE_INVALID, SearchErrorCode.NESTEROV_WITHOUT_SGD
 OUT_OF_RANGE, NO_MOMENTUM = ErrorCode.RECIPE_OUT_OF_RANGE, ErrorCode.NESTEROV_WITHOUT_MOMENTUM
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -187,6 +187,12 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
         ["momentum", "drop one"],
     ),
     (BAD_RANGE, {"space.learning_rate": RATE | {"step": 5}}, ["step=5", "high=1.0"]),
+    # optimizers
+    (INVALID, {"space.optimizer": "adam"}, ["space.optimizer:", "'adam'", "'sgd'", "'adamw'"]),
+    (INVALID, {"space.optimizer": ["sgd", "lion"]}, ["space.optimizer.1:", "'lion'", "'adamw'"]),
+    (INVALID, {"space.optimizer": {"low": 0, "high": 1}}, ["space.optimizer:", "a list"]),
+    (NO_SGD, {"space.optimizer": "adamw", "space.nesterov": True}, ["space.nesterov", "=True", "add sgd"]),
+    (NO_SGD, {"space.optimizer": ["adamw"], **BOTH}, ["space.nesterov", "True", "add sgd"]),
     (
         SearchErrorCode.REPEAT_SEEDS_OF_INFINITE_SPACE,
         {"repeat_seeds": 2, "space.momentum": RATE | {"high": 0.9}, "space.learning_rate": 0.1},
@@ -215,6 +221,11 @@ REJECTED_RECIPES: list[tuple[ErrorCode, dict[str, Any], list[str]]] = [
     (NO_MOMENTUM, {"space.nesterov": True, "space.momentum": 0}, ["momentum=0", "nesterov"]),
     (NO_MOMENTUM, BOTH | {"space.momentum": {"low": 0, "high": 0.9}}, ["momentum=0", "nesterov"]),
     (NO_MOMENTUM, BOTH | {"space.momentum": [0.9, 0]}, ["momentum=0", "nesterov"]),
+    (
+        NO_MOMENTUM,
+        BOTH | {"space.momentum": [0.9, 0], "space.optimizer": ["adamw", "sgd"]},
+        ["momentum=0", "nesterov"],
+    ),
     (ErrorCode.UNKNOWN_BACKBONE, {"space.backbone": "resnet50"}, ["backbone='resnet50'", "resnet"]),
     (ErrorCode.UNKNOWN_BACKBONE, {"space.backbone": ""}, ["backbone=''"]),
     (ErrorCode.UNKNOWN_BACKBONE, {"weights": {"alexnett": "random"}}, ["backbone='alexnett'", "alexnet?"]),

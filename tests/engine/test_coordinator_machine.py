@@ -30,10 +30,11 @@ from invariants import examine
 from optuna.storages.journal import JournalFileBackend
 from pausing import RandomChoices, RandomPauses
 
+from genre_core.recipe import state_bytes
 from search.config.schema import load, to_yaml
 from search.engine.coordinator import Coordinator, Limits
 from search.engine.messages import Assignment, Decision, EpochReport, Finished, Lost
-from search.engine.recorder import STATE_BYTES, Recorder
+from search.engine.recorder import Recorder
 from search.engine.worker import WorkerSession
 from search.recovery.reconcile import reconcile, unsettled
 from search.recovery.unclaimed import Unclaimed
@@ -50,7 +51,7 @@ WORKERS = {"a": "one", "b": "one", "c": "two"}
 ON_SHARED_GPU = "b"
 """The worker that keeps no paused trials in memory."""
 EPOCHS, KEEP_MODELS, RETRIES, EPOCH_LIMIT = 4, 2, 1, 60.0
-SIZE = 10 * STATE_BYTES
+SIZE = 10 * state_bytes("sgd")
 """Estimated bytes of a checkpoint of the analytic fine-tune."""
 PRUNERS = {"none": "none", "median": {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}}
 RESTLESS_TURNS = 40

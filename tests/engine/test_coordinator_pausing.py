@@ -10,6 +10,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from pausing import PauseAfter, Scripted
 
+from genre_core.recipe import state_bytes
 from search.engine.messages import (
     Decision,
     Failure,
@@ -21,11 +22,10 @@ from search.engine.messages import (
     Wait,
     Waiting,
 )
-from search.engine.recorder import STATE_BYTES
 from search.run.tables import read_epochs, read_trials
 from search.study.study import CHECKPOINT_BUDGET, TIME_BUDGET, WORKER_BUDGET, Study
 
-SIZE = 1000 * STATE_BYTES
+SIZE = 1000 * state_bytes("sgd")
 """Estimated bytes of a checkpoint: `epoch_report` says that 1000 parameters are trainable."""
 
 
@@ -45,6 +45,17 @@ def pause(search: Coordinated, worker: str, trial: int) -> None:
     """A worker trains the first epoch of a new trial, which is then paused."""
     assert search.assign(worker).trial == trial
     assert search.coordinator.hear(worker, epoch_report(trial, [0.1])) is Decision.PAUSE
+
+
+def test_a_checkpoint_of_adamw_is_half_as_large_again(tmp_path: Path) -> None:
+    sizes = {}
+    for optimizer in ("sgd", "adamw"):
+        config = CONFIG.model_copy(update={"space": CONFIG.space.model_copy(update={"optimizer": optimizer})})
+        search = Coordinated(tmp_path / optimizer, config)
+        search.assign("a")
+        search.coordinator.hear("a", epoch_report(0, [0.5]))
+        sizes[optimizer] = search.coordinator._recorder.checkpoint_bytes(0)
+    assert sizes["adamw"] == 1.5 * sizes["sgd"] > 0
 
 
 def test_a_paused_trial_stays_running_and_continues_on_another_worker(tmp_path: Path) -> None:

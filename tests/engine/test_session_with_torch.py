@@ -134,6 +134,31 @@ def test_another_worker_continues_to_the_same_numbers(
     assert losses(reports + [second.step() for _ in range(EPOCHS - done)]) == undisturbed
 
 
+@pytest.mark.parametrize("spares", [True, False], ids=["from memory", "from its checkpoint"])
+def test_adamw_continues_to_the_same_numbers_after_a_pause_and_on_another_worker(
+    spares: bool, tmp_path: Path
+) -> None:
+    recipe = replace(ASSIGNMENT.recipe, optimizer="adamw", learning_rate=0.001, weight_decay=0.05)
+    own = Assignment(trial=0, recipe=recipe)
+    alone = session(tmp_path / "alone")
+    alone.begin(own)
+    expected = losses([alone.step() for _ in range(EPOCHS)])
+    first = session(tmp_path / "shared", ledger=False, spares=spares, kind=LateCheckpoints)
+    first.begin(own)
+    reports = [first.step()]
+    first.begin(OTHER)
+    first.step()
+    first.begin(replace(own, attempt=2, epochs=1))
+    if not spares:
+        assert losses([first.step()]) == expected[:1], "its checkpoint has its own epoch"
+    reports.append(first.step())
+    first.begin(replace(OTHER, attempt=2))
+    second = session(tmp_path / "shared")
+    second.begin(replace(own, attempt=3, epochs=2))
+    assert losses([second.step()]) == expected[1:2]
+    assert losses([*reports, second.step()]) == expected
+
+
 @pytest.mark.parametrize("paused_after", [(1,), (1, 2), (2,)])
 @pytest.mark.parametrize("spares", [True, False], ids=["from memory", "from its checkpoint"])
 def test_a_trial_that_was_paused_continues_to_the_same_numbers(

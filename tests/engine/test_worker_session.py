@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,11 @@ def epochs_of(reports: Sequence[Report]) -> list[int]:
     """The epochs of reports, all of which are of an epoch."""
     assert all(isinstance(report, EpochReport) for report in reports), reports
     return [report.row.epoch for report in reports if isinstance(report, EpochReport)]
+
+
+def test_the_memory_of_adamw_is_measured_apart_from_that_of_sgd() -> None:
+    other = replace(RECIPE, optimizer="adamw")
+    assert kind_of(other) != kind_of(RECIPE) == kind_of(replace(RECIPE, learning_rate=0.5))
 
 
 def test_an_assignment_is_trained_to_its_end_with_its_scores_and_its_best_model(

@@ -349,10 +349,12 @@ def test_the_command_shows_a_finished_search_and_the_next_commands(
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_final_model_of_a_version_without_head_init_has_a_random_head() -> None:
+@pytest.mark.parametrize(("setting", "other"), [("head_init", "probe"), ("optimizer", "adamw")])
+def test_a_final_model_of_a_version_without_a_setting_has_its_default(setting: str, other: str) -> None:
     recipe = noise.RECIPE
-    older = {name: value for name, value in asdict(recipe).items() if name != "head_init"}
+    older = {name: value for name, value in asdict(recipe).items() if name != setting}
     card = {"trial": 3, "epoch": 2, "recipe": older}
     model = final_worker.FinalModel(trial=3, epochs=2, recipe=recipe)
     assert model.is_of(card)
-    assert not replace(model, recipe=replace(recipe, head_init="probe")).is_of(card)
+    changes: dict[str, Any] = {setting: other}
+    assert not replace(model, recipe=replace(recipe, **changes)).is_of(card)

@@ -114,6 +114,8 @@ def test_captured_steps_of_a_documented_backbone_have_the_losses_of_eager_ones(
         {"label_smoothing": 0.1},
         {"momentum": 0.0},
         {"head_lr_ratio": 10.0, "schedule": "constant"},
+        {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 0.05, "head_lr_ratio": 10.0},
+        {"optimizer": "adamw", "learning_rate": 2e-4, "momentum": 0.0},
     ],
 )
 @pytest.mark.parametrize("budget", [0, 2**33])
@@ -129,12 +131,13 @@ def test_captured_steps_follow_every_setting(
     assert np.allclose(losses[0], losses[1], rtol=ROUNDING["float32"], atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "learning_rate": 2e-4}], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_fine_tune_restored_between_captured_epochs_continues_to_the_same_bits(
-    backbone: str, precision: str, tmp_path: Path
+    backbone: str, precision: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    own = recipe(backbone, 2, precision, epochs=3)
+    own = recipe(backbone, 2, precision, epochs=3, **changes)
     made = [fine_tune(own, TRAIN, VALIDATION, node_cache(tmp_path)) for _ in range(2)]
     made[0].epoch()
     made[1].load_state_dict({k: torch.tensor(v) for k, v in on_host(made[0].state_dict()).items()})

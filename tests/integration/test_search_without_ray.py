@@ -1,5 +1,6 @@
 """A whole search in one process: it repeats exactly, refuses mistakes, and records the files it leaves out."""
 
+import json
 import shutil
 from collections.abc import Callable
 from enum import StrEnum
@@ -61,6 +62,33 @@ def test_with_one_worker_a_search_repeats_exactly_with_and_without_shared_activa
     assert set(shared["features"]) == {"shared"}
     assert set(apart["features"]) == {"computed"}
     assert shared["learning_rate"].nunique() == len(shared), "each trial has its own parameters"
+
+
+def test_a_search_of_both_optimizers_trains_with_each_and_its_lost_study_is_rebuilt(
+    search: Search, cache: Path, tmp_path: Path
+) -> None:
+    enqueue = [{"optimizer": name, "learning_rate": 0.003} for name in ("adamw", "sgd")]
+    changes = {"space__optimizer": ["sgd", "adamw"], "space__frozen_blocks": 4, "enqueue": enqueue}
+    with models_of("small"):
+        trials = search("r", by_torch, trials=2, keep_models=2, **changes).sort_values("trial")
+        assert trials["optimizer"].tolist() == ["adamw", "sgd"]
+        folder = tmp_path / "r"
+        cards = [json.loads(card.read_text()) for card in sorted(folder.glob("models/*/model.json"))]
+        assert [card["recipe"]["optimizer"] for card in cards] == ["adamw", "sgd"]
+        alone = {**changes, "space__optimizer": "adamw", "enqueue": [{"learning_rate": 0.003}]}
+        momentum = float(trials["momentum"].iloc[0])
+        search("alone", by_torch, trials=1, space__momentum=momentum, **alone)
+        (folder / "study.journal").unlink()
+        with searches_in_process(by_torch):
+            longer = load(folder / "config.yaml", {"trials": 3})
+            launch.resume(longer, folder=folder, cache=cache, reporter=unseen_display())
+    losses = [
+        epochs[epochs["trial"] == 0]["train_loss"].tolist()
+        for epochs in map(read_epochs, (folder, tmp_path / "alone"))
+    ]
+    assert losses[0] == losses[1], "AdamW is AdamW whether it was searched or not"
+    assert read_trials(folder).sort_values("trial")["optimizer"].tolist()[:2] == ["adamw", "sgd"]
+    check(folder, trials=3, keep_models=2)
 
 
 def test_a_search_whose_every_trial_fails_raises_the_first_reason(search: Search, tmp_path: Path) -> None:

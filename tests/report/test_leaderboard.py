@@ -1,11 +1,13 @@
 """The leaderboard: trials are filtered and sorted, and an abandoned run is reported with the command to resume it."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_runs import make_run
+from rich.console import Console
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
@@ -20,6 +22,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a complete, a pruned, a cut-off, a failed and a RUNNING trial, in this order."""
     curves = ((0.2, 0.5, 0.4), (0.7, 0.1), (0.3,), (), (0.6, 0.4))
     return make_run(tmp_path_factory.mktemp("runs") / "left", curves, running=True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "in_table", "in_best"),
+    [("sgd", False, False), (["sgd"], False, True), ("adamw", True, True), (["adamw", "sgd"], True, True)],
+)
+def test_the_optimizer_is_shown_where_it_was_searched_or_is_not_sgd(
+    optimizer: Any, in_table: bool, in_best: bool, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "r", [[0.5, 0.6, 0.7]] * 6, settings={"space.optimizer": optimizer})
+    trials = read_trials(run)
+    used = set(trials["optimizer"])
+    assert used == ({optimizer} if isinstance(optimizer, str) else set(optimizer))
+    assert ("optimizer" in leaderboard.table(trials).shown(200)) == in_table
+    screen = StringIO()
+    Console(file=screen, width=120).print(*winner.best_trial(run), sep="\n")
+    assert any(line.strip().startswith("optimizer") for line in screen.getvalue().splitlines()) == in_best
+    assert winner.winner_config(run, winner.best_row(run)).space.optimizer == winner.best_row(run).optimizer
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import shutil
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TRIALS, Command
@@ -145,6 +146,20 @@ def test_backbones_are_sorted_by_their_best_f1(tmp_path: Path) -> None:
     best = read_trials(run).groupby("backbone")["val_f1"].max().sort_values(ascending=False)
     assert re.findall(r"</span> (\w+)</td>", table) == best.index.tolist()
     assert len(best) == 2
+
+
+@pytest.mark.parametrize(("optimizer", "shown"), [("sgd", False), ("adamw", True), (["sgd"], True)])
+def test_the_optimizer_is_on_the_page_where_it_was_searched_or_is_not_sgd(
+    optimizer: Any, shown: bool, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "r", settings={"space.optimizer": optimizer})
+    make_reportable(run)
+    html = render(collect(run, cache=tmp_path))
+    used = read_trials(run)["optimizer"][0]
+    assert (f"<td>optimizer</td><td>{used}</td>" in html) == shown
+    table = html.split('<table id="trials">')[1].split("</table>")[0]
+    assert ('<button type="button">optimizer</button>' in table) == shown
+    assert (f"<td>{used}<td>" in table) == shown
 
 
 def test_equal_kinds_of_errors_are_counted_together(tmp_path: Path) -> None:

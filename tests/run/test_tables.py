@@ -23,6 +23,7 @@ from search.run.tables import (
     read_trials,
     require_new,
 )
+from search.study.journal import read_trial_rows
 
 RUN_OF_0_1 = Path(__file__).parents[1] / "data" / "run_of_0_1"
 
@@ -35,6 +36,19 @@ def run(tmp_path: Path) -> Path:
 
 def _epoch(trial: int, epoch: int, *, attempt: int = 1, val_f1: float = 0.5) -> EpochRow:
     return EpochRow(trial=trial, attempt=attempt, epoch=epoch, val_f1=val_f1, confusion=((1, 0), (2, 3)))
+
+
+def test_trials_of_a_version_without_optimizers_used_sgd(run: Path) -> None:
+    writer = ResultsWriter(run)
+    writer.put_trial(trial_row(0, state="COMPLETE", optimizer="adamw"))
+    writer.put_trial(trial_row(1, state="COMPLETE"))
+    writer.flush()
+    assert read_trials(run)["optimizer"].tolist() == ["adamw", "sgd"]
+    assert [row.optimizer for row in read_trial_rows(run)] == ["adamw", "sgd"]
+    file = RunFolder(run).trials
+    pq.write_table(pq.read_table(file).drop_columns(["optimizer"]), file)
+    assert read_trials(run)["optimizer"].tolist() == ["sgd", "sgd"]
+    assert [row.optimizer for row in read_trial_rows(run)] == ["sgd", "sgd"]
 
 
 def test_a_run_without_rows_reads_as_empty_tables(run: Path) -> None:

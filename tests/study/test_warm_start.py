@@ -153,6 +153,16 @@ def test_trials_taken_over_are_not_counted_and_not_added_twice(earlier: Path, ne
     assert (trial.number, again.asked, [own.number for own in again.trials]) == (N_TRIALS, 1, [N_TRIALS])
 
 
+def test_trials_of_a_search_without_optimizers_are_taken_over_as_sgd(earlier: Path, new: Path) -> None:
+    said: list[str] = []
+    _teach(_study(new), earlier, said, space__optimizer=["adamw", "sgd"])
+    assert f"{N_TRIALS} of 22 trials" in said[0]
+    assert {trial.params["optimizer"] for trial in _all_trials(new)} == {"sgd"}
+    (new / "study.journal").unlink()
+    _teach(_study(new), earlier, said, space__optimizer="adamw")
+    assert f"{N_TRIALS} optimizer outside the space" in said[1]
+
+
 def _ran_itself(run: Path, config: SearchConfig) -> optuna.Study:
     """A study that ran the trials of the earlier search itself."""
     study = optuna.create_study(direction="maximize")

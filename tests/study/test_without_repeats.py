@@ -69,6 +69,7 @@ SPACES: dict[str, tuple[dict[str, Any], int]] = {
     "whole numbers": ({"space.batch_size": {"low": 8, "high": 20, "step": 5}}, 3),
     "whole numbers, log": ({"space.batch_size": {"low": 8, "high": 12, "log": True}}, 5),
     "steps that floats miss": ({"space.masking": {"low": 0.1, "high": 0.75, "step": 0.1}}, 7),
+    "optimizers": ({"space.optimizer": ["sgd", "adamw"], "space.momentum": [0.8, 0.9]}, 4),
     "several": (
         {
             "space.backbone": ["resnet18", "alexnet"],

@@ -3,7 +3,9 @@
 import copy
 import io
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch import nn
 
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.network import Network
-from genre_core.recipe import Recipe
+from genre_core.recipe import CHOICES, Recipe, state_bytes
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training.activation_cache import ActivationCache
 from genre_core.training.fine_tune import (
@@ -34,6 +36,7 @@ from genre_core.training.segments import SegmentArrays, Segments, level_statisti
 
 NO_CACHE = NodeCache(Path("nowhere"), budget_bytes=0)
 RECIPE = replace(noise.RECIPE, epochs=4)
+ADAMW_TENSORS = {"exp_avg", "exp_avg_sq", "step"}
 
 
 def _segments(tracks: int = 12, *, per_track: int = 2, seed: int = 0) -> Segments:
@@ -87,24 +90,51 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_different_ones(de
     assert first != other
 
 
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("backbone", ["resnet18", "alexnet"])  # alexnet: dropout draws random numbers
-def test_a_fine_tune_resumes_identically_from_a_saved_state(backbone: str, size: str) -> None:
+def test_a_fine_tune_resumes_identically_from_a_saved_state(backbone: str, size: str, optimizer: str) -> None:
     with models_of(size):
-        _check_resuming(backbone)
+        _check_resuming(backbone, optimizer)
 
 
-def _check_resuming(backbone: str) -> None:
-    recipe = replace(RECIPE, backbone=backbone, nesterov=True, epochs=3)
+def _check_resuming(backbone: str, optimizer: str) -> None:
+    recipe = replace(
+        RECIPE, backbone=backbone, optimizer=optimizer, nesterov=True, weight_decay=0.01, epochs=3
+    )
     straight = _fine_tune_of(backbone, recipe)
     straight.epoch()
     saved = io.BytesIO()
     torch.save(straight.state_dict(), saved)
+    assert _tensors_of_the_optimizer(straight) == {"sgd": {"momentum"}, "adamw": ADAMW_TENSORS}[optimizer]
     torch.rand(7)  # the global random state must not matter
     resumed = _fine_tune_of(backbone, recipe)
     resumed.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
     assert _epochs(resumed) == _epochs(straight)
     assert (resumed.best_f1, resumed.best_epoch) == (straight.best_f1, straight.best_epoch)
+
+
+def _tensors_of_the_optimizer(fine_tune: FineTune) -> set[str]:
+    """Names of what a checkpoint holds for each trainable parameter, all of them."""
+    state, parameters = fine_tune.state_dict(), list(fine_tune.network.trainable.parameters())
+    names = {name.partition(".")[0] for name in state} - {"progress", "trained"}
+    assert all(f"{name}.{i}" in state for name in names for i in range(len(parameters)))
+    return names
+
+
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+def test_a_checkpoint_has_the_size_that_is_budgeted_for_it(optimizer: str) -> None:
+    fine_tune = _fine_tune(replace(RECIPE, optimizer=optimizer, epochs=1))
+    fine_tune.epoch()
+    trained = {name for name, _ in fine_tune.network.trainable.named_parameters()}
+    others = {f"trained.{name}" for name in fine_tune.network.trainable.state_dict().keys() - trained}
+    sizes = {name: tensor.nbytes for name, tensor in fine_tune.state_dict().items()}
+    large = sum(
+        size
+        for name, size in sizes.items()
+        if name not in others and not name.startswith(("step", "progress"))
+    )
+    assert large == state_bytes(optimizer) * fine_tune.network.trainable_parameters
 
 
 def _fine_tune_of(backbone: str, recipe: Recipe) -> FineTune:
@@ -117,20 +147,34 @@ def _fine_tune_of(backbone: str, recipe: Recipe) -> FineTune:
     return FineTune(_network(recipe), recipe, train=train, validation=validation, node_cache=NO_CACHE)
 
 
-def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
-    """The reference has no freeze depth, cache or parameter groups: requires_grad, eval() and torch's own SGD."""
+OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[..., torch.optim.Optimizer]]] = {
+    "sgd": ({}, partial(torch.optim.SGD, lr=RECIPE.learning_rate, momentum=RECIPE.momentum)),
+    "adamw": (
+        {"learning_rate": 0.0005, "momentum": 0.7, "weight_decay": 20.0},
+        partial(torch.optim.AdamW, lr=0.0005, betas=(0.7, 0.999), weight_decay=20.0),
+    ),
+}
+"""Changes of the recipe, and torch's own optimizer with the same constants."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_epoch_equals_a_plain_loop_over_the_whole_network(name: str) -> None:
+    """The reference has no freeze depth, cache or parameter groups: requires_grad, eval() and torch's own optimizer."""
+    changes, optimizer_of = OPTIMIZERS[name]
     recipe = replace(
-        RECIPE, warmup_epochs=0.0, schedule="constant", label_smoothing=0.1, class_weights="balanced"
+        RECIPE,
+        **changes,
+        optimizer=name,
+        warmup_epochs=0.0,
+        schedule="constant",
+        label_smoothing=0.1,
+        class_weights="balanced",
     )
     fine_tune = _fine_tune(recipe)
     reference = copy.deepcopy(fine_tune.network)
     result = fine_tune.epoch()
 
-    optimizer = torch.optim.SGD(
-        [p for p in reference.parameters() if p.requires_grad],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-    )
+    optimizer = optimizer_of([p for p in reference.parameters() if p.requires_grad])
     seed = int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0])
     order = torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(seed))
     loss_of = nn.CrossEntropyLoss(weight=genre_weights(TRAIN), label_smoothing=0.1)
@@ -143,6 +187,8 @@ def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
         optimizer.step()
         losses.append(loss.item() * len(batch))
     assert result.train_loss == pytest.approx(sum(losses) / len(order), rel=1e-5)
+    own = dict(fine_tune.network.named_parameters())
+    assert all(torch.allclose(own[key], p, atol=1e-4) for key, p in reference.named_parameters())
 
     reference.eval()
     with torch.no_grad():
@@ -153,6 +199,12 @@ def test_an_epoch_equals_a_plain_loop_over_the_whole_network() -> None:
     assert result.val_loss == pytest.approx(
         float(nn.functional.cross_entropy(by_track, VALIDATION.genre)), rel=1e-4
     )
+
+
+def test_the_nesterov_setting_does_not_change_adamw() -> None:
+    recipe = replace(RECIPE, optimizer="adamw", learning_rate=0.001, epochs=1)
+    assert _epochs(_fine_tune(recipe)) == _epochs(_fine_tune(replace(recipe, nesterov=True)))
+    assert _epochs(_fine_tune(recipe)) != _epochs(_fine_tune(replace(recipe, momentum=0.5)))
 
 
 def test_a_fine_tune_without_progress_stops_after_patience_epochs() -> None:
@@ -223,6 +275,7 @@ def test_a_tracks_logits_are_the_mean_of_its_segments() -> None:
 
 
 BAD_RECIPES: dict[str, Any] = {
+    "optimizer": "adam",
     "frozen_blocks": 6,
     "learning_rate": 0.0,
     "momentum": 1.0,
@@ -258,3 +311,4 @@ def test_nesterov_needs_momentum() -> None:
         replace(RECIPE, momentum=0.0, nesterov=True)
     assert error.value.code is ErrorCode.NESTEROV_WITHOUT_MOMENTUM
     assert "momentum=0.0" in str(error.value)
+    assert replace(RECIPE, momentum=0.0, nesterov=True, optimizer="adamw").momentum == 0.0
