@@ -9,7 +9,6 @@ class SearchErrorCode(StrEnum):
     # cli
     OPTION_REPEATED = "option-repeated"
     SETTING_REPEATED = "setting-repeated"
-    PRICE_INVALID = "price-invalid"
     OPTIONS_EXCLUSIVE = "options-exclusive"
     SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"

@@ -1,6 +1,5 @@
 """Options and arguments of commands, how they become settings, and an app that rejects repeated options."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,11 @@ from typer.models import CommandFunctionType
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
 
+_OPTIONS = "Options"
+_SEARCH, _LIMITS, _RESOURCES, _OUTPUT = "What to search", "When to stop", "Where to run", "What to print"
+_GROUPS = ("Arguments", _SEARCH, _LIMITS, _RESOURCES, _OUTPUT, _OPTIONS)
+"""Groups of options in the help, in order."""
+
 
 class App(typer.Typer):
     """Typer app that rejects an option given twice; Typer would silently use the last one."""
@@ -24,7 +28,29 @@ class App(typer.Typer):
         return super().command(name, cls=cls or _Command, **options)
 
 
+_ALWAYS_TOGETHER = 10
+"""Number of options that are listed without groups."""
+
+
 class _Command(TyperCommand):
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """List the arguments, and the options by their group if there are many."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        records = [
+            (param, record) for param in self.get_params(ctx) if (record := param.get_help_record(ctx))
+        ]
+        together = len(records) <= _ALWAYS_TOGETHER
+        for param, record in records:
+            group = "Arguments" if param.param_type_name == "argument" else _OPTIONS
+            if isinstance(param, TyperOption) and not together:
+                group = (
+                    max(groups, key=_GROUPS.index) if param.name == "help" else param.rich_help_panel or group
+                )
+            groups.setdefault(group, []).append(record)
+        for group in sorted(groups, key=_GROUPS.index):
+            with formatter.section(group):
+                formatter.write_dl(groups[group])
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Count the options before they are parsed as usual."""
         if args and not ctx.resilient_parsing:
@@ -55,95 +81,157 @@ RunArguments = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
-Runs = Annotated[Path, typer.Option(metavar="DIR", help="Folder that contains the run folders.")]
-Name = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Name of the run folder [default: timestamp].")
+Runs = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Folder that contains the run folders.", rich_help_panel=_RESOURCES),
 ]
-ConfigFile = Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file of settings; see configs/.")]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Name of the run folder [default: timestamp].", rich_help_panel=_SEARCH
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML file of settings; see configs/.", rich_help_panel=_SEARCH),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as training.epochs=5; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, such as training.epochs=5; repeatable.",
+        rich_help_panel=_SEARCH,
+    ),
 ]
 Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder for spectrograms, audits and the built-in corpus.",
+        help="Folder for spectrograms.",
         envvar="GENRE_SEARCH_CACHE",
+        rich_help_panel=_RESOURCES,
     ),
 ]
 
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH",
-        help="Folder with one subfolder per genre, a manifest (CSV, TSV or Parquet), or `builtin`.",
+        metavar="PATH", help="Folder of genre folders, a manifest, or `builtin`.", rich_help_panel=_SEARCH
     ),
 ]
 MovedData = Annotated[
-    Path | None, typer.Option("--data", metavar="PATH", help="New location of the music, if it was moved.")
+    Path | None,
+    typer.Option(
+        "--data", metavar="PATH", help="New location of the music, if it was moved.", rich_help_panel=_SEARCH
+    ),
 ]
 
-Trials = Annotated[str | None, typer.Option(metavar="N", help="Total number of trials.")]
+Trials = Annotated[
+    str | None, typer.Option(metavar="N", help="Total number of trials.", rich_help_panel=_LIMITS)
+]
 TimeBudget = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stop after this time, such as 90s, 30m or 2h.")
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Stop after this time, such as 90s, 30m or 2h.", rich_help_panel=_LIMITS
+    ),
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Stop when all workers together have trained this long, such as 4h."),
+    typer.Option(
+        metavar="TIME", help="Stop after so much training by all workers together.", rich_help_panel=_LIMITS
+    ),
 ]
+# Options of earlier versions for settings that few people need: they still work, but --help lists them no longer.
 StopWhenFlat = Annotated[
     bool,
-    typer.Option("--stop-when-flat", help="Stop when no trial promises a better score."),
+    typer.Option("--stop-when-flat", help="Stop when no trial promises a better score.", hidden=True),
 ]
 Price = Annotated[
     str | None,
-    typer.Option(metavar="X", help="Price of an hour of one worker, to show what the search costs."),
+    typer.Option(
+        metavar="X", help="Price of an hour of one worker, to show what the search costs.", hidden=True
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be searched and what it would cost, and stop.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would be searched and its cost, and stop.", rich_help_panel=_LIMITS
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and errors only.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also print a line for each epoch.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print results and errors only.", rich_help_panel=_OUTPUT)
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Also print a line for each epoch.", rich_help_panel=_OUTPUT)
+]
 LogTo = Annotated[
     Path | None,
-    typer.Option("--log-file", metavar="FILE", help="Also append all lines, with the time, to a file."),
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="Also append all lines, with the time, to a file.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
-Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of the sampler and of the trials.")]
+Seed = Annotated[
+    str | None, typer.Option(metavar="N", help="Seed of the sampler and of the trials.", hidden=True)
+]
+MoreSeeds = Annotated[
+    str | None,
+    typer.Option(
+        "--repeat-seeds",
+        metavar="N",
+        help="Seeds per configuration of a finite space.",
+        rich_help_panel=_LIMITS,
+    ),
+]
 RepeatSeeds = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Seeds per configuration; for a finite search space."),
+    typer.Option(metavar="N", help="Seeds per configuration; for a finite search space.", hidden=True),
 ]
 WarmStart = Annotated[
     list[str] | None,
-    typer.Option(metavar="RUN", help="Earlier run whose trials the sampler starts from; repeatable."),
+    typer.Option(metavar="RUN", help="Earlier run to start from; repeatable.", rich_help_panel=_SEARCH),
 ]
 AfterFinish = Annotated[
     bool,
     typer.Option(
-        "--after-finish", help="Add trials although the test set was already evaluated; this is recorded."
+        "--after-finish",
+        help="Add trials after the test set was used; this is recorded.",
+        rich_help_panel=_LIMITS,
     ),
 ]
 
 Address = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="HOST:PORT of a running Ray cluster, or `auto`.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="HOST:PORT of a running Ray cluster, or `auto`.", rich_help_panel=_RESOURCES
+    ),
 ]
 Workers = Annotated[
-    str | None, typer.Option(metavar="N", help="Maximum number of networks trained in parallel.")
+    str | None,
+    typer.Option(
+        metavar="N", help="Maximum number of trials that run in parallel.", rich_help_panel=_RESOURCES
+    ),
 ]
-CpusPerTrial = Annotated[str | None, typer.Option(metavar="X", help="CPU cores per trial.")]
+CpusPerTrial = Annotated[str | None, typer.Option(metavar="X", help="CPU cores per trial.", hidden=True)]
 TrialsPerGpu = Annotated[
-    str | None, typer.Option(metavar="N", help="Trials sharing a GPU, or `auto` to decide by memory use.")
+    str | None,
+    typer.Option(
+        metavar="N", help="Trials that share a GPU, or `auto`: by memory use.", rich_help_panel=_RESOURCES
+    ),
 ]
 FeatureCache = Annotated[
     str | None,
-    typer.Option(metavar="GIB", help="Disk space per node for shared activations; 0 disables sharing."),
+    typer.Option(
+        metavar="GIB", help="Disk space per node for shared activations; 0 disables sharing.", hidden=True
+    ),
 ]
 Storage = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS",
-        help="Where to keep a copy of the run: s3://…, gs://… or another pyarrow file system.",
+        metavar="ADDRESS", help="Keep a copy of the run there: s3://…, gs://…", rich_help_panel=_RESOURCES
     ),
 ]
 
@@ -153,26 +241,6 @@ def cache_folder(given: Path | None) -> Path:
     from platformdirs import user_cache_path
 
     return given or user_cache_path("genre-search")
-
-
-def price_of(text: str | None) -> float | None:
-    """The value of --price.
-
-    Raises:
-        InputError: it is not a number of 0 or more.
-    """
-    if text is None:
-        return None
-    try:
-        price = float(text)
-    except ValueError:
-        price = math.nan
-    if not (math.isfinite(price) and price >= 0):
-        raise InputError(
-            f"--price must be a number of 0 or more, but got {text!r}; give the price of a worker-hour, such as 2.5",
-            code=SearchErrorCode.PRICE_INVALID,
-        )
-    return price
 
 
 def settings(

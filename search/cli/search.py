@@ -25,6 +25,7 @@ from search.cli.options import (
     FeatureCache,
     Json,
     LogTo,
+    MoreSeeds,
     MovedData,
     Name,
     Overrides,
@@ -44,7 +45,6 @@ from search.cli.options import (
     WarmStart,
     Workers,
     cache_folder,
-    price_of,
     settings,
 )
 from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
@@ -105,21 +105,21 @@ def run(
 
       genre-search run --config configs/demo.yaml --set space.backbone=resnet18
 
-      genre-search run --data ~/music --budget 4h --price 2.5 --dry-run
+      genre-search run --data ~/music --budget 4h --set price=2.5 --dry-run
     """
     from search.config.schema import load
     from search.run.tables import require_new
 
     limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
     resources = {"workers": workers, "cpus_per_trial": cpus_per_trial, "trials_per_gpu": trials_per_gpu}
-    others = {"seed": seed, "repeat_seeds": repeat_seeds, "feature_cache": feature_cache}
+    others = {"seed": seed, "repeat_seeds": repeat_seeds, "feature_cache": feature_cache, "price": price}
     places = {"data": data, "address": address, "storage": storage}
     given = settings(
         values=limits | resources | others,
         literals=places | {"stop_when_flat": stop_when_flat or None, "warm_start": warm_start or None},
         overrides=set_,
     )
-    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file, price=price)
+    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file)
     folder = runs / (name or _default_name(config))
     require_new(folder)
     begin = _dry_run if dry_run else _run
@@ -137,7 +137,7 @@ def resume(
     address: Address = None,
     workers: Workers = None,
     trials_per_gpu: TrialsPerGpu = None,
-    repeat_seeds: RepeatSeeds = None,
+    repeat_seeds: MoreSeeds = None,
     storage: Storage = None,
     after_finish: AfterFinish = False,
     data: MovedData = None,
@@ -165,10 +165,10 @@ def resume(
     limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
     resources = {"workers": workers, "trials_per_gpu": trials_per_gpu}
     given = settings(
-        values=limits | resources | {"repeat_seeds": repeat_seeds},
+        values=limits | resources | {"repeat_seeds": repeat_seeds, "price": price},
         literals={"address": address, "storage": storage, "stop_when_flat": stop_when_flat or None},
     )
-    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file, price=price)
+    screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file)
     loaded = load(RunFolder(run).config, given)
     title = f"Resuming search {run.resolve().name}: up to {counted(loaded.trials, 'trial')}"
 
@@ -318,15 +318,13 @@ class _Screen:
 
     detail: "Detail"
     log_file: Path | None
-    price: float | None
-    """Of an hour of a worker; None for no price."""
 
 
-def _screen(*, quiet: bool, verbose: bool, log_file: Path | None, price: str | None) -> _Screen:
+def _screen(*, quiet: bool, verbose: bool, log_file: Path | None) -> _Screen:
     """What the options about the screen mean.
 
     Raises:
-        InputError: they contradict each other, or the price is not a number.
+        InputError: they contradict each other.
     """
     from search.display.progress import Detail
 
@@ -336,7 +334,7 @@ def _screen(*, quiet: bool, verbose: bool, log_file: Path | None, price: str | N
             code=SearchErrorCode.OPTIONS_EXCLUSIVE,
         )
     detail = Detail.RESULTS if quiet else Detail.EPOCHS if verbose else Detail.TRIALS
-    return _Screen(detail=detail, log_file=log_file, price=price_of(price))
+    return _Screen(detail=detail, log_file=log_file)
 
 
 @contextmanager
@@ -351,7 +349,7 @@ def _display(config: "SearchConfig", screen: _Screen) -> "Iterator[Display]":
             console(),
             trials=config.trials,
             time_budget=config.time_budget,
-            price=screen.price,
+            price=config.price,
             detail=screen.detail,
             log=log,
             local=config.address is None,

@@ -156,6 +156,8 @@ class SearchConfig(Settings):
     """Seconds after which the search ends; written with a unit: 90s, 30m, 2h or 1.5d."""
     worker_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     """Seconds that all workers together may train, after which the search ends; written as `time_budget`."""
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Price of an hour of one worker, in any currency, to show what the search costs."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial, so that trials differ in their settings only."""
     repeat_seeds: int = Field(default=1, ge=1)
@@ -385,7 +387,7 @@ def _check_weights(config: SearchConfig) -> None:
 def _check_repeat_seeds(config: SearchConfig) -> None:
     if config.repeat_seeds > 1 and (name := continuous(config.space)):
         raise InputError(
-            f"--repeat-seeds must be 1 with infinitely many configurations, but got {config.repeat_seeds} "
+            f"repeat_seeds must be 1 with infinitely many configurations, but got {config.repeat_seeds} "
             f"with a range for space.{name}; list its values, or give the range a step",
             code=SearchErrorCode.REPEAT_SEEDS_OF_INFINITE_SPACE,
         )

@@ -209,7 +209,7 @@ def fit(nodes: Sequence[Mapping[str, float]], needs: Needs) -> tuple[int, float]
     if not fitting:
         most = max((node.get("CPU", 0.0) for node in usable), default=0.0)
         raise InputError(
-            f"--cpus-per-trial must be at most {most:g}, the cores of the largest node{' with a GPU' * bool(sharing)}, "
+            f"cpus_per_trial must be at most {most:g}, the cores of the largest node{' with a GPU' * bool(sharing)}, "
             f"but got {needs.cpus_per_trial:g}{_GROWING * needs.growing}",
             code=SearchErrorCode.CPUS_PER_TRIAL_TOO_MANY,
         )

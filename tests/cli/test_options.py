@@ -65,6 +65,47 @@ def test_an_option_takes_precedence_over_set(driven: list[SearchConfig]) -> None
     assert driven[0].trials == 7
 
 
+UNLISTED = {
+    "--stop-when-flat": ("", "stop_when_flat", True),
+    "--price": ("2.5", "price", 2.5),
+    "--cpus-per-trial": ("2", "cpus_per_trial", 2.0),
+    "--feature-cache": ("0", "feature_cache", 0.0),
+    "--seed": ("7", "seed", 7),
+    "--repeat-seeds": ("3", "repeat_seeds", 3),
+}
+"""Options that --help of `run` does not list: value, setting, and the setting's value."""
+
+
+@pytest.mark.parametrize("option", UNLISTED)
+def test_an_option_for_a_setting_that_few_need_is_not_listed_but_works(
+    option: str, driven: list[SearchConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    value, setting, expected = UNLISTED[option]
+    space = ["--set", "space.learning_rate=[0.1]", "--set", "space.momentum=[0.9]"]
+    main.app(["run", option, *value.split(), *space], standalone_mode=False)
+    assert getattr(driven[0], setting) == expected
+    main.app(["run", "--help"], standalone_mode=False)
+    listed = capsys.readouterr().out
+    assert f"{option} " not in listed
+    assert "--trials " in listed
+
+
+@pytest.mark.parametrize("value", ["-1", "much", ".nan", ".inf", "2,5"])
+def test_a_price_is_a_number_of_0_or_more(value: str) -> None:
+    for option in (["--price", value], ["--set", f"price={value}"]):
+        with pytest.raises(InputError, match="price"):
+            main.app(["run", *option], standalone_mode=False)
+
+
+def test_the_price_of_a_run_stays_when_it_is_resumed_without_one(
+    driven: list[SearchConfig], tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(to_yaml(tiny(price=2.5)), encoding="utf-8")
+    for options in ([], ["--price", "0"]):
+        assert main.app(["resume", str(tmp_path), *options], standalone_mode=False) == INTERRUPTED
+    assert [config.price for config in driven] == [2.5, 0]
+
+
 def test_a_search_of_a_cluster_without_its_gpus_can_be_resumed_and_finished(
     driven: list[SearchConfig], tiny: Callable[..., SearchConfig], tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ C_LOCALE = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE"
 NARROW = ("ascii", "cp1252")
 """Encodings that lack some of the characters printed."""
 
-SCREEN = search_commands._Screen(detail=Detail.TRIALS, log_file=None, price=None)
+SCREEN = search_commands._Screen(detail=Detail.TRIALS, log_file=None)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (
         SearchErrorCode.REPEAT_SEEDS_OF_INFINITE_SPACE,
         {"repeat_seeds": 2, "space.momentum": RATE | {"high": 0.9}, "space.learning_rate": 0.1},
-        ["--repeat-seeds", "2", "space.momentum"],
+        ["repeat_seeds", "2", "space.momentum"],
     ),
     # paths and addresses
     (SearchErrorCode.PATH_INVALID, {"data": "a\0b"}, ["'a\\x00b'"]),

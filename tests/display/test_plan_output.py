@@ -5,15 +5,12 @@ from pathlib import Path
 import pytest
 from documented import EFFICIENTNET_B0, files, importable
 from plans import make_plan_of
-from refusals import refused
 
 from genre_core.models.registry import BLOCKS
-from search.cli.options import price_of
 from search.config.schema import load
 from search.display.plan_output import COLUMNS, plan_lines
 from search.engine.costs import CellCost, Costs
 from search.engine.forecast import CostSource, Forecast
-from search.errors import SearchErrorCode
 
 HOURS = Forecast(trials=50, low=3600.0, high=36_000.0, most=72_000.0)
 
@@ -80,13 +77,3 @@ def test_every_line_fits_80_columns(epochs: int) -> None:
     for source in CostSource:
         plan = make_plan_of(config, forecast=forecast, source=source, workers=1000)
         assert max(map(len, plan_lines(plan, price=9999.0))) <= 80
-
-
-@pytest.mark.parametrize("text", ["-1", "much", "nan", "inf", "2,5"])
-def test_a_price_is_a_number_of_0_or_more(text: str) -> None:
-    with refused(SearchErrorCode.PRICE_INVALID, text, "--price"):
-        price_of(text)
-
-
-def test_a_price_may_be_left_out_or_0() -> None:
-    assert (price_of(None), price_of("0"), price_of("2.5")) == (None, 0.0, 2.5)

@@ -78,13 +78,13 @@ def test_trials_are_counted_node_by_node(
             GPUS,
             ["--trials-per-gpu", "auto", "leave out --workers"],
         ),
-        ([_node(3), _node(3)], {"cpus_per_trial": 4.0}, CPUS, ["--cpus-per-trial", "3", "4"]),
-        ([_node(16), _node(2, 1)], {"cpus_per_trial": 4.0}, CPUS, ["--cpus-per-trial", "2", "4"]),
+        ([_node(3), _node(3)], {"cpus_per_trial": 4.0}, CPUS, ["cpus_per_trial", "3", "4"]),
+        ([_node(16), _node(2, 1)], {"cpus_per_trial": 4.0}, CPUS, ["cpus_per_trial", "2", "4"]),
         (
             [_node(0)],
             {"growing": True, "trials_per_gpu": 0},
             CPUS,
-            ["--cpus-per-trial", "0", "1", "--workers"],
+            ["cpus_per_trial", "0", "1", "--workers"],
         ),
     ],
 )

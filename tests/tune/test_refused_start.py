@@ -21,7 +21,7 @@ REFUSED = [
     ({"sampler": "tea"}, ("tea",)),
     ({"warm_start": ["/nowhere"]}, ("/nowhere",)),
     ({"address": "127.0.0.1:9"}, ("--address", "127.0.0.1:9")),
-    ({"cpus_per_trial": 10_000}, ("--cpus-per-trial", "10000")),
+    ({"cpus_per_trial": 10_000}, ("cpus_per_trial", "10000")),
     # by the number of GPUs on this machine, either of the two options is wrong
     ({"trials_per_gpu": 7, "cpus_per_trial": 10_000}, ("-per-",)),
     ({"storage": "nowhere://bucket"}, ("--storage", "nowhere://bucket")),
