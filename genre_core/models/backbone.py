@@ -43,8 +43,8 @@ class Backbone:
     features: int
     """Number of features after the last block, the inputs of the head."""
     weights: "Published | str | None" = None
-    """Pretrained weights, which `weights: imagenet` selects: torchvision's, or the URL of a state dict whose file name
-    ends in `-` and the first digits of its SHA-256. None if there are none."""
+    """Pretrained weights, which `weights: pretrained` selects: torchvision's, or the URL of a state dict whose file
+    name ends in `-` and the first digits of its SHA-256. None if there are none."""
     channels: int = 3
     """Channels of the input. A spectrogram of one window is repeated in all of them."""
     front_end: "FrontEnd | None" = None

@@ -74,11 +74,12 @@ class _Misfit:
 
 def _fit(model: nn.Module, backbone: str, given: StateDict, name: str) -> tuple[StateDict, tuple[str, ...]]:
     """The state dict to load into a network, and the blocks that it lacks entirely."""
-    expected = _of_blocks(backbone, model, model.state_dict())
-    given = _of_blocks(backbone, model, {_modern_key(key): value for key, value in given.items()})
-    modules = {name: set(block.modules()) for name, block in blocks_of(backbone, model).items()}
+    modules = {block: set(layers.modules()) for block, layers in blocks_of(backbone, model).items()}
+    inside = set[nn.Module]().union(*modules.values())
+    expected = _of_blocks(model, inside, model.state_dict())
+    given = _of_blocks(model, inside, {_modern_key(key): value for key, value in given.items()})
     absent = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
-    layers = {block: _layers_of(model, expected, inside) for block, inside in modules.items()}
+    layers = {block: _layers_of(model, expected, own) for block, own in modules.items()}
     lacking = {block: [key for key in absent if _layer(key) in own] for block, own in layers.items()}
     if misfit := _tensor_misfit(expected, given, absent) or _block_misfit(given, lacking, layers):
         misfit = _other_backbone(misfit, backbone, given, name)
@@ -163,26 +164,28 @@ def _similarity(backbone: str, given: StateDict) -> float:
 def _head_and_shapes(backbone: str) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     """The prefixes of the tensors outside the blocks, and the shapes of all other tensors."""
     model = model_without_weights(backbone)
-    expected = _of_blocks(backbone, model, model.state_dict())
-    return _outside(backbone, model), {key: tuple(tensor.shape) for key, tensor in expected.items()}
+    inside = {module for block in blocks_of(backbone, model).values() for module in block.modules()}
+    expected = _of_blocks(model, inside, model.state_dict())
+    return _outside(model, inside), {key: tuple(tensor.shape) for key, tensor in expected.items()}
 
 
-def _of_blocks(backbone: str, model: nn.Module, state: StateDict) -> StateDict:
-    """The state dict without the tensors that belong to no block: those of the network's own head."""
-    inside, outside = _inside(backbone, model), _outside(backbone, model)
+def _of_blocks(model: nn.Module, inside: set[nn.Module], state: StateDict) -> StateDict:
+    """The state dict without the tensors that belong to no block: those of the network's own head.
+
+    Args:
+        model: the whole network.
+        inside: all modules of its blocks.
+        state: with the network's names.
+    """
+    outside = _outside(model, inside)
     own = {key for key in model.state_dict() if model.get_submodule(_layer(key)) not in inside}
     return {key: value for key, value in state.items() if key not in own and not key.startswith(outside)}
 
 
-def _outside(backbone: str, model: nn.Module) -> tuple[str, ...]:
+def _outside(model: nn.Module, inside: set[nn.Module]) -> tuple[str, ...]:
     """Prefixes of the tensors' names in all modules that have no part in the blocks."""
-    inside = _inside(backbone, model)
     modules = (name for name, module in model.named_modules() if name and inside.isdisjoint(module.modules()))
     return tuple(f"{name}." for name in modules)
-
-
-def _inside(backbone: str, model: nn.Module) -> set[nn.Module]:
-    return {module for block in blocks_of(backbone, model).values() for module in block.modules()}
 
 
 def _layers_of(model: nn.Module, expected: StateDict, inside: set[nn.Module]) -> set[str]:
@@ -205,7 +208,7 @@ def imagenet_file(backbone: str) -> Path:
     """
     if not (name := find_backbone(backbone).file_name):
         raise InputError(
-            f"weights of {backbone} must be a file or random, since it names none, but got weights=imagenet; "
+            f"weights of {backbone} must be a file or random, since it names none, but got weights=pretrained; "
             f"give --set weights.{backbone}=PATH or --set weights=random",
             code=ErrorCode.WEIGHTS_NOT_PUBLISHED,
         )

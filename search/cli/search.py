@@ -223,7 +223,7 @@ def results(
 
       genre-search results runs/music runs/again --state complete
     """
-    from search.report import comparison, leaderboard
+    from search.report import comparison
     from search.run.overview import find_runs, overview
     from search.run.ranking import select
 
@@ -231,7 +231,6 @@ def results(
     if len(runs) == 1 and (inside := runs_in(runs[0])):
         show_overviews([overview(run) for run in inside])
         return
-    several = len(runs) > 1
     trials = comparison.read_together(runs)
     selected = select(trials, state=state, backbone=backbone, sort=sort)
     if as_json:
@@ -243,9 +242,23 @@ def results(
     if costs:
         _show_costs(selected, comparison.names(runs))
         return
+    _show_leaderboard(runs, trials, selected.head(top))
+
+
+def _show_leaderboard(runs: Sequence[Path], trials: "pd.DataFrame", rows: "pd.DataFrame") -> None:
+    """Show a table of trials, and what is known of each run.
+
+    Args:
+        runs: their folders; several are compared first.
+        trials: all trials of the runs.
+        rows: the trials of the table, in order.
+    """
+    from search.report import comparison, leaderboard
+
+    several = len(runs) > 1
     if several:
         show(*comparison.compare(runs, trials), "")
-    show(leaderboard.table(selected.head(top), of_several=several))
+    show(leaderboard.table(rows, of_several=several))
     if not several:
         show(leaderboard.summary(trials))
     for run, name in zip(runs, comparison.names(runs), strict=True):

@@ -24,6 +24,8 @@ from search.config.yaml_reader import read_file
 from search.errors import SearchErrorCode
 
 NAMED_WEIGHTS = ("imagenet", "random")
+PRETRAINED, IMAGENET = "pretrained", "imagenet"
+"""Two words for the weights that a backbone names; runs and recipes have the second one, as earlier versions do."""
 """Values of `weights` that are not paths."""
 BUILTIN = "builtin"
 """Value of `data` for the built-in corpus."""
@@ -129,9 +131,9 @@ class SearchConfig(Settings):
     weights: Annotated[
         Annotated[Name, Scalar] | Annotated[dict[str, Name], Keyed],
         by_shape("must be one value, or a mapping from backbones to values"),
-    ] = "imagenet"
-    """`imagenet` for the ones that a backbone names, `random` or the path of a state dict; or a mapping from backbones
-    to these (default imagenet)."""
+    ] = IMAGENET
+    """`pretrained` or `imagenet` for the ones that a backbone names, `random` or the path of a state dict; or a mapping
+    from backbones to these (default pretrained)."""
     space: Space = Space()
     """The hyperparameters that are searched."""
     training: Training = Training()
@@ -222,7 +224,7 @@ class SearchConfig(Settings):
         """The value of `weights` for this backbone."""
         if isinstance(self.weights, str):
             return self.weights
-        return self.weights.get(backbone, "imagenet")
+        return self.weights.get(backbone, IMAGENET)
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -328,6 +330,8 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
     """Make paths absolute: workers, and the command that repeats a trial, run in other folders."""
 
     def absolute(value: str, *names: str) -> str:
+        if names == NAMED_WEIGHTS and value == PRETRAINED:
+            return IMAGENET
         try:
             return value if value in names else str(Path(value).expanduser().resolve())
         except (OSError, RuntimeError, ValueError) as error:  # unknown user, loop of links, NUL character

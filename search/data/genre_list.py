@@ -22,8 +22,6 @@ _LISTED = 24
 """Genres named in the summary."""
 _NAMED = 4
 """Genres or groups named in a warning."""
-_WIDTH = 34
-"""Terminal columns for a genre's name: with five columns of numbers, the table is 80 wide."""
 
 
 def summary(corpus: Corpus) -> str:
@@ -41,9 +39,9 @@ def table(corpus: Corpus) -> "Table":
 
     parts = SPLITS if any(track.split for track in corpus.usable) else ()
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("genre", max_width=_WIDTH, no_wrap=True, overflow="ellipsis")
+    shown.add_column("genre", overflow="fold")
     for title in ("tracks", "groups", *parts):
-        shown.add_column(title, justify="right")
+        shown.add_column(title, justify="right", no_wrap=True, min_width=len(title))
     tracks, groups = _counts(corpus)
     sides = Counter((track.genre, track.split) for track in corpus.usable)
     for genre in corpus.genres:

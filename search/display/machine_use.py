@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import psutil
 
+from genre_core.system import memory
+
 GIB = 1024**3
 _MIB_PER_GIB = 1024
 EVERY_SECONDS = 5.0
@@ -52,8 +54,8 @@ class MachineUse:
         if (text := self._gpus()) is not None and (found := gpu_use(text)) is not None:
             return found
         self._gpus = lambda: None
-        memory = psutil.virtual_memory()
-        return f"CPU {psutil.cpu_percent():.0f}%", _memory(memory.used / GIB, memory.total / GIB)
+        free, total = memory.free_and_total()
+        return f"CPU {psutil.cpu_percent():.0f}%", _memory((total - free) / GIB, total / GIB)
 
 
 def gpu_use(text: str) -> tuple[str, str] | None:

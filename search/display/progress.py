@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from io import StringIO
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -173,9 +174,11 @@ class Display:
         """Show these seconds as the worker time spent so far: budgets count them, and so does who pays for workers."""
         self.tally.metered = seconds
 
-    def take_up(self, rows: "Sequence[TrialRow]") -> None:
-        """Count the trials of a resumed search without printing a line for each."""
-        self.tally.take_up(rows)
+    def take_up(
+        self, rows: "Sequence[TrialRow]", curves: "Mapping[int, Mapping[int, float]]" = MappingProxyType({})
+    ) -> None:
+        """Count the trials of a resumed search, with their F1 by epoch, without printing a line for each."""
+        self.tally.take_up(rows, curves)
         running = sum(row.state == RUNNING for row in rows)
         verb = "has" if len(rows) - running == 1 else "have"
         self.say(

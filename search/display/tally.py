@@ -3,8 +3,9 @@
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from search.display.plan_output import between, money, worker_time
@@ -57,8 +58,8 @@ class Tally:
         """The largest number of trials that ran at a time."""
         self._paused: set[int] = set()
         self._ended_seconds = 0.0
-        self._curves: defaultdict[int, list[float]] = defaultdict(list)
-        """Trial -> its F1 by epoch, of trials that have not ended."""
+        self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        """Trial -> epoch -> F1, of trials that have not ended."""
         self._clock = clock
         self._started = clock()
 
@@ -70,9 +71,17 @@ class Tally:
         """Keep the forecast of a plan."""
         self.forecast, self._worker_budget = plan.forecast, plan.budget
 
-    def take_up(self, rows: Sequence[TrialRow]) -> None:
-        """Count the trials of a search that is resumed."""
+    def take_up(
+        self, rows: Sequence[TrialRow], curves: Mapping[int, Mapping[int, float]] = MappingProxyType({})
+    ) -> None:
+        """Count the trials of a search that is resumed.
+
+        Args:
+            rows: of the trials.
+            curves: trial -> epoch -> F1.
+        """
         for row in rows:
+            self._curves[row.trial] |= curves.get(row.trial, {})
             self.count(row)
         self._earlier_seconds = sum(self._seconds.values())
         self._most_running = 0  # of this machine
@@ -98,7 +107,7 @@ class Tally:
 
     def epoch(self, row: EpochRow) -> None:
         """Add an epoch to the curve of its trial."""
-        self._curves[row.trial].append(row.val_f1)
+        self._curves[row.trial][row.epoch] = row.val_f1
 
     @property
     def running(self) -> list[TrialRow]:
@@ -131,8 +140,8 @@ class Tally:
         return bool(self.done or self._paused or any(row.epochs for row in self.running))
 
     def curve(self, trial: int) -> list[float]:
-        """F1 by epoch of a trial that has not ended; without the epochs before the search was resumed."""
-        return list(self._curves.get(trial, ()))
+        """F1 by epoch of a trial that has not ended."""
+        return [f1 for _, f1 in sorted(self._curves.get(trial, {}).items())]
 
     def max_epochs(self, trial: int) -> int:
         """Epochs of a running trial if it is not stopped; 0 if it does not run."""

@@ -104,9 +104,7 @@ class Coordinator:
         self._strategy = strategy or OptunaStrategy()
         self._timer = timer
         self._pauses = self._strategy.pauses and limits.checkpoint_bytes != 0
-        waiting = [number for number in study.running if study.epochs(number) and number not in unsettled]
-        self._paused = dict.fromkeys(waiting if self._pauses else ())
-        self._requeued = deque(number for number in study.running if number not in self._paused)
+        self._take_up(unsettled)
         self._running: dict[str, int] = {}
         """Worker -> number of its trial."""
         self._held_since: dict[str, float] = {}
@@ -123,6 +121,13 @@ class Coordinator:
         """Workers that have not reported an epoch of their trial yet."""
         self._shown: set[str] = set()
         self._started: float | None = None
+
+    def _take_up(self, unsettled: Collection[int]) -> None:
+        """Pause or requeue the running trials of an interrupted search."""
+        running = self._study.running
+        waiting = [number for number in running if self._study.epochs(number) and number not in unsettled]
+        self._paused = dict.fromkeys(waiting if self._pauses else ())
+        self._requeued = deque(number for number in running if number not in self._paused)
 
     @property
     def resting(self) -> frozenset[str]:

@@ -116,10 +116,17 @@ class Report:
     @property
     def best_epoch(self) -> _Row | None:
         """The row of the best epoch of trial `examined`."""
-        if (examined := self.examined) is None:
-            return None
-        best_epoch = self.trials.loc[self.trials["trial"] == examined, "best_epoch"].iloc[0]
-        rows = self.epochs[(self.epochs["trial"] == examined) & (self.epochs["epoch"] == best_epoch)]
+        return None if self.examined is None else self._best_epoch(self.examined)
+
+    @property
+    def best_validation(self) -> _Row | None:
+        """The row of the epoch with the best validation F1 of all trials; that of `best_epoch` if it is lost."""
+        best = self.best
+        return (best and self._best_epoch(best["trial"])) or self.best_epoch
+
+    def _best_epoch(self, trial: int) -> _Row | None:
+        best_epoch = self.trials.loc[self.trials["trial"] == trial, "best_epoch"].iloc[0]
+        rows = self.epochs[(self.epochs["trial"] == trial) & (self.epochs["epoch"] == best_epoch)]
         # After a crash the study may know the score of an epoch whose confusion matrix is lost.
         return dict(rows.iloc[0]) if len(rows) and rows.iloc[0]["confusion"] is not None else None
 
@@ -270,9 +277,10 @@ def _surfaces(drawn: Collection[str], backbones: Sequence[str]) -> dict[tuple[st
 
 
 def _genre_charts(report: Report, epoch: _Row) -> dict[str, Chart]:
-    """The charts of trial `examined`: its best epoch and, after `finish`, its final models on the test set."""
+    """The best epoch of the search and, after `finish`, the winner's final models on the test set; F1 of `examined`."""
     genres, winner = report.corpus.genres, report.finish[report.finish["rank"] == 1]
-    found = {"confusion": charts.confusion(_matrix(epoch["confusion"]), genres)}
+    validated = report.best_validation or epoch
+    found = {"confusion": charts.confusion(_matrix(validated["confusion"]), genres)}
     test = None
     if len(winner):
         total = np.sum([_matrix(rows) for rows in winner["confusion"]], axis=0)

@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,8 +85,8 @@ class Reporter(PreparationReporter, ports.Reporter, Protocol):
     def meter(self, seconds: Callable[[], float]) -> None:
         """A function that returns the seconds that all workers together have spent so far."""
 
-    def take_up(self, rows: Sequence[TrialRow]) -> None:
-        """The search resumes with these trials."""
+    def take_up(self, rows: Sequence[TrialRow], curves: Mapping[int, Mapping[int, float]]) -> None:
+        """The search resumes with these trials, and their F1 by epoch."""
 
     def searching(self) -> AbstractContextManager[None]:
         """A context manager inside which trials are shown."""
@@ -210,13 +210,7 @@ def _search(
     costs: Costs,
 ) -> bool:
     """Run the search from the current state of the study; whether it was completed, not interrupted."""
-    if (wanted := goal(config, the_study)) < config.trials:
-        reporter.expect(wanted)
-    if (beyond := the_study.waiting - (wanted - the_study.asked)) > 0:
-        reporter.say(
-            f"enqueue has {beyond} more configurations than there are trials left; to try them too: "
-            f"{command('resume', folder)} --trials {wanted + beyond}"
-        )
+    wanted = _announced(config, the_study, folder, reporter)
     run = RunFolder(folder)
     recorder = _recorder(config, the_study, folder, reporter, costs)
     strategy = _strategy(config, the_study, costs, progress=lambda: coordinator.progress)
@@ -261,6 +255,18 @@ def _search(
     if error := the_study.all_failed():
         raise SearchFailed(error)
     return True
+
+
+def _announced(config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter) -> int:
+    """The number of trials that the search should have; what differs from the settings is reported."""
+    if (wanted := goal(config, the_study)) < config.trials:
+        reporter.expect(wanted)
+    if (beyond := the_study.waiting - (wanted - the_study.asked)) > 0:
+        reporter.say(
+            f"enqueue has {beyond} more configurations than there are trials left; to try them too: "
+            f"{command('resume', folder)} --trials {wanted + beyond}"
+        )
+    return wanted
 
 
 def _limits(config: SearchConfig, workers: int) -> Limits:
@@ -345,7 +351,8 @@ def _recorder(
         reporter.say(unclaimed.message)
     if rows:
         recorder.take_up(rows)
-        reporter.take_up(rows)
+        curves = {trial.number: trial.intermediate_values for trial in the_study.trials}
+        reporter.take_up(rows, curves)
     return recorder
 
 

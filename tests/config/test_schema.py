@@ -100,6 +100,13 @@ def test_a_mistake_in_the_space_of_an_older_run_is_rejected(space: Any, tmp_path
         load(path, {})
 
 
+def test_pretrained_and_imagenet_are_two_words_for_the_same_weights() -> None:
+    for weights in ("pretrained", "imagenet", {"alexnet": "pretrained"}):
+        config = load(None, {"weights": weights})
+        assert {config.weights_of("alexnet"), config.weights_of("resnet18")} == {"imagenet"}
+    assert load(None, {"weights": {"alexnet": "random"}}) != load(None, {"weights": "pretrained"})
+
+
 def test_backbones_without_weights_of_their_own_use_imagenet() -> None:
     config = load(None, {"weights.alexnet": "/a.pth"})
     assert (config.weights_of("alexnet"), config.weights_of("resnet18")) == ("/a.pth", "imagenet")

@@ -1,6 +1,7 @@
 """Progress: one line for each ended trial, and the progress of the search on a terminal, in a pipe and in a file."""
 
 import threading
+from dataclasses import replace
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -311,6 +312,15 @@ def test_a_resumed_search_has_spent_what_it_spent_before() -> None:
     assert screen.getvalue().splitlines()[-1] == "1 trial has ended; 0 interrupted trials will continue"
     display.trial(_row(1, "COMPLETE", seconds=50.0))
     assert display.spent() == "spent 2 min 30 s of worker time; the forecast was 7 min 40 s to 1 h 1 min"
+
+
+def test_the_curve_of_a_resumed_trial_has_its_earlier_epochs_and_each_epoch_once() -> None:
+    tally = Tally(trials=4)
+    tally.take_up([_row(3, "RUNNING"), _row(1, "COMPLETE")], {3: {1: 0.1, 2: 0.2}, 1: {1: 0.7}})
+    for epoch, f1 in ((2, 0.2), (3, 0.3)):  # the checkpoint's epoch is reported again
+        tally.epoch(replace(epoch_report(3, [0.1, 0.2, f1][:epoch]).row, epoch=epoch, val_f1=f1))
+    assert tally.curve(3) == [0.1, 0.2, 0.3]
+    assert tally.curve(1) == [], "an ended trial has no curve on the screen"
 
 
 @pytest.mark.parametrize(

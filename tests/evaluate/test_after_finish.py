@@ -162,18 +162,22 @@ def test_each_number_of_the_report_is_labelled_with_its_trial(extended: Path) ->
     assert f"best validation F1, trial {TRIALS} 0.987" in text
     assert f"test F1, trial {chosen} 0.250" in text
     assert chosen != TRIALS
-    assert f"Validation, trial {chosen}, " in text
-    assert f"Test, trial {chosen} retrained, " in text
+    assert f"Validation, trial {TRIALS}, the best on validation, " in text
+    assert f"Test, trial {chosen}, the winner of finish, retrained, " in text
     assert f"F1 by genre, trial {chosen} " in text
 
 
-def test_both_confusion_matrices_are_of_the_winner(extended: Path) -> None:
+def test_the_confusion_matrix_of_validation_is_of_the_best_trial_and_that_of_the_test_set_of_the_winner(
+    extended: Path,
+) -> None:
     found = collect(extended, cache=extended / "no-cache")
     assert found.examined == int(read_finish(extended)["trial"].iloc[0])
     assert found.best_epoch is not None
     assert found.best_epoch["trial"] == found.examined
     assert found.best is not None
     assert found.best["trial"] == TRIALS
+    assert found.best_validation is not None
+    assert found.best_validation["trial"] == TRIALS
 
 
 def test_best_names_the_trial_of_each_score(extended: Path) -> None:

@@ -1,10 +1,11 @@
 """A cost-aware search: its study and its tables agree while it runs and at its end, and trials change their workers."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -160,7 +161,9 @@ def test_with_ray_a_paused_trial_continues_on_another_worker(
             pids[row.trial] |= {row.pid} if row.pid else set()
             super().trial(row)
 
-        def take_up(self, rows: Sequence[TrialRow]) -> None:
+        def take_up(
+            self, rows: Sequence[TrialRow], curves: Mapping[int, Mapping[int, float]] = MappingProxyType({})
+        ) -> None:
             """Nothing was there before."""
             raise AssertionError(rows)
 

@@ -74,7 +74,7 @@ class Quiet:
     def meter(self, seconds: Callable[[], float]) -> None:
         """Nothing is shown."""
 
-    def take_up(self, rows: Sequence[TrialRow]) -> None:
+    def take_up(self, rows: Sequence[TrialRow], curves: Mapping[int, Mapping[int, float]]) -> None:
         """Nothing is shown."""
 
     def progress(self, title: str) -> Any:
