@@ -70,7 +70,7 @@ def test_images_and_files_exist() -> None:
     named = re.findall(
         r"!\[.*\]\((.*)\)|`((?:benchmarks|configs|docs|genre_core|kubernetes)/[\w./-]+)`", README
     )
-    assert {picture for picture, _ in named if picture} == {"docs/report.png"}
+    assert {picture for picture, _ in named if picture} == {"docs/images/live.svg", "docs/images/report.png"}
     assert not [path for pair in named for path in pair if not (ROOT / path).exists()]
 
 
