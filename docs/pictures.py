@@ -30,9 +30,10 @@ HEIGHT = 30
 def rows_of(run: Path) -> list[TrialRow]:
     """The rows of the trials of a recorded search."""
     table = pd.read_parquet(run / "results" / "trials.parquet").astype(object)
-    known = [field.name for field in fields(TrialRow) if field.name in table]
-    records = table[known].where(table.notna(), None).to_dict("records")
-    return [TrialRow(**{str(name): value for name, value in record.items()}) for record in records]
+    names = [field.name for field in fields(TrialRow)]
+    records = table.where(table.notna(), None).to_dict("records")
+    # a column of a later version is missing
+    return [TrialRow(**{name: record.get(name) for name in names}) for record in records]
 
 
 def at_moment(
