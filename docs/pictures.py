@@ -8,7 +8,7 @@ the machine is left out, since no recording has it.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -18,22 +18,15 @@ from rich.console import Console
 
 from search.display.live_screen import LiveScreen
 from search.display.tally import Tally
+from search.report.trial_table import rows_of
 from search.run.schemas import RUNNING, TrialRow
+from search.run.tables import read_curves
 
 ROOT = Path(__file__).parent.parent
 RECORDED = ROOT / "benchmarks" / "surfaces" / "builtin-hard"
 """200 trials of the built-in corpus by four workers."""
 HEIGHT = 30
 """Lines of the terminal."""
-
-
-def rows_of(run: Path) -> list[TrialRow]:
-    """The rows of the trials of a recorded search."""
-    table = pd.read_parquet(run / "results" / "trials.parquet").astype(object)
-    names = [field.name for field in fields(TrialRow)]
-    records = table.where(table.notna(), None).to_dict("records")
-    # a column of a later version is missing
-    return [TrialRow(**{name: record.get(name) for name in names}) for record in records]
 
 
 def at_moment(
@@ -63,8 +56,8 @@ def at_moment(
 
 def tally_at(run: Path, share: float) -> Tally:
     """The tally of a recorded search when a share of its trials had ended."""
-    rows = rows_of(run)
-    epochs = pd.concat(map(pd.read_parquet, sorted((run / "results" / "epochs").glob("*.parquet"))))
+    trials, epochs = read_curves(run)
+    rows = rows_of(trials)
     ended = sorted(row.finished for row in rows if row.finished)
     moment = ended[int(share * len(ended))] - timedelta(seconds=1)  # as long as its worker is busy
     began = min(row.started for row in rows if row.started)
