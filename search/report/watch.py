@@ -33,11 +33,13 @@ def watch(
         Whether the search was running at first.
     """
     was_running = is_driven(run)
-    pause = INTERVAL_SECONDS
+    pause, measured = INTERVAL_SECONDS, False
     while is_driven(run):
         began = clock()
         write(pause)
-        pause = max(INTERVAL_SECONDS, (clock() - began) / WRITE_SHARE)
+        if measured:  # the first time also loads modules, and would delay the first results for half a minute
+            pause = max(INTERVAL_SECONDS, (clock() - began) / WRITE_SHARE)
+        measured = True
         until = clock() + pause
         while clock() < until and is_driven(run):
             sleep(_POLL_SECONDS)
