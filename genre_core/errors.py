@@ -12,6 +12,7 @@ class ErrorCode(StrEnum):
     # audio
     UNKNOWN_FRONT_END = "unknown-front-end"
     UNKNOWN_LEVEL = "unknown-level"
+    WAVEFORM_INVALID = "waveform-invalid"
     # corpus
     AUDIT_CACHE_NOT_WRITABLE = "audit-cache-not-writable"
     CORPUS_NOT_FOUND = "corpus-not-found"

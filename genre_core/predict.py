@@ -1,8 +1,8 @@
-"""Genre probabilities of audio files from a saved model, per track and optionally over time.
+"""Genre probabilities of audio from a saved model, per track and optionally over time.
 
 Three lines are enough:
 
-    from genre_core.predict import Model
+    from genre_core import Model
     model = Model.load("exported")
     print(model.predict("song.mp3"))
 """
@@ -10,18 +10,20 @@ Three lines are enough:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from torch import Tensor
 
 from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
+from genre_core.audio.samples import source_of
+from genre_core.audio.source import Samples
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card, shared_tensors
 from genre_core.models.blocks import StateDict
@@ -33,6 +35,10 @@ _OF_A_BACKBONE = (
     ErrorCode.NOT_A_BACKBONE,
 )
 """Errors of the module that defines a model's backbone."""
+
+Audio = str | Path | tuple[ArrayLike, int]
+"""A track: the path of a file, or samples and their rate in Hz; see `Model.predict`."""
+Tracks = list[str] | list[Path] | list[tuple[ArrayLike, int]] | list[Audio]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +149,34 @@ class Model:
         """Duration of a segment."""
         return self.segment_frames / self.front_end.frames_per_second
 
-    def predict(self, path: str | Path, *, over_time: bool = False) -> Prediction:
-        """Classify an audio file of any length, exactly as tracks were classified in training.
+    @overload
+    def predict(self, audio: Audio, *, over_time: bool = False) -> Prediction: ...
+
+    @overload
+    def predict(self, audio: Tracks, *, over_time: bool = False) -> list[Prediction]: ...
+
+    def predict(self, audio: Audio | Tracks, *, over_time: bool = False) -> Prediction | list[Prediction]:
+        """Classify a track of any length, or each one of a list, exactly as tracks were classified in training.
+
+        Args:
+            audio: the path of an audio file, or (samples, sample_rate): an array of shape [samples],
+                [channels, samples] or [samples, channels], of floats with full scale 1 or integers with the full scale
+                of their type, and its rate in Hz. The model mixes it to mono and resamples it. Or a list of these.
+            over_time: also classify adjacent segments, which cover the whole track.
+
+        Returns:
+            The prediction for a track, or those for a list in its order.
 
         Raises:
-            BadAudio: the file cannot be read, or nothing in it is audible.
+            BadAudio: a file cannot be read, or nothing in a track is audible.
+            InputError: samples have another shape or type, or their rate is impossible.
         """
-        waveform = decode.read(Path(path), self.front_end.sample_rate, refuse_silence=True)
+        if isinstance(audio, list):
+            return [self._predict(track, over_time=over_time) for track in audio]
+        return self._predict(audio, over_time=over_time)
+
+    def _predict(self, audio: Audio, *, over_time: bool) -> Prediction:
+        waveform = self._waveform(audio)
         missing = (self.segment_frames - 1) * self.front_end.hop_length - len(waveform)
         padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
         mel = stored_mel(padded, self.front_end)
@@ -162,6 +189,17 @@ class Model:
             padded=missing > 0,
             over_time=self._over_time(mel) if over_time else (),
         )
+
+    def _waveform(self, audio: Audio) -> Samples:
+        """The mono mix of a track, [samples] at the rate of the front end."""
+        rate = self.front_end.sample_rate
+        if isinstance(audio, tuple):
+            return decode.waveform_of(source_of(*audio), rate)
+        try:
+            return decode.read(Path(audio), rate, refuse_silence=True)
+        except decode.BadAudio as error:
+            error.add_note(f"file: {audio}")
+            raise
 
     def _over_time(self, mel: NDArray[np.float16]) -> tuple[SegmentPrediction, ...]:
         """Predictions for adjacent segments of a whole track, [frames, channels, mels]."""

@@ -87,6 +87,28 @@ def read(
         blocks = list(decoding.mono())
     if file_hash is None and content not in (None, decoding.content()):
         raise BadAudio(Reason.CHANGED, "it decodes to other samples than before")
+    return _waveform(decoding, blocks, refuse_silence=refuse_silence)
+
+
+def waveform_of(source: Source, sample_rate: int) -> Samples:
+    """Mix and resample samples in memory exactly as `read` does those of a file, and refuse silence.
+
+    Args:
+        source: the samples and their rate.
+        sample_rate: Hz of the waveform.
+
+    Returns:
+        See `read`.
+
+    Raises:
+        BadAudio: there are no samples, some are not finite or impossibly loud, or all are silent.
+    """
+    decoding = _DecodingPass(source, sample_rate, hashes=False)
+    return _waveform(decoding, list(decoding.mono()), refuse_silence=True)
+
+
+def _waveform(decoding: "_DecodingPass", blocks: list[Samples], *, refuse_silence: bool) -> Samples:
+    """Join the blocks of a pass, which are cleared to save memory."""
     if refuse_silence:
         decoding.meter.refuse_silence()
     waveform = np.concatenate(blocks)

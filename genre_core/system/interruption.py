@@ -11,7 +11,10 @@ STOPPING = "stopping and saving results; interrupt again to stop immediately"
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C inside the context."""
+    """Handle SIGTERM like Ctrl-C inside the context; only the main thread can, in others nothing changes."""
+    if not _in_main_thread():
+        yield
+        return
 
     def interrupt(*_: object) -> None:
         # a shell starts background commands (`command &`) with SIGINT ignored
@@ -33,14 +36,14 @@ def handler_kept(number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             signal.signal(number, previous)
 
 
 def announce_interrupts(say: Callable[[str], None]) -> None:
     """Wrap the current SIGINT handler so that it announces an interrupt before handling it."""
     handle = signal.getsignal(signal.SIGINT)
-    if not callable(handle) or threading.current_thread() is not threading.main_thread():
+    if not callable(handle) or not _in_main_thread():
         return
 
     def announce(number: int, frame: FrameType | None) -> None:
@@ -49,3 +52,7 @@ def announce_interrupts(say: Callable[[str], None]) -> None:
         handle(number, frame)
 
     signal.signal(signal.SIGINT, announce)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.cli.options import App, Cache, ConfigFile, Overrides, cache_folder, settings
-from search.cli.output import console, echo
+from search.cli.options import App, Cache, ConfigFile, Overrides, settings
+from search.cli.output import echo
 from search.errors import SearchErrorCode
 from search.run.commands import command
+from search.run.folder import cache_folder
 
 app = App()
 config_app = App(help="Show the settings of a search, or their schema.", no_args_is_help=True)
@@ -74,6 +75,7 @@ def init(
     from search.config.schema import SearchConfig
     from search.data.audited import audited
     from search.data.starting_point import starting_point
+    from search.display.area import console
     from search.display.progress import Display
     from search.tune.plan import local_workers
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.cli.options import App, Cache, ConfigFile, Json, Overrides, cache_folder, settings
-from search.cli.output import FAILED, INTERRUPTED, console, echo, show
+from search.cli.options import App, Cache, ConfigFile, Json, Overrides, settings
+from search.cli.output import FAILED, INTERRUPTED, echo, show
 from search.errors import SearchErrorCode
 from search.run.commands import command
+from search.run.folder import cache_folder
 
 if TYPE_CHECKING:
     from genre_core.corpus.tracks import Corpus
@@ -50,6 +51,7 @@ def check(
     from genre_core.corpus.tracks import read_corpus
     from search.config.schema import load
     from search.data.audited import audited
+    from search.display.area import console
     from search.display.progress import Display
 
     loaded = load(config, settings(overrides=set_))
@@ -197,6 +199,7 @@ def get(
     """
     from genre_core.corpus.tracks import SPLITS
     from genre_core.datasets import fetch
+    from search.display.area import console
     from search.display.progress import Display
 
     display = Display(console())
@@ -236,6 +239,7 @@ def make(
       genre-search data make made --tracks-per-genre 40 --difficulty 0.6
     """
     from genre_core.synthetic import corpus as synthetic
+    from search.display.area import console
     from search.display.progress import Display
 
     if folder.exists() and any(folder.iterdir()):

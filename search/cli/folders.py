@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import App, Cache, Json, cache_folder
+from search.cli.options import App, Cache, Json
 from search.cli.output import echo, show
 from search.run.commands import command
-from search.run.folder import RUNS, runs_in
+from search.run.folder import RUNS, cache_folder, runs_in
 
 if TYPE_CHECKING:
     from search.run.overview import Overview

@@ -17,13 +17,12 @@ from search.cli.options import (
     RunArgument,
     TrialsPerGpu,
     Workers,
-    cache_folder,
     settings,
 )
-from search.cli.output import FAILED, INTERRUPTED, complain, console, disk_full, echo, interruptible, show
+from search.cli.output import FAILED, INTERRUPTED, complain, disk_full, echo, interruptible, show
 from search.errors import SearchErrorCode
 from search.run.commands import command
-from search.run.folder import RunFolder
+from search.run.folder import RunFolder, cache_folder
 
 app = App()
 
@@ -78,6 +77,7 @@ def _finish(
     from safetensors import SafetensorError
 
     from search.config.schema import load
+    from search.display.area import console
     from search.display.progress import Display
     from search.report.finished import verdict
     from search.run.checkpoints import is_full

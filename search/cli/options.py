@@ -11,6 +11,7 @@ from typer.models import CommandFunctionType
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
+from search.run.folder import CACHE_VARIABLE
 
 _OPTIONS = "Options"
 _SEARCH, _LIMITS, _RESOURCES, _OUTPUT = "What to search", "When to stop", "Where to run", "What to print"
@@ -109,7 +110,7 @@ Cache = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder for spectrograms.",
-        envvar="GENRE_SEARCH_CACHE",
+        envvar=CACHE_VARIABLE,
         rich_help_panel=_RESOURCES,
     ),
 ]
@@ -234,13 +235,6 @@ Storage = Annotated[
         metavar="ADDRESS", help="Keep a copy of the run there: s3://…, gs://…", rich_help_panel=_RESOURCES
     ),
 ]
-
-
-def cache_folder(given: Path | None) -> Path:
-    """The cache folder as given, or the user's own."""
-    from platformdirs import user_cache_path
-
-    return given or user_cache_path("genre-search")
 
 
 def settings(

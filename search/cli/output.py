@@ -14,13 +14,10 @@ from genre_core.errors import one_line
 from genre_core.system.interruption import termination_as_interrupt
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 FAILED, USER_MISTAKE, INTERRUPTED = 1, 2, 130
 """Exit codes."""
-
-_PIPE_COLUMNS = 160
-"""Width of tables written to a file or pipe, wide enough to keep each row on one line."""
 
 _REPLACE, _REPLACE_OR_BYTES = "genre_search_replace", "genre_search_replace_or_bytes"
 """Names of codec error handlers."""
@@ -59,15 +56,9 @@ def _escape(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode()
 
 
-def console() -> "Console":
-    """A rich console on stdout."""
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
-
-
 def show(*parts: "RenderableType") -> None:
     """Print rich renderables; on a terminal, texts are wrapped at words and commands are kept whole."""
+    from search.display.area import console
     from search.report.fitting import fitted
 
     screen = console()

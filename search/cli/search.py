@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,14 +43,12 @@ from search.cli.options import (
     Verbose,
     WarmStart,
     Workers,
-    cache_folder,
     settings,
 )
-from search.cli.output import FAILED, complain, console, disk_full, echo, interruptible, show
+from search.cli.output import FAILED, complain, disk_full, echo, interruptible, show
 from search.errors import SearchErrorCode
-from search.report.formatting import counted
 from search.run.commands import command
-from search.run.folder import RUNS, RunFolder, runs_in
+from search.run.folder import RUNS, RunFolder, cache_folder, default_name, runs_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,8 +59,6 @@ if TYPE_CHECKING:
 app = App()
 
 _LOADING = "loading PyTorch and Ray"
-_SHOWN_AT_END = 5
-"""Number of the best trials that are shown when a search ends."""
 
 
 @app.command()
@@ -120,7 +115,7 @@ def run(
         overrides=set_,
     )
     screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file)
-    folder = runs / (name or _default_name(config))
+    folder = runs / (name or default_name(config))
     require_new(folder)
     begin = _dry_run if dry_run else _run
     begin(load(config, given), folder, cache=cache_folder(cache), screen=screen)
@@ -170,7 +165,6 @@ def resume(
     )
     screen = _screen(quiet=quiet, verbose=verbose, log_file=log_file)
     loaded = load(RunFolder(run).config, given)
-    title = f"Resuming search {run.resolve().name}: up to {counted(loaded.trials, 'trial')}"
 
     def start(display: "Display") -> bool:
         from search.tune import search
@@ -184,7 +178,7 @@ def resume(
             data=data,
         )
 
-    _drive(start, title, loaded, run, screen=screen)
+    _drive(start, loaded, run, screen=screen, resumed=True)
 
 
 @app.command()
@@ -320,11 +314,6 @@ def _require_run(run: Path, storage: str | None) -> None:
     require_run(run)
 
 
-def _title(config: "SearchConfig", folder: Path) -> str:
-    trials = counted(config.trials, "trial")
-    return f"Search {folder.name}: up to {trials} over {', '.join(config.backbones)}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Screen:
     """What a search shows."""
@@ -353,6 +342,7 @@ def _screen(*, quiet: bool, verbose: bool, log_file: Path | None) -> _Screen:
 @contextmanager
 def _display(config: "SearchConfig", screen: _Screen) -> "Iterator[Display]":
     """The display of a search, whose log file is closed at the end of the context."""
+    from search.display.area import console
     from search.display.log_file import LogFile
     from search.display.progress import Display
 
@@ -372,6 +362,12 @@ def _display(config: "SearchConfig", screen: _Screen) -> "Iterator[Display]":
             log.close()
 
 
+def _title(config: "SearchConfig", folder: Path, *, resumed: bool = False) -> str:
+    from search.display.plan_output import title
+
+    return title(config, folder, resumed=resumed)
+
+
 def _run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) -> None:
     """Run a search in a new folder."""
 
@@ -380,7 +376,7 @@ def _run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) 
 
         return search.run(config, folder=folder.absolute(), cache=cache, reporter=display)
 
-    _drive(start, _title(config, folder), config, folder, screen=screen)
+    _drive(start, config, folder, screen=screen)
 
 
 def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) -> None:
@@ -394,20 +390,20 @@ def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Scre
 
 def _drive(
     start: "Callable[[Display], bool]",
-    title: str,
     config: "SearchConfig",
     folder: Path,
     *,
     screen: _Screen,
+    resumed: bool = False,
 ) -> None:
     """Run a search and show its results; after an interrupt, print how to resume it.
 
     Args:
         start: runs the search on a display; returns whether the search reached its end.
-        title: the first line shown.
         config: the settings of the search.
         folder: the run folder.
         screen: what is shown.
+        resumed: whether the search has begun before.
     """
 
     def next_step() -> str:
@@ -416,15 +412,15 @@ def _drive(
         return "nothing was started, and no file was left behind"
 
     with _display(config, screen) as display, interruptible(next_step):
-        complete = _completed(start, title, folder, display)
+        display.say(_title(config, folder, resumed=resumed))
+        complete = _completed(start, folder, display)
         _show_results(folder, display, complete=complete)
         if not complete:
             raise KeyboardInterrupt
 
 
-def _completed(start: "Callable[[Display], bool]", title: str, folder: Path, display: "Display") -> bool:
+def _completed(start: "Callable[[Display], bool]", folder: Path, display: "Display") -> bool:
     """Run a search; returns whether it reached its end."""
-    display.say(title)
     with display.working(_LOADING):
         from search.run.checkpoints import is_full
         from search.tune.search import SearchFailed
@@ -442,20 +438,11 @@ def _completed(start: "Callable[[Display], bool]", title: str, folder: Path, dis
 
 
 def _show_results(folder: Path, display: "Display", *, complete: bool) -> None:
-    from search.report import leaderboard
-    from search.run.ranking import select
-    from search.run.tables import read_trials
+    """Show the best trials and, if the search reached its end, what to do next."""
+    from search.display.ending import show_ending
 
-    trials = read_trials(folder)
-    display.show(leaderboard.table(select(trials).head(_SHOWN_AT_END)), leaderboard.summary(trials))
-    display.show(*leaderboard.expected(folder, trials))
-    if not complete:
-        return
-    if trials["val_f1"].notna().any():
+    scored = show_ending(display, folder)
+    if complete and scored:
         echo(f"{command('best', folder)}\n{command('report', folder)}")
-    else:
+    elif complete:
         echo(f"no epoch was completed; allow more time: {command('resume', folder)} --time-budget 2h")
-
-
-def _default_name(config: Path | None) -> str:
-    return f"{config.stem if config else 'search'}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -2,16 +2,27 @@
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
+from search.config.schema import SearchConfig
 from search.config.space import Space
 from search.engine.forecast import CostSource, Forecast, Plan
 from search.report.formatting import counted, duration
 from search.report.search_space import searched_values
+from search.run.folder import RunFolder
 
 COLUMNS = 80
 _NAME_WIDTH, _CELL_WIDTH, _NARROW_CELL_WIDTH = 12, 15, 12
 """Columns of the table of costs: the shortest for a backbone's name, one for a duration, and one for a
 duration if a name is longer."""
+
+
+def title(config: SearchConfig, run: Path, *, resumed: bool = False) -> str:
+    """The first line of a search."""
+    most = counted(config.trials, "trial")
+    if resumed:
+        return f"Resuming search {RunFolder(run).name}: up to {most}"
+    return f"Search {RunFolder(run).name}: up to {most} over {', '.join(config.backbones)}"
 
 
 def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:

@@ -3,14 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import IntEnum
 from io import StringIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from search.display.area import Area, area_of
 from search.display.live_screen import LiveScreen
 from search.display.log_file import LogFile
 from search.display.machine_use import MachineUse
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # the display needs neither Ray nor torch
 
 PROGRESS_SECONDS = 60.0
 """The longest time without a line about the progress in a file or pipe."""
-_REFRESHES_PER_SECOND = 4
 _LOG_WIDTH = 160
 """Width of tables in a log file, in characters."""
 
@@ -66,7 +65,10 @@ class Display:
         detail: Detail = Detail.TRIALS,
         log: LogFile | None = None,
         local: bool = True,
+        area: Area | None = None,
         progress_seconds: float = PROGRESS_SECONDS,
+        on_epoch: Callable[[EpochRow], object] | None = None,
+        on_trial: Callable[[TrialRow], object] | None = None,
     ) -> None:
         """Create a display.
 
@@ -78,22 +80,29 @@ class Display:
             detail: what is shown on the console; the log file has at least `Detail.TRIALS`.
             log: file that lines are appended to; None for none.
             local: whether the trials run on this machine, whose use is then shown.
+            area: shows what changes; None for the bottom of the console if that is a terminal.
             progress_seconds: the longest time without a line about the progress in a file or pipe.
+            on_epoch: called with each epoch that has ended.
+            on_trial: called with each trial that has ended.
         """
         self.tally = Tally(trials=trials, time_budget=time_budget, price=price)
         self._console = console
         self._detail = detail
         self._log = log
-        self._live = console.is_terminal and detail > Detail.RESULTS
-        self._screen = LiveScreen(self.tally, use=MachineUse() if local and self._live else None)
+        found = area or area_of(console)
+        self._area = found if detail > Detail.RESULTS else None
+        self._fits = found is not None
+        """Whether somebody reads the lines as they appear, so that they are made to fit."""
+        self._screen = LiveScreen(self.tally, use=MachineUse() if local and self._area else None)
         self._progress_seconds = progress_seconds
+        self._on_epoch = on_epoch
+        self._on_trial = on_trial
         self._last_line = time.monotonic()
         self._widths = Widths(trial=len(str(max(0, trials - 1))))
 
     def say(self, text: str) -> None:
         """Print a line, wrapped at words on a terminal; a command in it stays whole, so that it can be copied."""
-        terminal = self._console.is_terminal
-        self._print(Text(wrapped(text, self._console.width) if terminal else text), logged=text)
+        self._print(Text(wrapped(text, self._console.width) if self._fits else text), logged=text)
 
     def show(self, *parts: RenderableType) -> None:
         """Print results, whatever the detail."""
@@ -110,14 +119,15 @@ class Display:
         """Show a progress bar on a terminal, and one line at the end if there was any work."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         started, last = time.monotonic(), 0
-        with Progress(*columns, console=self._console, transient=True, disable=not self._live) as bar:
-            task = bar.add_task(title, total=None, visible=False)
+        bar = Progress(*columns, console=self._console)
+        task = bar.add_task(title, total=None, visible=False)
 
-            def report(done: int, total: int) -> None:
-                nonlocal last
-                last = total
-                bar.update(task, completed=done, total=total, visible=True)
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            last = total
+            bar.update(task, completed=done, total=total, visible=True)
 
+        with self._shown(bar):
             yield report
         if last:
             self.say(f"{title}: {last} in {time.monotonic() - started:.1f} s")
@@ -125,9 +135,9 @@ class Display:
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
         """Show what is done inside the context and for how long, on a terminal only."""
-        columns = (TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True, disable=not self._live) as bar:
-            bar.add_task(title, total=None)
+        bar = Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=self._console)
+        bar.add_task(title, total=None)
+        with self._shown(bar):
             yield
 
     @contextmanager
@@ -135,18 +145,12 @@ class Display:
         """Show the live screen inside the context; in a file or pipe, a line about the progress every minute."""
         self.tally.start()
         self._last_line = time.monotonic()
-        with self._progress_lines():
-            if not self._live:
-                yield
-                return
-            with Live(
-                self._screen,
-                console=self._console,
-                refresh_per_second=_REFRESHES_PER_SECOND,
-                transient=True,
-                vertical_overflow="crop",
-            ):
-                yield
+        with self._progress_lines(), self._shown(self._screen):
+            yield
+
+    def _shown(self, content: RenderableType) -> AbstractContextManager[object]:
+        """A context manager that shows what changes, where somebody watches."""
+        return self._area(content) if self._area else nullcontext()
 
     def phase(self, title: str) -> None:
         """Show what happens until the first epoch ends."""
@@ -194,16 +198,21 @@ class Display:
         plain = trial_line(
             row, self._widths, width=None, counter=self.tally.counter(), progress=self.tally.progress()
         )
-        terminal = self._console.is_terminal
-        shown = trial_line(row, self._widths, width=self._console.width) if terminal else plain
+        shown = trial_line(row, self._widths, width=self._console.width) if self._fits else plain
         self._print(shown, logged=plain.plain)
+        if self._on_trial:
+            self._on_trial(row)
 
     def epoch(self, row: "EpochRow") -> None:
         """Add an epoch to the curve of its trial; print a line for it if epochs are shown."""
         self.tally.epoch(row)
-        if self._detail < Detail.EPOCHS:
-            return
-        width = self._console.width if self._console.is_terminal else None
+        if self._detail >= Detail.EPOCHS:
+            self._show_epoch(row)
+        if self._on_epoch:
+            self._on_epoch(row)
+
+    def _show_epoch(self, row: "EpochRow") -> None:
+        width = self._console.width if self._fits else None
         most = self.tally.max_epochs(row.trial)
         shown = epoch_line(row, self._widths, max_epochs=most, width=width)
         self._print(shown, logged=epoch_line(row, self._widths, max_epochs=most, width=None).plain)
@@ -228,7 +237,7 @@ class Display:
     def _progress_lines(self) -> Iterator[None]:
         """Write the headline inside the context whenever no other line has been written for a while."""
         stop = threading.Event()
-        pipe = not self._console.is_terminal and self._detail > Detail.RESULTS
+        pipe = not self._fits and self._detail > Detail.RESULTS
 
         def run() -> None:
             while not stop.wait(max(0.0, self._last_line + self._progress_seconds - time.monotonic())):

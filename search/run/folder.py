@@ -1,9 +1,11 @@
 """The layout of a run's folder: every path in it is defined here and nowhere else."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from genre_core.errors import InputError
@@ -12,6 +14,8 @@ from search.errors import SearchErrorCode
 
 RUNS = Path("runs")
 """Folder of the run folders, unless another one is given."""
+CACHE_VARIABLE = "GENRE_SEARCH_CACHE"
+"""Environment variable with the cache folder."""
 CONFIG, JOURNAL = "config.yaml", "study.journal"
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -123,6 +127,18 @@ class RunFolder:
     def export(self) -> Path:
         """Folder of the exported model."""
         return self.path / "export"
+
+
+def default_name(config: Path | None) -> str:
+    """The name of a run that is given none: that of its file of settings, if there is one, and the time."""
+    return f"{config.stem if config else 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """The cache folder: as given, or as the environment variable says, or the user's own."""
+    from platformdirs import user_cache_path
+
+    return given or Path(os.environ.get(CACHE_VARIABLE) or user_cache_path("genre-search"))
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
+
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
 from search.run.folder import RUNS, RunFolder, runs_in
@@ -84,7 +86,7 @@ def overview(run: Path) -> Overview:
     made = datetime.fromtimestamp(RunFolder(run).config.stat().st_mtime).astimezone()
     return Overview(
         path=run,
-        state=_state(run, unfinished=bool((trials["state"] == RUNNING).any())),
+        state=state_of(run, trials),
         best_f1=float(scores.max()) if len(scores) else None,
         trials=len(trials),
         last_change=max(changes).to_pydatetime() if changes else made,
@@ -104,9 +106,15 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def _state(run: Path, *, unfinished: bool) -> str:
+def state_of(run: Path, trials: pd.DataFrame) -> str:
+    """The state of a run, see `Overview.state`.
+
+    Args:
+        run: the run's folder.
+        trials: its trials, as returned by `read_trials`.
+    """
     if is_driven(run):
         return "running"
     if len(read_finish(run)):
         return "finished"
-    return "interrupted" if unfinished else "ended"
+    return "interrupted" if (trials["state"] == RUNNING).any() else "ended"

@@ -89,6 +89,17 @@ class TrialRow:
     error: str | None = None
     stopped: str | None = None
 
+    def __str__(self) -> str:
+        scored = (
+            "no score"
+            if self.val_f1 is None
+            else f"validation F1 {self.val_f1:.3f} at epoch {self.best_epoch}"
+        )
+        return (
+            f"trial {self.trial} {self.state}, {scored}: {self.backbone}, frozen {self.frozen_blocks}/{self.n_blocks}, "
+            f"learning rate {self.learning_rate:.3g}, momentum {self.momentum:.3g}"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
@@ -114,6 +125,9 @@ class EpochRow:
     seconds: Seconds | None = None
     arithmetic_seconds: Seconds | None = None
     samples_per_second: Annotated[float | None, "segments/s"] = None
+
+    def __str__(self) -> str:
+        return f"trial {self.trial}, epoch {self.epoch}: validation F1 {self.val_f1:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.actor import ActorHandle
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import CLIReporter
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -121,6 +122,7 @@ def run_trials(
         trial_dirname_creator=lambda trial: trial.trial_id,
         raise_on_failed_trial=False,
         verbose=0,
+        progress_reporter=CLIReporter(),  # silent; the one for notebooks would clear the output of the cell
     )
 
 

@@ -140,7 +140,7 @@ def test_an_interrupt_at_any_time_prints_the_next_step(
         raise AssertionError("a signal is handled before the next step")
 
     with pytest.raises(typer.Exit) as end:
-        search_commands._drive(interrupted, "Search", tiny(), folder, screen=SCREEN)
+        search_commands._drive(interrupted, tiny(), folder, screen=SCREEN)
     assert end.value.exit_code == output.INTERRUPTED
     said = capsys.readouterr().out
     assert "interrupted" in said
