@@ -21,6 +21,7 @@ def display_of(config: SearchConfig, callbacks: Callbacks, *, progress: bool) ->
         _console(notebook=notebook, progress=progress),
         trials=config.trials,
         time_budget=config.time_budget,
+        price=config.price,
         detail=Detail.TRIALS if progress else Detail.RESULTS,
         local=config.address is None,
         area=notebook_area if notebook else None,

@@ -256,7 +256,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> SearchConfig:
     try:
         config = SearchConfig.model_validate(settings)
     except ValidationError as error:
-        raise as_input_error(error, SearchConfig) from error
+        raise as_input_error(error, SearchConfig) from None  # which says it all
     _reject_credentials(config)
     config = _with_front_end(_with_full_names(_with_absolute_paths(config)))
     _check_weights(config)

@@ -68,9 +68,9 @@ def notebook_area(content: RenderableType, *, seconds: float = _NOTEBOOK_SECONDS
     from IPython.display import HTML, display
 
     def draw() -> "HTML":
-        return HTML(_html(content))  # type: ignore[no-untyped-call]
+        return HTML(_html(content))
 
-    output = display(draw(), display_id=True)  # type: ignore[no-untyped-call]
+    output = display(draw(), display_id=True)
     stop = threading.Event()
 
     def update() -> None:
@@ -84,7 +84,7 @@ def notebook_area(content: RenderableType, *, seconds: float = _NOTEBOOK_SECONDS
     finally:
         stop.set()
         thread.join()
-        output.update(HTML(""))  # type: ignore[no-untyped-call]
+        output.update(HTML(""))
 
 
 def _html(content: RenderableType) -> str:

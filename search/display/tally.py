@@ -222,6 +222,8 @@ class Tally:
 
     def seconds_left(self) -> float | None:
         """Estimated seconds left from the costs so far, at most the rest of the time budget; None if unknown."""
+        if self.done >= self.trials:
+            return None
         by_budget = None if self._time_budget is None else max(0.0, self._time_budget - self.elapsed)
         by_cost = self._seconds_left_by_cost()
         return min((left for left in (by_budget, by_cost) if left is not None), default=None)

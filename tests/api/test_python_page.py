@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 from tiny import TINY
@@ -51,6 +50,11 @@ def small(function: Callable[..., Result]) -> Callable[..., Result]:
     return call
 
 
+def extended(run: str, trials: int) -> Result:
+    """One more trial, however many the page wants."""
+    return RESUME(run, trials=TRIALS + 1)
+
+
 @pytest.fixture(scope="module")
 def after(
     music: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory, small_ray: None
@@ -63,7 +67,7 @@ def after(
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("GENRE_SEARCH_CACHE", str(cache))
         patch.setattr(search, "search", small(search.search), raising=False)
-        patch.setattr(search, "resume", lambda run, trials: RESUME(run, trials=TRIALS + 1), raising=False)
+        patch.setattr(search, "resume", functools.wraps(RESUME)(extended), raising=False)
         patch.setattr(Result, "finish", functools.partialmethod(FINISH, top=1, seeds=1))
         for block in BLOCKS:
             exec(compile(block.replace("top=3, seeds=3", ""), "docs/python.md", "exec"), variables)
@@ -76,7 +80,7 @@ RESUME, FINISH = search.resume, Result.finish
 def test_the_results_are_those_of_the_tables(after: dict[str, Any]) -> None:
     assert len(open_run("first").trials) == TRIALS + 1
     trials = read_trials(Path("runs/resnets"))
-    best = trials.loc[trials["val_f1"].idxmax()]
+    best = trials.sort_values("val_f1").iloc[-1]
     assert after["curve"].max() == pytest.approx(best["val_f1"])
     assert after["by_backbone"].max() == best["val_f1"]
 
@@ -124,6 +128,7 @@ def masked(text: str) -> str:
 
 
 def test_the_table_of_a_notebook_shows_the_best_trials(after: dict[str, Any]) -> None:
-    [table] = pd.read_html(after["result"]._repr_html_())
-    assert len(table) == TRIALS
-    assert table["val_f1"][0] == pytest.approx(after["result"].best.val_f1, rel=1e-3)
+    page = after["result"]._repr_html_()
+    first = re.findall(r"<td>(.*?)</td>", page)[0]
+    assert page.count("<tr>") == TRIALS
+    assert int(first) == after["result"].best.trial
