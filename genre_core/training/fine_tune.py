@@ -20,7 +20,7 @@ from genre_core.training.augmentation import mixup, spec_augment
 from genre_core.training.head_probe import probe
 from genre_core.training.metrics import Scores, confusion_matrix, scores
 from genre_core.training.segments import Segments
-from genre_core.training.step_graph import EpochSteps, StepGraph
+from genre_core.training.step_graph import EpochSteps, Replay, Step, StepGraph
 
 VALIDATION_BATCH = 256
 """Segments per batch when scoring."""
@@ -220,7 +220,7 @@ class FineTune:
         batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
         total = torch.zeros((), device=device)
         self.network.trainable.train()
-        capture = StepGraph if device.type == "cuda" and self._steps_are_asynchronous else None
+        capture = self._captured if device.type == "cuda" and self._steps_are_asynchronous else None
         steps = EpochSteps(self._step, [len(batch) for batch in batches], capture=capture)
         source = self._train if self._steps_pass_frozen else self._train_activations
         for step, (batch, rows) in enumerate(zip(batches, source.batches(batches), strict=True)):
@@ -230,6 +230,20 @@ class FineTune:
             total += steps(*inputs) * len(batch)
             self._arithmetic += time.perf_counter() - began
         return float(total / len(order))
+
+    def _captured(self, step: Step, inputs: tuple[Tensor, ...]) -> Replay:
+        """Capture a step as a CUDA graph.
+
+        AdamW must be declared `capturable` for it, but torch warns if steps of an optimizer that is are not captured.
+        """
+        groups = [group for group in self._optimizer.param_groups if "capturable" in group]
+        for group in groups:
+            group["capturable"] = True
+        try:
+            return StepGraph(step, inputs)
+        finally:
+            for group in groups:
+                group["capturable"] = False
 
     @property
     def _steps_are_asynchronous(self) -> bool:
@@ -369,7 +383,6 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
             betas=(recipe.momentum, BETA2),
             weight_decay=recipe.weight_decay,
             fused=True,
-            capturable=on_gpu,  # torch refuses to capture its step as a CUDA graph otherwise
         )
     return torch.optim.SGD(
         groups,

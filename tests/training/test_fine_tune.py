@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -205,6 +206,27 @@ def test_the_nesterov_setting_does_not_change_adamw() -> None:
     recipe = replace(RECIPE, optimizer="adamw", learning_rate=0.001, epochs=1)
     assert _epochs(_fine_tune(recipe)) == _epochs(_fine_tune(replace(recipe, nesterov=True)))
     assert _epochs(_fine_tune(recipe)) != _epochs(_fine_tune(replace(recipe, momentum=0.5)))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("optimizer", "declared"), [("sgd", []), ("adamw", [True, True])])
+def test_only_a_step_that_is_captured_is_declared_capturable(
+    optimizer: str, declared: list[bool], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fine_tune = _fine_tune(replace(RECIPE, optimizer=optimizer))
+    groups = fine_tune._optimizer.param_groups
+    seen: list[list[bool]] = []
+
+    def capture(*_: object) -> None:
+        seen.append([group["capturable"] for group in groups if "capturable" in group])
+        if fails:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("genre_core.training.fine_tune.StepGraph", capture)
+    with pytest.raises(torch.OutOfMemoryError) if fails else nullcontext():
+        fine_tune._captured(fine_tune._step, ())
+    assert seen == [declared]
+    assert not any(group.get("capturable") for group in groups)
 
 
 def test_a_fine_tune_without_progress_stops_after_patience_epochs() -> None:
