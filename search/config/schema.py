@@ -177,7 +177,8 @@ class SearchConfig(Settings):
     ] = "auto"
     """Number of trials that share a GPU; `auto` decides by their measured memory use, 0 runs all trials on CPUs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type that layers compute in; `auto` is bfloat16 on GPUs and float32 on CPUs."""
+    """Data type that layers compute in, the same for all trials of a search. `auto` is bfloat16 if all GPUs compute it
+    natively (NVIDIA: compute capability 8.0 or more), else float32, as on CPUs; config.yaml records the choice."""
     feature_cache: float = Field(default=10.0, ge=0)
     """GiB on a node's disk for data shared by trials: initial weights and activations of frozen blocks. 0 for none."""
     data_cache: float = Field(default=100.0, ge=0)

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import ray
 import torch
 
 from search.config.grid import grid
@@ -18,6 +19,7 @@ from search.engine.cost_cache import Conditions
 from search.engine.costs import CellCost, Costs, Workload
 from search.engine.forecast import Cell, CostSource, Plan, cells, forecast, looks
 from search.run.schemas import TrialRow
+from search.tune import precision
 from search.tune.cluster import fit, needs
 from search.tune.probe import Setting, probe
 
@@ -37,6 +39,7 @@ def dry_run(config: SearchConfig, *, cache: Path, reporter: Reporter) -> Plan:
     if config.address is None:
         local_workers(config)
     prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
+    config = with_local_precision(config)
     return make_plan(config, prepared, cache=cache, probe_seconds=DRY_RUN_PROBE_SECONDS)
 
 
@@ -113,26 +116,39 @@ def conditions(config: SearchConfig, prepared: Prepared, device: str) -> Conditi
     Args:
         config: of the search.
         prepared: its data.
-        device: the kind of device that trains, of which the precision depends.
+        device: the kind of device that trains; where the precision is not decided yet, that of most such devices.
     """
     mels, frames = _image(prepared)
-    by_device = "float32" if device == "cpu" else "bfloat16"
+    by_device = precision.FLOAT32 if device == "cpu" else precision.BFLOAT16
     return Conditions(
         place=config.address or platform.node(),
         mels=mels,
         frames=frames,
         batch_size=_batch_size(config),
         threads=max(1, int(config.cpus_per_trial)),
-        precision=by_device if config.precision == "auto" else config.precision,
+        precision=by_device if config.precision == precision.AUTO else config.precision,
         sharing=_shares_activations(config),
     )
 
 
 def local_workers(config: SearchConfig) -> tuple[int, str]:
     """Trials at a time on this machine, and `cpu` or `cuda`; InputError if no trial fits."""
-    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    workers, gpus = fit([node], needs(config))
+    workers, gpus = _local_capacity(config)
     return workers, "cuda" if gpus else "cpu"
+
+
+def with_local_precision(config: SearchConfig) -> SearchConfig:
+    """The config with the precision that this machine's devices decide; unchanged if a cluster decides it."""
+    if config.precision != precision.AUTO or config.address is not None or ray.is_initialized():
+        return config
+    _, gpus = _local_capacity(config)
+    return precision.decided(config, gpus=gpus, support=precision.gpus_of_this_machine)
+
+
+def _local_capacity(config: SearchConfig) -> tuple[int, float]:
+    """Trials at a time on this machine, and GPUs for each."""
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return fit([node], needs(config))
 
 
 def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 0.0) -> float | None:

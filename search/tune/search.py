@@ -49,11 +49,11 @@ from search.study.policy import make_policy
 from search.study.study import TIME_BUDGET, WORKER_BUDGET, Study
 from search.study.suggest import sample
 from search.study.without_repeats import goal, used_up
-from search.tune import mlflow, ray_internals
+from search.tune import mlflow, precision, ray_internals
 from search.tune.actors import StartupBarrier, ask
 from search.tune.adapter import BudgetStopper, CoordinatorScheduler, CoordinatorSearcher
 from search.tune.cluster import Resources, acquire, needs, require_capacity
-from search.tune.plan import make_plan, remember
+from search.tune.plan import make_plan, remember, with_local_precision
 from search.tune.torch_trainer import GIB, WorkingSet
 from search.tune.trainable import Actors, GenreTrial, store_shards, weights_files
 
@@ -120,11 +120,11 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, prepared.corpus)
         with reporter.working(_MEASURING):
+            config = with_local_precision(config)
             plan = make_plan(config, prepared, cache=cache)
         reporter.plan(plan)
         with _on_ray(config, reporter) as resources, driving(folder):
-            if config.precision == "auto":
-                config = config.model_copy(update={"precision": "bfloat16" if resources.gpus else "float32"})
+            config = precision.decided(config, gpus=resources.gpus, support=precision.gpus_of_cluster)
             require_new(folder)
             config = config.model_copy(update={"provenance": new_identity(folder).provenance})
             with mirrored(config, folder, reporter, resumed=False):

@@ -76,6 +76,8 @@ class WorkingSet:
     """Seconds after which an epoch is taken to hang."""
     checkpoints: bool
     """Whether there is any room for them."""
+    precision: str = "float32"
+    """Of all trials; see `Recipe.precision`."""
 
     @classmethod
     def of(
@@ -107,6 +109,7 @@ class WorkingSet:
             gpu_shared=gpu_shared,
             epoch_limit=config.epoch_limit,
             checkpoints=config.checkpoint_budget > 0,
+            precision=config.precision,
         )
 
 

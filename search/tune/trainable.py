@@ -27,6 +27,7 @@ from search.tune.actors import RemoteCheckpoints, RemoteFrames, RemoteModels, Re
 from search.tune.cluster import Resources
 from search.tune.frame_shipping import StoreShards, on_this_node
 from search.tune.gpu_ledger import GpuMemoryLedger
+from search.tune.precision import emulation
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.weight_shipping import WeightsFiles
 from search.tune.wire_format import assignment_of, result_of
@@ -93,7 +94,10 @@ def session(working_set: WorkingSet, actors: Actors) -> WorkerSession:
         locate=data_locator(
             folder.path, actors, budget_bytes=working_set.data_cache_bytes, waiting=watchdog.waiting
         ),
-        note=folder.note,
+        note="; ".join(
+            note for note in (folder.note, emulation(working_set.precision, working_set.device)) if note
+        )
+        or None,
     )
     return WorkerSession(
         trainer,
