@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,24 +57,25 @@ def _quoted() -> list[Quoted]:
 QUOTED = _quoted()
 
 
-def _templates() -> Iterator[Template]:
-    for package in ("search", "genre_core"):
-        for path in (ROOT / package).rglob("*.py"):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            refusals = [
-                inner
-                for call in ast.walk(tree)
-                if isinstance(call, ast.Call)
-                and isinstance(call.func, ast.Name)
-                and call.func.id == "InputError"
-                for inner in ast.walk(call)
-            ]
-            for node in ast.walk(tree):
-                if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp):
-                    parts = _parts(node)
-                    if sum(len(part) for part in parts if part) >= LITERAL:
-                        text = "".join(".*" if part is None else re.escape(part) for part in parts)
-                        yield Template(re.compile(text), node in refusals)
+@cache
+def _templates() -> tuple[Template, ...]:
+    paths = [path for package in ("search", "genre_core") for path in (ROOT / package).rglob("*.py")]
+    return tuple(template for path in paths for template in _templates_of(ast.parse(path.read_text("utf-8"))))
+
+
+def _templates_of(module: ast.Module) -> Iterator[Template]:
+    """The texts in a module that are long enough to be messages."""
+    refusals = {inner for call in ast.walk(module) if _is_refusal(call) for inner in ast.walk(call)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.JoinedStr | ast.Constant | ast.BinOp):
+            parts = _parts(node)
+            if sum(len(part) for part in parts if part) >= LITERAL:
+                text = "".join(".*" if part is None else re.escape(part) for part in parts)
+                yield Template(re.compile(text), node in refusals)
+
+
+def _is_refusal(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "InputError"
 
 
 def _parts(node: ast.AST) -> list[str | None]:
@@ -87,12 +89,9 @@ def _parts(node: ast.AST) -> list[str | None]:
     return [None]
 
 
-TEMPLATES = list(_templates())
-
-
 def _matching(message: str) -> list[Template]:
     text = re.sub(r"^(error|warning|Diverged): ", "", message)
-    return [template for template in TEMPLATES if template.pattern.fullmatch(text)]
+    return [template for template in _templates() if template.pattern.fullmatch(text)]
 
 
 def test_the_page_quotes_messages() -> None:
