@@ -1,9 +1,12 @@
-# make run: install, and search the built-in corpus. make test: install, lint, check types, run the tests.
+# make run: install, and search the built-in corpus. make test: install, lint, check types, build the docs, run the tests.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := $(BIN)/genre-search run --config configs/demo.yaml
 GPU_DEVICE ?= cuda
+# On a terminal pip shows what it downloads; elsewhere it is quiet.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $$([ -t 2 ] || echo --quiet) \
+	--constraint constraints.txt --editable
 
 .PHONY: install run test check bench chaos gpu clean
 
@@ -21,10 +24,11 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # make bench DATA=manifest.csv BENCH='--weights vgg16=vgg16.pth --repeats 2'
 bench: .venv/installed-dev
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[bench]'
+	$(PIP_INSTALL) '.[bench]'
 	$(BIN)/python benchmarks/compare.py --data $(DATA) $(BENCH)
 
 # make chaos: the long tests, then searches whose drivers, workers, helpers and nodes are killed
@@ -39,15 +43,19 @@ gpu: $(if $(filter $(BIN)/python,$(BIN_PYTHON)),.venv/installed-dev)
 	GPU_DEVICE=$(GPU_DEVICE) PYTHONPATH=. $(BIN_PYTHON) -m pytest --noconftest -m gpu -rA -W default tests/gpu
 	PYTHONPATH=. $(BIN_PYTHON) benchmarks/gpu.py --device $(GPU_DEVICE) $(GPU)
 
+# Smaller builds for the CPU: the default index has none for Linux. With another one that has torch, torchvision and
+# torchaudio at the pinned versions (not tested): make install PIP_EXTRA_INDEX_URL=URL. A torch for the CPU does not work
+# with the other two for CUDA.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@echo 'Installing into .venv: some minutes and 6 GB the first time, most of it torch'
+	@echo 'Installing into .venv, once: 3 GB to download and 6 GB on the disk, most of it torch with the CUDA libraries'
+	@echo 'that it loads even without a GPU. This takes some minutes.'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable .
+	$(PIP_INSTALL) .
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP_INSTALL) '.[dev]'
 	touch $@
 
 clean:

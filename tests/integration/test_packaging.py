@@ -20,8 +20,6 @@ PACKAGES = ("genre_core", "search")
 BUILD_INPUTS = (*PACKAGES, "pyproject.toml", "README.md", "LICENSE")
 BUILD_SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
 
-pytestmark = pytest.mark.long
-
 
 def _package_files() -> set[str]:
     """Every module and data file of the packages, as paths in the repository."""
@@ -91,6 +89,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other_package(wheel: 
     assert {f"search/report/report.{suffix}" for suffix in ("css", "js", "html.j2")} <= names
 
 
+@pytest.mark.long
 def test_a_search_and_its_report_run_from_the_wheel_in_an_empty_folder(
     installed: Path, tmp_path: Path
 ) -> None:
