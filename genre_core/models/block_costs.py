@@ -1,4 +1,4 @@
-"""Arithmetic and parameters of each block of the backbones; for the built-in ones, without torch."""
+"""Arithmetic, parameters and memory of each block of the backbones; for the built-in ones, without torch."""
 
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,112 @@ _PARAMETERS: dict[str, tuple[int, ...]] = {
 }
 """Backbone -> parameters of each block."""
 
+_VALUES: dict[str, tuple[tuple[float, float, float], ...]] = {
+    "alexnet": (
+        (390.8, 193.6, 46.7),
+        (219.1, 140.0, 32.4),
+        (97.3, 64.9, 64.9),
+        (108.2, 64.9, 43.3),
+        (105.0, 43.3, 9.2),
+        (22.5, 9.2, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "densenet121": (
+        (1956.9, 802.8, 200.7),
+        (12242.9, 802.8, 100.4),
+        (9132.0, 401.4, 50.2),
+        (7576.6, 200.7, 25.1),
+        (1480.2, 50.2, 1.0),
+    ),
+    "resnet18": (
+        (1956.9, 802.8, 200.7),
+        (1806.3, 200.7, 200.7),
+        (1103.9, 200.7, 100.4),
+        (551.9, 100.4, 50.2),
+        (276.0, 50.2, 0.5),
+    ),
+    "resnet34": (
+        (1956.9, 802.8, 200.7),
+        (2609.2, 200.7, 200.7),
+        (1906.7, 200.7, 100.4),
+        (1354.8, 100.4, 50.2),
+        (376.3, 50.2, 0.5),
+    ),
+    "vgg11": (
+        (4164.6, 3211.3, 802.8),
+        (2809.9, 1605.6, 401.4),
+        (2207.7, 802.8, 200.7),
+        (1103.9, 401.4, 100.4),
+        (351.2, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg11_bn": (
+        (7375.9, 3211.3, 802.8),
+        (4415.5, 1605.6, 401.4),
+        (3813.4, 802.8, 200.7),
+        (1906.7, 401.4, 100.4),
+        (551.9, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg13": (
+        (7375.9, 3211.3, 802.8),
+        (4415.5, 1605.6, 401.4),
+        (2207.7, 802.8, 200.7),
+        (1103.9, 401.4, 100.4),
+        (351.2, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg13_bn": (
+        (13798.4, 3211.3, 802.8),
+        (7626.8, 1605.6, 401.4),
+        (3813.4, 802.8, 200.7),
+        (1906.7, 401.4, 100.4),
+        (551.9, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg16": (
+        (7375.9, 3211.3, 802.8),
+        (4415.5, 1605.6, 401.4),
+        (3010.6, 802.8, 200.7),
+        (1505.3, 401.4, 100.4),
+        (451.6, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg16_bn": (
+        (13798.4, 3211.3, 802.8),
+        (7626.8, 1605.6, 401.4),
+        (5419.0, 802.8, 200.7),
+        (2709.5, 401.4, 100.4),
+        (752.6, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg19": (
+        (7375.9, 3211.3, 802.8),
+        (4415.5, 1605.6, 401.4),
+        (3813.4, 802.8, 200.7),
+        (1906.7, 401.4, 100.4),
+        (551.9, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+    "vgg19_bn": (
+        (13798.4, 3211.3, 802.8),
+        (7626.8, 1605.6, 401.4),
+        (7024.6, 802.8, 200.7),
+        (3512.3, 401.4, 100.4),
+        (953.3, 100.4, 25.1),
+        (33.3, 25.1, 4.1),
+        (12.3, 4.1, 4.1),
+    ),
+}
+"""Backbone -> thousands of values of each block for a segment of REFERENCE_PIXELS: see `BlockValues`."""
+
 
 def multiply_adds(backbone: str, *, pixels: int = REFERENCE_PIXELS) -> tuple[float, ...]:
     """Multiply-adds of a forward pass of one image through each block, in order.
@@ -63,6 +169,28 @@ def trainable_parameters(backbone: str, frozen_blocks: int, *, n_genres: int = 1
     """Number of parameters of the blocks that are not frozen, and of the head."""
     blocks = [b.parameters for b in _measured(backbone)] if is_own(backbone) else _PARAMETERS[backbone]
     return sum(blocks[frozen_blocks:]) + (find_backbone(backbone).features + 1) * n_genres
+
+
+def block_values(backbone: str, *, pixels: int) -> "tuple[tuple[float, float, float], ...]":
+    """Values of each block for one segment: saved for the backward pass, in the largest tensor, and in the output.
+
+    Those of feature maps are proportional to the segment's pixels, which neglects rounding. Those of a user's backbone
+    are measured, and all taken to be proportional.
+    """
+    if is_own(backbone):
+        from genre_core.models.block_values import measured_values  # loads torch, as the user's module does
+
+        measured_pixels, blocks = measured_values(backbone)
+        scales, factor = [pixels / measured_pixels] * len(blocks), 1.0
+        values: tuple[tuple[float, float, float], ...] = blocks
+    else:
+        values, factor = _VALUES[backbone], 1e3
+        shrunk = pixels / REFERENCE_PIXELS
+        scales = [1.0 if name.startswith("fc") else shrunk for name in BLOCKS[backbone]]
+    return tuple(
+        (factor * scale * saved, factor * scale * largest, factor * scale * output)
+        for scale, (saved, largest, output) in zip(scales, values, strict=True)
+    )
 
 
 def _measured(backbone: str) -> "tuple[BlockProfile, ...]":

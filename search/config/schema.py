@@ -175,7 +175,8 @@ class SearchConfig(Settings):
     trials_per_gpu: Annotated[
         Annotated[int, Field(ge=0), Number] | Annotated[Literal["auto"], Word], number_or("auto")
     ] = "auto"
-    """Number of trials that share a GPU; `auto` decides by their measured memory use, 0 runs all trials on CPUs."""
+    """Number of trials that share a GPU; `auto` decides by their memory use, measured, or estimated for trials that are
+    unlike all before. 0 runs all trials on CPUs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type that layers compute in, the same for all trials of a search. `auto` is bfloat16 if all GPUs compute it
     natively (NVIDIA: compute capability 8.0 or more), else float32, as on CPUs; config.yaml records the choice."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_core.recipe import Recipe
+from search.engine.gpu_demand import Demand
 from search.engine.messages import Choice, EpochReport, TrainingFacts
 from search.run.checkpoints import Unsaved
 from search.run.schemas import EpochRow, TrialRow
@@ -135,14 +136,14 @@ class ModelStore(Protocol):
 class GpuLedger(Protocol):
     """The memory of a GPU that several workers share."""
 
-    def request(self, kind: str, *, alone: bool = False) -> bool:
-        """Request the memory that a kind of trial needs, or all of it; returns whether it is granted at once."""
+    def request(self, demand: Demand, *, alone: bool = False) -> bool:
+        """Request the memory that a trial needs, or all of it; returns whether it is granted at once."""
 
-    def granted(self) -> bool:
-        """Whether the request has been granted."""
+    def granted(self, *, within: float) -> bool:
+        """Wait until the request is granted, for at most so many seconds; returns whether it is."""
 
-    def measured(self, kind: str, peak: int) -> None:
-        """Record the measured peak of a kind of trial in bytes."""
+    def measured(self, peak: int) -> None:
+        """Record the measured peak of the trial in bytes."""
 
     def release(self) -> None:
         """Return the granted memory, or withdraw the request."""
@@ -211,6 +212,9 @@ class Trainer(Protocol):
     @property
     def can_stream(self) -> bool:
         """Whether the data can stay in host memory while the device trains."""
+
+    def demand(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """The memory that a fine-tune takes of a shared GPU; for the arguments, see `prepare`."""
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> Training:
         """Create a fine-tune.

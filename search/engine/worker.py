@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import SHARED_BLOCKS
-from genre_core.recipe import SGD, Recipe
+from genre_core.recipe import Recipe
+from search.engine.gpu_demand import CONTEXT_BYTES
 from search.engine.messages import (
     Assignment,
     EpochReport,
@@ -33,8 +34,6 @@ from search.engine.ports import (
     Watchdog,
 )
 
-CONTEXT_BYTES = 600 * 1024**2
-"""GPU memory that a process uses in addition to its tensors."""
 MOST_WARM = 8
 """Number of paused trials that a worker keeps in memory: of more, few are resumed here, and each slows down the garbage
 collection before the next trial by milliseconds."""
@@ -49,7 +48,7 @@ class Memory(IntEnum):
     """How a fine-tune uses the device; after running out of memory, the next mode is tried."""
 
     PACKED = 0
-    """Shares the device with other trials, by measured memory use."""
+    """Shares the device with other trials, by measured or estimated memory use."""
     ALONE = 1
     """Has the device to itself."""
     STREAMED = 2
@@ -256,7 +255,7 @@ class WorkerSession:
         self._offer_model(self._assignment, training, row.val_f1)
         report = EpochReport(
             row=row,
-            usage=self._usage(self._assignment.recipe, training),
+            usage=self._usage(training),
             best_epoch=training.best_epoch,
             finished=training.finished,
         )
@@ -279,14 +278,12 @@ class WorkerSession:
         if self._requested is not self._memory:
             self._empty = False
             self._requested = self._memory
-            if self._ledger.request(kind_of(recipe), alone=self._memory > Memory.PACKED):
+            demand = self._trainer.demand(recipe, stream=self._memory is Memory.STREAMED)
+            if self._ledger.request(demand, alone=self._memory > Memory.PACKED):
                 return True
             self._trainer.release(data=True)
             return False
-        if self._ledger.granted():
-            return True
-        self._sleep(POLL_SECONDS)
-        return self._ledger.granted()
+        return self._ledger.granted(within=POLL_SECONDS)
 
     def _keep_warm(self, trials: Collection[int]) -> None:
         """Keep the fine-tunes of these trials, the last one's too, as long as there is memory; free all others."""
@@ -317,10 +314,10 @@ class WorkerSession:
             self._trainer.release(data=True)
         return True
 
-    def _usage(self, recipe: Recipe, training: Training) -> Usage:
+    def _usage(self, training: Training) -> Usage:
         self._peak_bytes = max(self._peak_bytes, self._trainer.memory())
         if self._ledger:
-            self._ledger.measured(kind_of(recipe), self._peak_bytes + CONTEXT_BYTES)
+            self._ledger.measured(self._peak_bytes + CONTEXT_BYTES)
         return Usage(
             **vars(training.facts),
             node=self._node,
@@ -342,9 +339,3 @@ class WorkerSession:
         # what another model shared may be deleted with it before this model arrives
         while lacking := self._models.offer(assignment.trial, f1, training.tensors(sent), card):
             sent |= set(lacking)
-
-
-def kind_of(recipe: Recipe) -> str:
-    """A key for the settings that the memory use of a trial depends on."""
-    common = f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
-    return common if recipe.optimizer == SGD else f"{common}/{recipe.optimizer}"

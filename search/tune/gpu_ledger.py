@@ -1,88 +1,124 @@
 """A ledger of GPU memory, by which trials that share a GPU wait until the memory they need is free."""
 
-import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock
 
 from genre_core.system.atomic import atomic_file
+from search.engine.gpu_demand import CONTEXT_BYTES, Demand
+from search.engine.gpu_queue import GpuQueue, Worker
+
+LOOK_SECONDS = 0.02
+"""Interval at which a waiting worker looks whether the file has changed."""
+CHECK_SECONDS = 1.0
+"""Interval at which it also looks for processes that have died, which change nothing in the file."""
 
 
 class GpuMemoryLedger:
-    """One worker's view of the ledger of a GPU, a file shared by all workers on that GPU.
+    """One worker's view of the ledger of a GPU, a file shared by all workers on that GPU; see `GpuQueue`.
 
-    A trial requests the peak memory measured for trials of its kind, or the whole GPU if none has been measured.
-    Requests are granted in order, so that none starves. Requests of dead processes are dropped.
+    A file that is damaged starts anew: peaks are measured again, and each worker adds its own request again.
     """
 
-    def __init__(self, ledger: Path, *, capacity: int, pid: int) -> None:
-        """Args: the file on this node, the bytes that all trials may use together, the id of this process."""
+    def __init__(
+        self,
+        ledger: Path,
+        *,
+        capacity: int,
+        pid: int,
+        context: int = CONTEXT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Set up.
+
+        Args:
+            ledger: the file on this node.
+            capacity: bytes that all trials together may use.
+            pid: the id of this process.
+            context: bytes of the GPU that a process uses without a trial.
+            clock: returns seconds.
+            sleep: waits for a number of seconds.
+        """
         self._ledger = ledger
-        self._capacity = capacity
-        self._me = [pid, psutil.Process(pid).create_time()]
+        self._capacity, self._context = capacity, context
+        self._me = Worker(pid, psutil.Process(pid).create_time())
+        self._clock, self._sleep = clock, sleep
+        self._asked: tuple[Demand, bool] | None = None
+        """The current request, and whether it is for the whole GPU."""
+        self._has_memory = False
 
-    def request(self, kind: str, *, alone: bool = False) -> bool:
-        """Request memory for a trial of this kind, or the whole GPU; whether it was granted immediately."""
-        with self._open() as book:
-            size = self._capacity if alone else book["peaks"].get(kind, self._capacity)
-            book["asked"] = [entry for entry in book["asked"] if entry["by"] != self._me]
-            book["asked"].append({"by": self._me, "bytes": min(size, self._capacity)})
-            return self._granted(book)
+    def request(self, demand: Demand, *, alone: bool = False) -> bool:
+        """Request memory for a trial, or the whole GPU; whether it was granted immediately."""
+        self._asked = None
+        with self._open() as queue:
+            self._has_memory = queue.request(self._me, demand, alone=alone)
+        self._asked = demand, alone
+        return self._has_memory
 
-    def granted(self) -> bool:
-        """Whether the request has been granted."""
-        with self._open() as book:
-            return self._granted(book)
+    def granted(self, *, within: float = 0.0) -> bool:
+        """Whether the request is granted within a number of seconds."""
+        end, seen, checked = self._clock() + within, None, -CHECK_SECONDS
+        while True:
+            signature, now = self._signature(), self._clock()
+            if signature != seen or now - checked >= CHECK_SECONDS:
+                with self._open() as queue:
+                    self._has_memory = queue.is_granted(self._me)
+                seen, checked = self._signature(), now
+            if self._has_memory or now >= end:
+                return self._has_memory
+            self._sleep(min(LOOK_SECONDS, end - now))
 
-    def measured(self, kind: str, peak: int) -> None:
-        """Record the peak memory of a trial of this kind, in bytes, and reduce the request to it."""
-        with self._open() as book:
-            book["peaks"][kind] = max(peak, book["peaks"].get(kind, 0))
-            for entry in book["asked"]:
-                if entry["by"] == self._me:
-                    entry["bytes"] = min(book["peaks"][kind], self._capacity)
+    def measured(self, peak: int) -> None:
+        """Record the peak memory of the trial, in bytes, which replaces the size of its request."""
+        with self._open() as queue:
+            queue.measured(self._me, peak)
 
     def release(self) -> None:
         """Drop the request: the trial has ended."""
-        with self._open() as book:
-            book["asked"] = [entry for entry in book["asked"] if entry["by"] != self._me]
-
-    def _granted(self, book: dict[str, Any]) -> bool:
-        """Whether this process's request fits in addition to all earlier ones."""
-        before = 0
-        for entry in book["asked"]:
-            if entry["by"] == self._me:
-                return before == 0 or before + int(entry["bytes"]) <= self._capacity
-            before += entry["bytes"]
-        raise AssertionError("no request was made")
+        self._asked = None
+        with self._open() as queue:
+            queue.release(self._me)
 
     @contextmanager
-    def _open(self) -> Iterator[dict[str, Any]]:
-        """The ledger, locked for this process, without the requests of dead processes."""
+    def _open(self) -> Iterator[GpuQueue]:
+        """The queue, locked for this process, without dead processes; written back if it has changed."""
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._ledger}.lock"):
-            book = self._read()
-            book["asked"] = [entry for entry in book["asked"] if _is_alive(*entry["by"])]
-            yield book
-            with atomic_file(self._ledger, durable=False) as partial:
-                partial.write_text(json.dumps(book))
+            text = self._read()
+            queue = GpuQueue.of_json(text, capacity=self._capacity, context=self._context)
+            queue.keep_alive(_is_alive)
+            if self._asked:  # if the file was damaged
+                demand, alone = self._asked
+                queue.restore(self._me, demand, alone=alone, granted=self._has_memory)
+            yield queue
+            if (changed := queue.to_json()) != text:
+                with atomic_file(self._ledger, durable=False) as partial:
+                    partial.write_text(changed)
 
-    def _read(self) -> dict[str, Any]:
-        """The ledger's content; a new one if the file does not exist, or a power failure truncated it."""
+    def _read(self) -> str:
+        """The file's content; empty if it does not exist or holds other than text."""
         try:
-            book: dict[str, Any] = json.loads(self._ledger.read_text())
+            return self._ledger.read_text()
         except (FileNotFoundError, ValueError):
-            return {"peaks": {}, "asked": []}
-        return book
+            return ""
+
+    def _signature(self) -> tuple[int, int] | None:
+        """Differs after another process has replaced the file."""
+        try:
+            found = self._ledger.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
 
-def _is_alive(pid: int, created: float) -> bool:
+def _is_alive(worker: Worker) -> bool:
     """Whether the process is running; another process that reuses its id was created at another time."""
     try:
-        return abs(psutil.Process(pid).create_time() - created) < 1.0
+        return abs(psutil.Process(worker.pid).create_time() - worker.created) < 1.0
     except psutil.NoSuchProcess:
         return False

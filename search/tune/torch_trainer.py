@@ -26,6 +26,7 @@ from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import SegmentArrays, Segments, level_statistics
 from search.data.front_end import front_end_of
+from search.engine.gpu_demand import DataShape, Demand, demand_of
 from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
@@ -153,6 +154,20 @@ class TorchTrainer:
     def can_stream(self) -> bool:
         """Whether the data can stay on the host while the device trains."""
         return self._device.type == "cuda"
+
+    def demand(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """The memory that a fine-tune takes of a shared GPU; see `search.engine.ports.Trainer`."""
+        parts = [part.mels.shape for part in (self._set.train, self._set.validation) if part is not None]
+        _, channels, mels, frames = parts[0]
+        shape = DataShape(
+            segments=sum(part[0] for part in parts),
+            channels=channels,
+            mels=mels,
+            frames=frames,
+            genres=len(self._set.genres),
+        )
+        total = torch.cuda.get_device_properties(self._device).total_memory if self.can_stream else 0
+        return demand_of(recipe, shape, resident=not stream, capacity=total)
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> "TorchTraining":
         """A fine-tune before its first epoch; see `search.engine.ports.Trainer`."""

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ from noise import RECIPE
 
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import read_card, read_tensors
+from search.engine.gpu_demand import CONTEXT_BYTES
 from search.engine.messages import Assignment, EpochReport, Failure, NodeFailure, Report, Resting, Waiting
 from search.engine.ports import Arrays, OutOfMemory, RemoteError
-from search.engine.worker import MOST_WARM, WorkerSession, kind_of
+from search.engine.worker import MOST_WARM, WorkerSession
 from search.run.checkpoints import clear_checkpoints
 from search.run.model_store import ModelStore, kept_models
 
@@ -95,11 +95,6 @@ def epochs_of(reports: Sequence[Report]) -> list[int]:
     """The epochs of reports, all of which are of an epoch."""
     assert all(isinstance(report, EpochReport) for report in reports), reports
     return [report.row.epoch for report in reports if isinstance(report, EpochReport)]
-
-
-def test_the_memory_of_adamw_is_measured_apart_from_that_of_sgd() -> None:
-    other = replace(RECIPE, optimizer="adamw")
-    assert kind_of(other) != kind_of(RECIPE) == kind_of(replace(RECIPE, learning_rate=0.5))
 
 
 def test_an_assignment_is_trained_to_its_end_with_its_scores_and_its_best_model(
@@ -222,8 +217,8 @@ def test_the_ledger_learns_what_a_trial_took_and_gets_it_back(worker: Callable[.
     own = worker(ledger=ledger)
     own.begin(epochs=1)
     own.steps(1)
-    assert ledger.requests == [(kind_of(RECIPE), False)]
-    assert [kind for kind, _ in ledger.measurements] == [kind_of(RECIPE)]
+    assert ledger.requests == [(own.trainer.demand(RECIPE, stream=False).kind, False)]
+    assert ledger.measurements == [own.trainer.memory() + CONTEXT_BYTES]
     assert ledger.released == 1
 
 

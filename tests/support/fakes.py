@@ -10,6 +10,7 @@ import numpy as np
 
 from genre_core.models.artifact import block_digest
 from genre_core.recipe import Recipe
+from search.engine.gpu_demand import Demand, kind_of
 from search.engine.messages import EpochReport, TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory
 from search.run.checkpoints import CheckpointStore, Unsaved
@@ -149,6 +150,10 @@ class AnalyticTrainer:
         self.spares: Callable[[], bool] = lambda: True
         """Whether there is memory for paused trials."""
 
+    def demand(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """A kind for each recipe and place of the data."""
+        return Demand(kind=f"{kind_of(recipe)}/{stream}", estimate=50)
+
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> AnalyticTraining:
         """A fine-tune before its first epoch."""
         if self.unprepared:
@@ -222,21 +227,21 @@ class Ledger:
     def __init__(self, *, grants: bool = True) -> None:
         self.grants = grants
         self.requests: list[tuple[str, bool]] = []
-        self.measurements: list[tuple[str, int]] = []
+        self.measurements: list[int] = []
         self.released = 0
 
-    def request(self, kind: str, *, alone: bool = False) -> bool:
+    def request(self, demand: Demand, *, alone: bool = False) -> bool:
         """Remember the request."""
-        self.requests.append((kind, alone))
+        self.requests.append((demand.kind, alone))
         return self.grants
 
-    def granted(self) -> bool:
+    def granted(self, *, within: float) -> bool:
         """What the test says."""
         return self.grants
 
-    def measured(self, kind: str, peak: int) -> None:
+    def measured(self, peak: int) -> None:
         """Remember the measurement."""
-        self.measurements.append((kind, peak))
+        self.measurements.append(peak)
 
     def release(self) -> None:
         """Count."""

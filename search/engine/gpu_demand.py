@@ -1,0 +1,119 @@
+"""The GPU memory that a trial asks for before any trial of its kind was measured, and what makes a kind."""
+
+from dataclasses import dataclass
+
+from genre_core.models.block_costs import block_values, trainable_parameters
+from genre_core.models.registry import is_own
+from genre_core.recipe import SGD, Recipe, state_bytes
+
+CONTEXT_BYTES = 600 * 1024**2
+"""GPU memory that a process uses in addition to its tensors."""
+WORKSPACE_BYTES = 256 * 1024**2
+"""GPU memory for the buffers of cuBLAS and cuDNN, and for what PyTorch's allocator rounds up."""
+SAFETY = 1.25
+"""Factor for what the estimate does not know, such as fragments and the algorithms that cuDNN chooses."""
+CHUNK = 256
+"""Segments that pass the network at a time when activations are computed and segments are scored."""
+LIVE_TENSORS = 3
+"""Tensors of the largest size that a forward pass holds at a time."""
+STEPS_HELD = 2
+"""Training steps whose memory is held: that of eager steps, and that of the captured one."""
+CACHED_SHARE = 0.4
+"""Largest share of a GPU for activations of frozen blocks; see `genre_core.training.activation_cache`."""
+_FLOAT_BYTES = 4
+_HALF_BYTES = 2
+_INPUT_COPIES = 4
+"""Copies of a batch of segments as float32: normalised, mixed and masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataShape:
+    """What the memory of a trial depends on in the data of its search."""
+
+    segments: int
+    """Of training and validation."""
+    channels: int
+    mels: int
+    frames: int
+    genres: int
+
+    @property
+    def pixels(self) -> int:
+        """Of a channel of a segment."""
+        return self.mels * self.frames
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all segments, as float16."""
+        return _HALF_BYTES * self.segments * self.channels * self.pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A trial's demand for GPU memory."""
+
+    kind: str
+    """Equal for trials that take the same memory."""
+    estimate: int | None
+    """Bytes with those of its process, in case none of its kind has been measured; None if they are unknown."""
+
+
+def demand_of(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int) -> Demand:
+    """The demand of a trial.
+
+    Args:
+        recipe: of the trial.
+        data: of its search.
+        resident: whether the data is stored on the GPU.
+        capacity: bytes of the GPU.
+    """
+    where = "" if resident else "/streamed"
+    shape = f"{data.channels}x{data.mels}x{data.frames}/{data.segments}{where}"
+    return Demand(
+        kind=f"{kind_of(recipe)}/{shape}",
+        estimate=_estimate(recipe, data, resident=resident, capacity=capacity),
+    )
+
+
+def kind_of(recipe: Recipe) -> str:
+    """A key for the settings that the memory use of a trial depends on."""
+    common = f"{recipe.backbone}/{recipe.frozen_blocks}/{recipe.batch_size}/{recipe.precision}"
+    options = [recipe.optimizer] * (recipe.optimizer != SGD) + ["mixup"] * bool(recipe.mixup)
+    options += ["masking"] * bool(recipe.masking) + ["input"] * recipe.augments_input
+    options += ["probe"] * (recipe.head_init == "probe")
+    return "/".join([common, *options])
+
+
+def _estimate(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int) -> int | None:
+    try:
+        tensors = _parameter_bytes(recipe, data) + _activation_bytes(recipe, data, capacity)
+    except Exception:
+        if not is_own(recipe.backbone):
+            raise
+        return None  # shapes alone do not pass a user's backbone: the trial has the GPU to itself
+    return int(SAFETY * tensors) + WORKSPACE_BYTES + CONTEXT_BYTES + resident * data.bytes
+
+
+def _parameter_bytes(recipe: Recipe, data: DataShape) -> int:
+    """Bytes of parameters, of what the optimizer keeps for them, of gradients, and of copies as bfloat16."""
+    count = trainable_parameters(recipe.backbone, recipe.frozen_blocks, n_genres=data.genres)
+    every = trainable_parameters(recipe.backbone, 0, n_genres=data.genres)
+    copies = _HALF_BYTES if recipe.precision == "bfloat16" else 0
+    kept = state_bytes(recipe.optimizer) - _FLOAT_BYTES
+    return _FLOAT_BYTES * every + count * (kept + STEPS_HELD * (_FLOAT_BYTES + copies))
+
+
+def _activation_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
+    """Bytes of activations: saved for the backward pass, of a forward pass, and kept ones of frozen blocks."""
+    width = _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
+    blocks = block_values(recipe.backbone, pixels=data.pixels)
+    trained = blocks[recipe.frozen_blocks :]
+    saved = sum(saved for saved, _, _ in trained) + max((largest for _, largest, _ in trained), default=0.0)
+    passing = LIVE_TENSORS * max(largest for _, largest, _ in blocks)
+    inputs = _INPUT_COPIES * data.channels * data.pixels
+    kept = 0.0
+    if recipe.frozen_blocks and not recipe.augments_input:
+        of_segment = blocks[recipe.frozen_blocks - 1][2]
+        kept = min(data.segments * of_segment * width, CACHED_SHARE * capacity)
+    step = recipe.batch_size * (saved * width + inputs * _FLOAT_BYTES)
+    return int(STEPS_HELD * step + CHUNK * passing * width + kept)

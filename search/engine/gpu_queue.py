@@ -1,0 +1,147 @@
+"""Decides which of the trials that share a GPU have its memory, and which wait."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+from search.engine.gpu_demand import CONTEXT_BYTES, Demand
+
+MOST_PASSES = 4
+"""How many trials may be granted memory while an earlier one, which needs more, waits."""
+FORGETTING = 0.25
+"""By which share of the difference a kind's peak falls when a trial of it took less."""
+
+
+class Worker(NamedTuple):
+    """A process that uses the GPU."""
+
+    pid: int
+    created: float
+    """When it was started, seconds since the epoch: another process may get the same id later."""
+
+
+@dataclass(kw_only=True)
+class Request:
+    """A trial that has memory or waits for it."""
+
+    by: Worker
+    kind: str
+    bytes: int
+    granted: bool = False
+    passed: int = 0
+    """Trials that have been granted memory although they asked later."""
+    peak: int = 0
+    """Bytes that the trial has been measured to take."""
+
+
+@dataclass(kw_only=True)
+class GpuQueue:
+    """Requests in order, and the peaks of kinds of trials, in bytes with those of their process.
+
+    A trial of a kind that was measured asks for the peak of its kind, another one for its estimate. Later requests that
+    fit may pass an earlier one that does not, but only MOST_PASSES times. Whatever its size, a request is granted when
+    nothing else is.
+    """
+
+    capacity: int
+    """Bytes that all trials together may use."""
+    context: int = CONTEXT_BYTES
+    """Bytes that a process without memory for a trial uses nevertheless."""
+    requests: list[Request] = field(default_factory=list)
+    peaks: dict[str, int] = field(default_factory=dict)
+    workers: set[Worker] = field(default_factory=set)
+    """Processes that use the GPU, with or without a request."""
+
+    def request(self, by: Worker, demand: Demand, *, alone: bool) -> bool:
+        """Request memory for a trial, or the whole GPU, in place of an earlier request; whether it is granted."""
+        self.release(by)
+        self.workers.add(by)
+        expected = self.peaks.get(demand.kind, demand.estimate)
+        size = self.capacity if alone or expected is None else min(expected, self.capacity)
+        self.requests.append(Request(by=by, kind=demand.kind, bytes=size))
+        return self.is_granted(by)
+
+    def is_granted(self, by: Worker) -> bool:
+        """Grant what can be granted; whether the request of a worker, which has one, is."""
+        self._grant()
+        return self._of(by).granted
+
+    def restore(self, by: Worker, demand: Demand, *, alone: bool, granted: bool) -> None:
+        """Add the request of a worker again if it is lost; what was granted stays granted."""
+        if all(request.by != by for request in self.requests):
+            self.request(by, demand, alone=alone)
+            self._of(by).granted |= granted
+
+    def measured(self, by: Worker, peak: int) -> None:
+        """A worker's trial has taken so many bytes; the peak of its kind replaces the size of its request."""
+        own = self._of(by)
+        own.peak = max(own.peak, peak)
+        self.peaks[own.kind] = max(own.peak, self.peaks.get(own.kind, 0))
+        own.bytes = min(self.peaks[own.kind], self.capacity)
+
+    def release(self, by: Worker) -> None:
+        """Drop the request of a worker, if any; its kind's peak falls towards that of the trial."""
+        for own in [request for request in self.requests if request.by == by]:
+            self.requests.remove(own)
+            if own.peak and (known := self.peaks.get(own.kind)) is not None:
+                self.peaks[own.kind] = max(own.peak, round(known + FORGETTING * (own.peak - known)))
+
+    def keep_alive(self, is_alive: Callable[[Worker], bool]) -> None:
+        """Drop the requests of dead processes, which took their memory with them."""
+        self.workers = {worker for worker in self.workers if is_alive(worker)}
+        self.requests = [request for request in self.requests if request.by in self.workers]
+
+    def _of(self, by: Worker) -> Request:
+        return next(request for request in self.requests if request.by == by)
+
+    def _grant(self) -> None:
+        """Grant requests in order, as far as they fit."""
+        used = sum(request.bytes for request in self.requests if request.granted)
+        holders = {request.by for request in self.requests if request.granted}
+        waiting: list[Request] = []
+        for request in [request for request in self.requests if not request.granted]:
+            if any(earlier.passed >= MOST_PASSES for earlier in waiting):
+                return
+            contexts = self.context * len(self.workers - holders - {request.by})
+            if holders and used + request.bytes + contexts > self.capacity:
+                waiting.append(request)
+                continue
+            request.granted = True
+            used += request.bytes
+            holders.add(request.by)
+            for earlier in waiting:
+                earlier.passed += 1
+
+    def to_json(self) -> str:
+        """What another process needs to continue; the capacity is not part of it."""
+        asked = [asdict(request) for request in self.requests]
+        return json.dumps({"peaks": self.peaks, "asked": asked, "workers": sorted(self.workers)})
+
+    @classmethod
+    def of_json(cls, text: str, *, capacity: int, context: int = CONTEXT_BYTES) -> Self:
+        """The queue that `to_json` described; an empty one if the text is damaged or of another version."""
+        try:
+            content = json.loads(text)
+            peaks = {str(kind): int(peak) for kind, peak in content["peaks"].items()}
+            requests = [_request(entry) for entry in content["asked"]]
+            workers = set(map(_worker, content["workers"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls(capacity=capacity, context=context)
+        return cls(capacity=capacity, context=context, requests=requests, peaks=peaks, workers=workers)
+
+
+def _request(entry: Mapping[str, Any]) -> Request:
+    return Request(
+        by=_worker(entry["by"]),
+        kind=str(entry["kind"]),
+        bytes=int(entry["bytes"]),
+        granted=bool(entry["granted"]),
+        passed=int(entry["passed"]),
+        peak=int(entry["peak"]),
+    )
+
+
+def _worker(entry: Iterable[Any]) -> Worker:
+    pid, created = entry
+    return Worker(int(pid), float(created))
