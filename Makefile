@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := $(BIN)/genre-search run --config configs/demo.yaml
+DEMO := demo-$(shell date +%Y%m%d-%H%M%S)
 GPU_DEVICE ?= cuda
 # On a terminal pip shows what it downloads; elsewhere it is quiet.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $$([ -t 2 ] || echo --quiet) \
@@ -13,7 +13,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $$([ -t 
 install: .venv/installed
 
 run: .venv/installed
-	$(DEMO)
+	$(BIN)/genre-search run --config configs/demo.yaml --name $(DEMO)
+	$(BIN)/genre-search report runs/$(DEMO)
+	@echo 'Open it in a browser: file://$(CURDIR)/runs/$(DEMO)/report.html'
 
 # Two workers share the tests file by file; the files that use the shared Ray all go to one of them.
 test: check
