@@ -97,4 +97,4 @@ def init(
         partial.write_text(text, encoding="utf-8")
     if excluded := excluded_summary(corpus):
         echo(f"{excluded}; details: {command('data', 'check', data)}")
-    echo(f"wrote {output}; look through it, then: {command('run', '--config', output)}")
+    echo(f"wrote {output}; review it, then run: {command('run', '--config', output)}")

@@ -109,7 +109,7 @@ Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder for spectrograms.",
+        help="Cache folder.",
         envvar=CACHE_VARIABLE,
         rich_help_panel=_RESOURCES,
     ),
