@@ -164,11 +164,16 @@ def require_capacity(address: str | None, needs: Needs) -> None:
     if ray.is_initialized():
         capacity(needs)
     elif address is None:
-        fit([{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}], needs)
+        fit([this_machine()], needs)
     else:
         _configure_process()
         with _remote_ray(address):
             capacity(needs)
+
+
+def this_machine() -> dict[str, float]:
+    """The resources that a local Ray would have."""
+    return {"CPU": ray_internals.local_cpus(), "GPU": float(torch.cuda.device_count())}
 
 
 def capacity(needs: Needs) -> tuple[int, float]:

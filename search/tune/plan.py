@@ -1,12 +1,10 @@
 """What a search is about to do, and its forecast from the costs of this machine, before Ray starts."""
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ray
-import torch
 
 from search.config.grid import grid
 from search.config.schema import SearchConfig
@@ -20,7 +18,7 @@ from search.engine.costs import CellCost, Costs, Workload
 from search.engine.forecast import Cell, CostSource, Plan, cells, forecast, looks
 from search.run.schemas import TrialRow
 from search.tune import precision
-from search.tune.cluster import fit, needs
+from search.tune.cluster import fit, needs, this_machine
 from search.tune.probe import Setting, probe
 
 PROBE_SECONDS = 10.0
@@ -147,8 +145,7 @@ def with_local_precision(config: SearchConfig) -> SearchConfig:
 
 def _local_capacity(config: SearchConfig) -> tuple[int, float]:
     """Trials at a time on this machine, and GPUs for each."""
-    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    return fit([node], needs(config))
+    return fit([this_machine()], needs(config))
 
 
 def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 0.0) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray import cloudpickle, tune
 from ray._private import services
+from ray._private.utils import get_num_cpus
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.actor import ActorHandle
 from ray.tune.error import TuneError
@@ -26,7 +27,7 @@ from genre_core.system.interruption import handler_kept
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the progress display replaces Tune's
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a process that was given no GPU sees none
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # otherwise Tune itself would restart a preempted trial
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the result tables replace them
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the study holds the state; Tune's own snapshots grow with it
@@ -124,6 +125,11 @@ def run_trials(
         verbose=0,
         progress_reporter=CLIReporter(),  # silent; the one for notebooks would clear the output of the cell
     )
+
+
+def local_cpus() -> float:
+    """Number of cores that a local Ray takes: those of the machine, or the quota of a container."""
+    return float(get_num_cpus(override_docker_cpu_warning=True))
 
 
 def finished() -> str:

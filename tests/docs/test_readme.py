@@ -31,7 +31,10 @@ def test_a_command_in_the_docs_parses(command: str) -> None:
     overrides = dict(text.split("=", 1) for text in parameters.get("set_") or [])
     config = parameters.get("config")
     written_by_init = config is not None and str(config) == "search.yaml"
-    load(ROOT / config if config and not written_by_init else None, {k: yaml.safe_load(v) for k, v in overrides.items()})
+    load(
+        ROOT / config if config and not written_by_init else None,
+        {k: yaml.safe_load(v) for k, v in overrides.items()},
+    )
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])

@@ -1,6 +1,7 @@
 """Canaries: each fails, and says what to do, when a Ray upgrade changes a private part that this project uses."""
 
 import inspect
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from unittest.mock import create_autospec
 import pytest
 import ray
 from ray import cloudpickle, tune
+from ray._private import utils as ray_utils
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TuneController
@@ -55,6 +57,27 @@ def canary(name: str, what_to_do: str) -> Iterator[None]:
 def test_canary_ray_reads_each_environment_variable(variable: str) -> None:
     with canary(f"ENVIRONMENT[{variable!r}]", "Find the new name of the setting, or drop it if unnecessary."):
         assert variable in (RAY / READ_BY[variable]).read_text(encoding="utf-8")
+
+
+def test_canary_a_process_without_a_gpu_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    granted = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": []})
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: granted)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    name = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+    monkeypatch.setenv(name, ray_internals.ENVIRONMENT[name])
+    with canary(f"ENVIRONMENT[{name!r}]", "Find how a worker without a GPU is kept from seeing one."):
+        ray_utils.set_visible_accelerator_ids()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_canary_the_cores_of_a_local_ray_are_those_of_the_machine_or_of_its_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with canary("local_cpus", "Find how ray.init counts cores."):
+        monkeypatch.setattr(ray_utils, "_get_docker_cpus", lambda: 1.5)
+        assert ray_internals.local_cpus() == 1.0, "whole cores"
+        monkeypatch.setattr(ray_utils, "_get_docker_cpus", lambda: None)
+        assert ray_internals.local_cpus() == multiprocessing.cpu_count()
 
 
 def test_the_users_environment_variables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
