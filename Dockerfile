@@ -7,9 +7,10 @@
 #   docker run --rm --volume "$PWD/runs":/home/genre/runs genre-search report runs/music
 #
 # UID makes the results yours. --gpus all needs the NVIDIA container toolkit and a driver for CUDA 13; leave it out on a
-# machine without a GPU, where the same image works, but has 5 GB of CUDA libraries that it does not need. To build
-# without them, name an index that has builds of torch, torchvision and torchaudio for the CPU, at the pinned versions:
-# --build-arg CPU_INDEX=URL. Ray keeps the training data in /dev/shm: a larger corpus needs a larger --shm-size.
+# machine without a GPU, where the same image works, with 4 GB of CUDA libraries that it does not use. To build without
+# them, name an index that has builds of torch, torchvision and torchaudio for the CPU, at the pinned versions:
+# --build-arg CPU_INDEX=URL. Ray's object store, 2 GiB, is in /dev/shm. The second volume keeps spectrograms, activations
+# and ImageNet weights for the next search.
 FROM python:3.12-slim AS build
 ARG CPU_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
@@ -29,7 +30,7 @@ ARG UID=1000
 RUN useradd --create-home --uid "$UID" genre
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
-USER genre
+USER $UID
 WORKDIR /home/genre
 RUN mkdir runs .cache
 ENTRYPOINT ["genre-search"]

@@ -29,6 +29,8 @@ def test_it_runs_for_changes_and_on_main_and_may_only_read() -> None:
     events = WORKFLOW[True]  # YAML 1.1 reads the key `on` as a boolean
     assert events == {"push": {"branches": ["main"]}, "pull_request": None}
     assert WORKFLOW["permissions"] == {"contents": "read"}
+    [checkout] = [step["with"] for step in STEPS if "checkout" in step.get("uses", "")]
+    assert checkout["persist-credentials"] is False
     assert JOB["runs-on"].startswith("ubuntu-")
 
 
