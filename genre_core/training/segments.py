@@ -89,21 +89,22 @@ class SegmentArrays:
         reader = SegmentReader.of(mels)
         return cls(mels=reader, track=track, genre=genre, n_genres=n_genres, digest=hashed.hexdigest())
 
-    def to(self, device: torch.device, *, stream: bool = False) -> Segments:
+    def to(self, device: torch.device, *, stream: bool | None = None) -> Segments:
         """Move to a device. On the CPU the tensors share the arrays' memory and must not be written to.
 
         Args:
             device: the device to train on.
-            stream: whether the mels stay on the host even if the device has room for them.
+            stream: whether the mels stay on the host; None: if a GPU has no room for them.
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             track, genre = torch.from_numpy(self.track), torch.from_numpy(self.genre)
-        stays = (
-            stream
-            or device.type == "cpu"
-            or self.mels.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-        )
+        if device.type == "cpu":
+            stays = True
+        elif stream is None:
+            stays = self.mels.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]
+        else:
+            stays = stream
         return Segments(
             mels=self.mels if stays else _copied(self.mels, device),
             track=track.to(device),

@@ -50,13 +50,13 @@ class GpuQueue:
     """Bytes that a process without memory for a trial uses nevertheless."""
     requests: list[Request] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
-    workers: set[Worker] = field(default_factory=set)
-    """Processes that use the GPU, with or without a request."""
+    workers: dict[Worker, int] = field(default_factory=dict)
+    """Process that uses the GPU, with or without a request -> bytes of data that it holds there without one."""
 
     def request(self, by: Worker, demand: Demand, *, alone: bool) -> bool:
         """Request memory for a trial, or the whole GPU, in place of an earlier request; whether it is granted."""
         self.release(by)
-        self.workers.add(by)
+        self.workers[by] = 0
         expected = self.peaks.get(demand.kind, demand.estimate)
         size = self.capacity if alone or expected is None else min(expected, self.capacity)
         self.requests.append(Request(by=by, kind=demand.kind, bytes=size))
@@ -80,8 +80,19 @@ class GpuQueue:
         self.peaks[own.kind] = max(own.peak, self.peaks.get(own.kind, 0))
         own.bytes = min(self.peaks[own.kind], self.capacity)
 
-    def release(self, by: Worker) -> None:
-        """Drop the request of a worker, if any; its kind's peak falls towards that of the trial."""
+    @property
+    def whole_is_wanted(self) -> bool:
+        """Whether a worker waits for the whole GPU."""
+        return any(not request.granted and request.bytes >= self.capacity for request in self.requests)
+
+    def release(self, by: Worker, *, holds: int = 0) -> None:
+        """Drop the request of a worker, if any; its kind's peak falls towards that of the trial.
+
+        Args:
+            by: the worker.
+            holds: bytes of data that it keeps on the GPU for its next trial.
+        """
+        self.workers[by] = holds
         for own in [request for request in self.requests if request.by == by]:
             self.requests.remove(own)
             if own.peak and (known := self.peaks.get(own.kind)) is not None:
@@ -89,7 +100,7 @@ class GpuQueue:
 
     def keep_alive(self, is_alive: Callable[[Worker], bool]) -> None:
         """Drop the requests of dead processes, which took their memory with them."""
-        self.workers = {worker for worker in self.workers if is_alive(worker)}
+        self.workers = {worker: holds for worker, holds in self.workers.items() if is_alive(worker)}
         self.requests = [request for request in self.requests if request.by in self.workers]
 
     def _of(self, by: Worker) -> Request:
@@ -103,8 +114,9 @@ class GpuQueue:
         for request in [request for request in self.requests if not request.granted]:
             if any(earlier.passed >= MOST_PASSES for earlier in waiting):
                 return
-            contexts = self.context * len(self.workers - holders - {request.by})
-            if holders and used + request.bytes + contexts > self.capacity:
+            others = self.workers.keys() - holders - {request.by}
+            idle = sum(self.context + self.workers[worker] for worker in others)
+            if holders and used + request.bytes + idle > self.capacity:
                 waiting.append(request)
                 continue
             request.granted = True
@@ -116,7 +128,8 @@ class GpuQueue:
     def to_json(self) -> str:
         """What another process needs to continue; the capacity is not part of it."""
         asked = [asdict(request) for request in self.requests]
-        return json.dumps({"peaks": self.peaks, "asked": asked, "workers": sorted(self.workers)})
+        workers = sorted([*worker, holds] for worker, holds in self.workers.items())
+        return json.dumps({"peaks": self.peaks, "asked": asked, "workers": workers})
 
     @classmethod
     def of_json(cls, text: str, *, capacity: int, context: int = CONTEXT_BYTES) -> Self:
@@ -125,7 +138,7 @@ class GpuQueue:
             content = json.loads(text)
             peaks = {str(kind): int(peak) for kind, peak in content["peaks"].items()}
             requests = [_request(entry) for entry in content["asked"]]
-            workers = set(map(_worker, content["workers"]))
+            workers = {_worker((pid, since)): int(holds) for pid, since, holds in content["workers"]}
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls(capacity=capacity, context=context)
         return cls(capacity=capacity, context=context, requests=requests, peaks=peaks, workers=workers)

@@ -145,8 +145,11 @@ class GpuLedger(Protocol):
     def measured(self, peak: int) -> None:
         """Record the measured peak of the trial in bytes."""
 
-    def release(self) -> None:
-        """Return the granted memory, or withdraw the request."""
+    def whole_is_wanted(self) -> bool:
+        """Whether another worker waits for the whole GPU."""
+
+    def release(self, *, holds: int = 0) -> None:
+        """Return the granted memory, or withdraw the request; `holds` bytes of data stay on the GPU."""
 
 
 class Training(Protocol):
@@ -233,6 +236,9 @@ class Trainer(Protocol):
 
     def memory(self) -> int:
         """Memory in bytes: on a GPU the peak of this fine-tune, on a CPU what the process uses now."""
+
+    def data_bytes(self) -> int:
+        """Bytes of the search's data on a GPU, which stay there between fine-tunes."""
 
     def release(self, *, data: bool = False) -> None:
         """Free the memory of the last fine-tune and, if `data`, that of the data on the device."""

@@ -187,9 +187,11 @@ class WorkerSession:
             return
         self._training = None
         self._empty = True
-        self._trainer.release()
-        if self._ledger:
-            self._ledger.release()
+        if self._ledger is None:
+            self._trainer.release()
+            return
+        self._trainer.release(data=self._ledger.whole_is_wanted())  # alone is alone
+        self._ledger.release(holds=self._trainer.data_bytes())
 
     def _attempt(self, work: Callable[[Training], T]) -> T | Waiting:
         """Do some work of a fine-tune once memory is granted; if it runs out, repeat it in the next mode."""

@@ -173,6 +173,7 @@ def _use_test_set(
                 weights=weights,
                 device=resources.device,
                 gpu_shared=resources.gpu_shared,
+                gpus=resources.gpus,
             )
             _train(config, missing, working_set, folder, resources, actors, reporter)
         job = PredictionJob(

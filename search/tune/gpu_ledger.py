@@ -78,11 +78,16 @@ class GpuMemoryLedger:
         with self._open() as queue:
             queue.measured(self._me, peak)
 
-    def release(self) -> None:
-        """Drop the request: the trial has ended."""
+    def whole_is_wanted(self) -> bool:
+        """Whether another worker waits for the whole GPU."""
+        with self._open() as queue:
+            return queue.whole_is_wanted
+
+    def release(self, *, holds: int = 0) -> None:
+        """Drop the request: the trial has ended. The data of so many bytes stays on the GPU for the next one."""
         self._asked = None
         with self._open() as queue:
-            queue.release(self._me)
+            queue.release(self._me, holds=holds)
 
     @contextmanager
     def _open(self) -> Iterator[GpuQueue]:

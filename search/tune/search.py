@@ -459,6 +459,7 @@ def _trainable(
             weights=prepared.weights,
             device=resources.device,
             gpu_shared=resources.gpu_shared,
+            gpus=resources.gpus,
         ),
         actors=actors,
     )

@@ -24,7 +24,7 @@ from genre_core.system import allocator, memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
-from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from genre_core.training.segments import GPU_SHARE, SegmentArrays, Segments, level_statistics
 from search.data.front_end import front_end_of
 from search.engine.gpu_demand import DataShape, Demand, demand_of
 from search.engine.messages import TrainingFacts
@@ -79,6 +79,8 @@ class WorkingSet:
     """Whether there is any room for them."""
     precision: str = "float32"
     """Of all trials; see `Recipe.precision`."""
+    gpus: float = 1.0
+    """Of each trial: its part of a shared GPU."""
 
     @classmethod
     def of(
@@ -92,6 +94,7 @@ class WorkingSet:
         weights: Mapping[str, str],
         device: str,
         gpu_shared: bool,
+        gpus: float = 1.0,
     ) -> "WorkingSet":
         """Data and settings of a search; for the arguments, see the attributes."""
         return cls(
@@ -108,6 +111,7 @@ class WorkingSet:
             threads=max(1, int(config.cpus_per_trial)),
             device=device,
             gpu_shared=gpu_shared,
+            gpus=gpus,
             epoch_limit=config.epoch_limit,
             checkpoints=config.checkpoint_budget > 0,
             precision=config.precision,
@@ -142,6 +146,8 @@ class TorchTrainer:
         self._note = note
         self._device = torch.device(working_set.device)
         self._data: tuple[Segments, Segments | None] | None = None
+        self._place: bool | None = None
+        """Of the data; see `_placed`."""
         torch.set_num_threads(working_set.threads)
         allocator.keep_freed_memory()
 
@@ -167,13 +173,15 @@ class TorchTrainer:
             genres=len(self._set.genres),
         )
         total = torch.cuda.get_device_properties(self._device).total_memory if self.can_stream else 0
-        return demand_of(recipe, shape, resident=not stream, capacity=total)
+        return demand_of(recipe, shape, resident=not self._placed(stream), capacity=total)
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> "TorchTraining":
         """A fine-tune before its first epoch; see `search.engine.ports.Trainer`."""
         allow_tf32(recipe.precision != "float32")
         with _memory_errors():
-            train, validation = self._segments(stream=stream)
+            if (place := self._placed(stream)) != self._place:
+                self._data, self._place = None, place
+            train, validation = self._segments(stream=place)
             network = build(
                 recipe.backbone,
                 weights=self._weights_of(recipe),
@@ -201,6 +209,11 @@ class TorchTrainer:
         if self.can_stream:
             return torch.cuda.max_memory_reserved(self._device)
         return int(psutil.Process().memory_info().rss)
+
+    def data_bytes(self) -> int:
+        """Bytes of the search's data on a GPU, which stay there between fine-tunes."""
+        parts = [part for part in self._data or () if part is not None]
+        return sum(part.mels.nbytes for part in parts if part.resident) if self.can_stream else 0
 
     def release(self, *, data: bool = False) -> None:
         """Give the memory of the last fine-tune back, and that of the data on the device if wanted."""
@@ -233,7 +246,18 @@ class TorchTrainer:
         self._note = None
         return note
 
-    def _segments(self, *, stream: bool) -> tuple[Segments, Segments | None]:
+    def _placed(self, stream: bool) -> bool | None:
+        """Whether the data stays on the host; None to decide by what is free, on a GPU that no other trial uses.
+
+        On a shared GPU the memory that was granted decides, since what is free changes with the other trials.
+        """
+        if stream or not (self.can_stream and self._set.gpu_shared):
+            return stream or None
+        parts = [part for part in (self._set.train, self._set.validation) if part is not None]
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        return sum(part.mels.nbytes for part in parts) > GPU_SHARE * self._set.gpus * total
+
+    def _segments(self, *, stream: bool | None) -> tuple[Segments, Segments | None]:
         if self._data is None:
             train = self._locate(self._set.train).to(self._device, stream=stream)
             self._levels = level_statistics(train)

@@ -83,6 +83,27 @@ def test_processes_that_wait_take_memory_too() -> None:
     assert own.request(D, of("d", 20), alone=False), "60 + 20, and 20 of the two that wait"
 
 
+def test_data_that_a_worker_keeps_between_its_trials_takes_memory_until_it_waits_itself() -> None:
+    own = queue()
+    own.request(A, of("a", 30), alone=False)
+    own.request(B, of("b", 50), alone=False)
+    own.release(A, holds=30)
+    assert not own.request(C, of("c", 40), alone=False), "50 + 40 + 30"
+    assert not own.request(A, of("d", 60), alone=False), "who waits gives its data back"
+    assert own.is_granted(C)
+
+
+def test_a_worker_knows_that_another_one_waits_for_the_whole_gpu() -> None:
+    own, wanted = queue(), []
+    own.request(A, of("a", 30), alone=False)
+    for alone in (False, True):
+        own.request(B, of("b", 80), alone=alone)
+        wanted.append(own.whole_is_wanted)
+    own.release(A)
+    assert own.is_granted(B)
+    assert [*wanted, own.whole_is_wanted] == [False, True, False]
+
+
 def test_more_than_there_is_is_granted_when_nothing_else_is() -> None:
     own = queue(a=500)
     assert own.request(A, of("a"), alone=False)
@@ -153,7 +174,7 @@ def test_a_queue_continues_from_its_text() -> None:
 )
 def test_a_damaged_text_is_an_empty_queue(text: str) -> None:
     own = GpuQueue.of_json(text, capacity=100)
-    assert (own.requests, own.peaks, own.workers) == ([], {}, set())
+    assert (own.requests, own.peaks, own.workers) == ([], {}, {})
     assert own.request(A, of("a"), alone=False)
 
 
@@ -161,7 +182,7 @@ def test_a_damaged_text_is_an_empty_queue(text: str) -> None:
 def test_whatever_is_asked_no_more_is_granted_than_there_is_and_every_trial_has_its_turn(seed: int) -> None:
     chance = random.Random(seed)
     workers = [Worker(number, 0.0) for number in range(6)]
-    own = GpuQueue(capacity=100, context=2, workers=set(workers))
+    own = GpuQueue(capacity=100, context=2, workers=dict.fromkeys(workers, 0))
     kinds = {f"kind {size}": size for size in (5, 20, 45, 70, 98)}
     waits: dict[Worker, int] = {}
     longest = 0

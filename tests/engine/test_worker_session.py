@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import (
+    DATA_BYTES,
     DIVERGED,
     FROZEN,
     OUT_OF_MEMORY,
@@ -236,6 +237,19 @@ def test_waiting_for_gpu_memory_is_a_state_that_neither_trains_nor_hangs(
     (report,) = own.steps(1)
     assert isinstance(report, EpochReport)
     assert report.usage.total_seconds == 1.0, "of the epoch alone"
+
+
+@pytest.mark.parametrize(("whole", "held"), [(False, DATA_BYTES), (True, 0)])
+def test_between_trials_data_stays_on_a_shared_gpu_unless_another_worker_waits_for_all_of_it(
+    whole: bool, held: int, worker: Callable[..., Worker]
+) -> None:
+    ledger = Ledger()
+    ledger.whole = whole
+    own = worker(ledger=ledger)
+    own.begin(epochs=1)
+    own.steps(1)
+    assert own.trainer.released == [whole]
+    assert ledger.held == held
 
 
 def test_a_worker_that_leaves_the_queue_withdraws_its_request(worker: Callable[..., Worker]) -> None:

@@ -17,6 +17,8 @@ from search.run.checkpoints import CheckpointStore, Unsaved
 from search.run.schemas import EpochRow
 
 GENRES = 2
+DATA_BYTES = 1000
+"""Of the data that an analytic trainer has on its device."""
 FROZEN = {"frozen.weight": np.arange(3, dtype=np.float32)}
 """The tensors of a frozen block."""
 
@@ -145,6 +147,8 @@ class AnalyticTrainer:
         """Trial and epoch of all that was computed and scored."""
         self.prepared: list[bool] = []
         """For each fine-tune, whether its data was streamed."""
+        self.held = 0
+        """Bytes of data on the device."""
         self.released: list[bool] = []
         """For each release, whether the data went too."""
         self.spares: Callable[[], bool] = lambda: True
@@ -159,6 +163,7 @@ class AnalyticTrainer:
         if self.unprepared:
             raise self.unprepared.pop(0)
         self.prepared.append(stream)
+        self.held = 0 if stream else DATA_BYTES
         return AnalyticTraining(self, recipe)
 
     def fail_if_told(self) -> None:
@@ -176,9 +181,14 @@ class AnalyticTrainer:
         """Always the same."""
         return 100
 
+    def data_bytes(self) -> int:
+        """What the last fine-tune left there."""
+        return self.held
+
     def release(self, *, data: bool = False) -> None:
         """Remember that memory was given back."""
         self.released.append(data)
+        self.held = 0 if data else self.held
 
     def card(self, recipe: Recipe, *, trial: int, epoch: int) -> dict[str, Any]:
         """The part of a card that stores read."""
@@ -228,6 +238,9 @@ class Ledger:
         self.grants = grants
         self.requests: list[tuple[str, bool]] = []
         self.measurements: list[int] = []
+        self.whole = False
+        """Whether another worker waits for the whole GPU."""
+        self.held = 0
         self.released = 0
 
     def request(self, demand: Demand, *, alone: bool = False) -> bool:
@@ -243,9 +256,14 @@ class Ledger:
         """Remember the measurement."""
         self.measurements.append(peak)
 
-    def release(self) -> None:
-        """Count."""
+    def whole_is_wanted(self) -> bool:
+        """What the test says."""
+        return self.whole
+
+    def release(self, *, holds: int = 0) -> None:
+        """Count, and remember what stays."""
         self.released += 1
+        self.held = holds
 
 
 OUT_OF_MEMORY = OutOfMemory("OutOfMemoryError: CUDA out of memory")

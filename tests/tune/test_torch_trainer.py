@@ -13,7 +13,7 @@ from genre_core.system import memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import FineTune
-from genre_core.training.segments import level_statistics
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics
 from search.engine.ports import Diverged, OutOfMemory
 from search.run.schemas import EPOCHS
 from search.tune import torch_trainer
@@ -122,3 +122,56 @@ def test_a_fine_tune_can_be_prepared_after_memory_ran_out_while_the_data_was_pre
         trainer.prepare(RECIPE)
     monkeypatch.setattr(torch_trainer, "level_statistics", level_statistics)
     assert trainer.prepare(RECIPE).epochs_done == 0
+
+
+def test_data_that_one_fine_tune_left_on_the_host_is_moved_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, to = list[bool | None](), SegmentArrays.to
+
+    def note(self: SegmentArrays, device: torch.device, *, stream: bool | None = None) -> Segments:
+        places.append(stream)
+        return to(self, device, stream=stream)
+
+    monkeypatch.setattr(SegmentArrays, "to", note)
+    own = TorchTrainer(working_set(tmp_path, validation=None), node_cache=NOTHING_KEPT, weights=None)
+    for stream in (False, False, True, True, False):
+        own.prepare(RECIPE, stream=stream)
+    assert places == [None, True, None]
+
+
+class Gpu:
+    """Stands for PyTorch's view of a GPU of some bytes, of which few are free at the moment."""
+
+    def __init__(self, total: int) -> None:
+        self.total_memory = total
+
+
+@pytest.mark.parametrize(
+    ("shared", "share", "asked", "expected"),
+    [
+        (True, 0.5, False, False),
+        (True, 0.25, False, True),
+        (True, 0.5, True, True),
+        (False, 1.0, False, None),
+        (False, 1.0, True, True),
+    ],
+    ids=["fits its half", "too large for its quarter", "asked for", "by what is free", "asked for, alone"],
+)
+def test_on_a_shared_gpu_a_workers_part_of_it_decides_where_the_data_is(
+    shared: bool,
+    share: float,
+    asked: bool,
+    expected: bool | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = working_set(tmp_path, gpu_shared=shared, gpus=share)
+    assert given.validation is not None
+    data = given.train.mels.nbytes + given.validation.mels.nbytes
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Gpu(total=5 * data))
+    monkeypatch.setattr(TorchTrainer, "can_stream", True)
+    own = TorchTrainer(given, node_cache=NOTHING_KEPT, weights=None)
+    assert own._placed(asked) is expected
+    streamed = own.demand(RECIPE, stream=asked).kind.endswith("/streamed")
+    assert streamed is bool(expected)
