@@ -89,11 +89,11 @@ def generate(folder: Path, tracks: int, setting: FrontEnd) -> None:
     rows = [_finding(path) for path in paths]
     (cache := folder / "cache").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=audit.CACHE_SCHEMA), cache / audit.CACHE_NAME)
-    contents = [str(row["content"]) for row in rows]
-    store = cache / "spectrograms" / spectrogram_store._name(contents, setting)
+    identities = [str(row["file_hash"]) for row in rows]
+    store = cache / "spectrograms" / spectrogram_store._name(identities, setting)
     store.mkdir(parents=True)
     frames = 1 + int(SECONDS * setting.sample_rate) // setting.hop_length
-    places = {content: (number * frames, frames) for number, content in enumerate(contents)}
+    places = {name: (number * frames, frames) for number, name in enumerate(identities)}
     (store / "index.json").write_text(json.dumps(places))
     random = np.random.default_rng(0)
     shape = (BLOCK, frames, len(setting.windows), setting.n_mels)
@@ -113,6 +113,7 @@ def _finding(path: Path) -> dict[str, object]:
         "modified": status.st_mtime_ns,
         "seconds": SECONDS,
         "content": content,
+        "file_hash": content,
         "warnings": [],
     }
 

@@ -84,6 +84,7 @@ class SearchErrorCode(StrEnum):
     # tune
     CLUSTER_UNREACHABLE = "cluster-unreachable"
     DATA_CACHE_TOO_SMALL = "data-cache-too-small"
+    DECODER_DIED = "decoder-died"
     CPUS_PER_TRIAL_TOO_MANY = "cpus-per-trial-too-many"
     MLFLOW_FAILED = "mlflow-failed"
     MLFLOW_NOT_INSTALLED = "mlflow-not-installed"

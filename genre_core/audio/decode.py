@@ -111,11 +111,7 @@ def _waveform(decoding: "_DecodingPass", blocks: list[Samples], *, refuse_silenc
     """Join the blocks of a pass, which are cleared to save memory."""
     if refuse_silence:
         decoding.meter.refuse_silence()
-    waveform = np.concatenate(blocks)
-    blocks.clear()
-    if decoding.meter.full_scale != 1:
-        waveform /= decoding.meter.full_scale
-    return waveform
+    return decoding.waveform(blocks)
 
 
 def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
@@ -133,16 +129,22 @@ def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
         for _ in decoding.mono():
             pass
         file_hash = _hash_of(path)
-    decoding.meter.refuse_silence()
-    seconds = decoding.frames / source.sample_rate
-    return AudioInfo(
-        seconds=seconds,
-        sample_rate=source.sample_rate,
-        channels=source.channels,
-        content=decoding.content(),
-        file_hash=file_hash,
-        warnings=(*source.warnings(seconds), *decoding.meter.warnings()),
-    )
+    return decoding.info(file_hash)
+
+
+def examine(path: Path, sample_rate: int) -> tuple[AudioInfo, Samples]:
+    """What `inspect` and `read` return, from one pass over the file if the levels are measured at this sample rate.
+
+    Raises:
+        BadAudio: see `inspect`.
+    """
+    if sample_rate != ANALYSIS_RATE:
+        return inspect(path), read(path, sample_rate)
+    with _open_source(path) as source:
+        decoding = _DecodingPass(source, sample_rate, hashes=True)
+        blocks = list(decoding.mono())
+        file_hash = _hash_of(path)
+    return decoding.info(file_hash), decoding.waveform(blocks)
 
 
 def hash_of(path: Path) -> str:
@@ -186,6 +188,27 @@ class _DecodingPass:
         last = self._resampler.resample_chunk(np.empty(0, np.float32), last=True)
         self.meter.add_resampled(last)
         yield last
+
+    def info(self, file_hash: str) -> AudioInfo:
+        """Return the properties of the file after the pass; BadAudio if it is silent."""
+        self.meter.refuse_silence()
+        seconds = self.frames / self._source.sample_rate
+        return AudioInfo(
+            seconds=seconds,
+            sample_rate=self._source.sample_rate,
+            channels=self._source.channels,
+            content=self.content(),
+            file_hash=file_hash,
+            warnings=(*self._source.warnings(seconds), *self.meter.warnings()),
+        )
+
+    def waveform(self, blocks: list[Samples]) -> Samples:
+        """Concatenate the blocks of the pass, and delete them; full scale = 1."""
+        waveform = np.concatenate(blocks)
+        blocks.clear()
+        if self.meter.full_scale != 1:
+            waveform /= self.meter.full_scale
+        return waveform
 
     def content(self) -> str:
         """Return the content hash, see `AudioInfo`; a divisor other than 1 is part of it."""

@@ -1,8 +1,10 @@
 """Audit of a corpus: decodes each file once, and excludes bad files and exact copies with a reason."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,8 +49,23 @@ class Finding:
     lasting: bool = True
     """False if the cause may lie outside the file, which is then decoded again by the next audit."""
 
+    @classmethod
+    def of(cls, info: decode.AudioInfo) -> "Finding":
+        """The finding on a file that could be decoded."""
+        return cls(
+            seconds=info.seconds, content=info.content, file_hash=info.file_hash, warnings=info.warnings
+        )
+
+    @classmethod
+    def of_bad(cls, bad: decode.BadAudio) -> "Finding":
+        """The finding on a bad file."""
+        return cls(reason=str(bad), lasting=bad.reason is not decode.Reason.UNREADABLE)
+
 
 CachedFindings = dict[Path, tuple[FileVersion, Finding]]
+
+Examine = Callable[[Sequence[Path]], Iterable[tuple[Path, Finding]]]
+"""Decodes files and yields the finding on each, in any order."""
 
 
 def audit(
@@ -58,6 +75,7 @@ def audit(
     cache: Path | None,
     workers: int = ALL_CORES,
     progress: ProgressCallback | None = None,
+    examine: Examine | None = None,
 ) -> Corpus:
     """Decode every file that is not yet excluded.
 
@@ -71,6 +89,7 @@ def audit(
             time; an interrupted audit keeps the findings it has. None for no cache.
         workers: number of threads.
         progress: called with (files done, files to decode) after each decoded file.
+        examine: decodes files; None for `decode.inspect` in threads.
 
     Returns:
         The corpus with lengths, hashes, reasons for exclusion and warnings.
@@ -79,14 +98,16 @@ def audit(
         InputError: the cache folder cannot be written.
     """
     known = _load_cache(cache) if cache else {}
-    versions = {track.path: _version(track.path) for track in corpus.usable}
+    versions = {track.path: version_of(track.path) for track in corpus.usable}
     findings = {
         path: known[path][1] for path in versions if path in known and known[path][0] == versions[path]
     }
     unhashed = {path: f for path, f in findings.items() if f.content and not f.file_hash}
-    unknown = [path for path in versions if path not in findings or path in unhashed]
+    new = [path for path in versions if path not in findings]
+    unknown = [*unhashed, *new]
+    examined = (examine or partial(_inspected, workers=workers))(new)
     try:
-        for done, (path, finding) in enumerate(_examined(unknown, unhashed, workers), 1):
+        for done, (path, finding) in enumerate(chain(_hashed(unhashed, workers), examined), 1):
             findings[path] = finding
             if progress:
                 progress(done, len(unknown))
@@ -135,30 +156,29 @@ def copies_across_splits(corpus: Corpus) -> list[tuple[Track, Track]]:
     return [(original, track) for original, track in originals if track.split not in (None, original.split)]
 
 
-def _examined(
-    paths: list[Path], unhashed: Mapping[Path, Finding], workers: int
-) -> Iterator[tuple[Path, Finding]]:
-    """Decode files, or only hash those with a finding, and yield the findings in order.
-
-    In threads, since decoding and hashing release the GIL.
-    """
-
-    def examine(path: Path) -> Finding:
-        return _examine(path, unhashed.get(path))
-
-    yield from zip(paths, map_in_threads(examine, paths, workers), strict=True)
+def _inspected(paths: Sequence[Path], *, workers: int) -> Iterator[tuple[Path, Finding]]:
+    """Decode files in threads, since decoding and hashing release the GIL, and yield the findings in order."""
+    yield from zip(paths, map_in_threads(_inspect, paths, workers), strict=True)
 
 
-def _examine(path: Path, unhashed: Finding | None) -> Finding:
+def _inspect(path: Path) -> Finding:
     try:
-        if unhashed:
-            return replace(unhashed, file_hash=decode.hash_of(path))
-        facts = decode.inspect(path)
+        return Finding.of(decode.inspect(path))
     except decode.BadAudio as bad:
-        return Finding(reason=str(bad), lasting=bad.reason is not decode.Reason.UNREADABLE)
-    return Finding(
-        seconds=facts.seconds, content=facts.content, file_hash=facts.file_hash, warnings=facts.warnings
-    )
+        return Finding.of_bad(bad)
+
+
+def _hashed(findings: Mapping[Path, Finding], workers: int) -> Iterator[tuple[Path, Finding]]:
+    """Add the hashes of the files to findings that lack them, without decoding."""
+    yield from zip(findings, map_in_threads(_hash, findings.items(), workers), strict=True)
+
+
+def _hash(found: tuple[Path, Finding]) -> Finding:
+    path, finding = found
+    try:
+        return replace(finding, file_hash=decode.hash_of(path))
+    except decode.BadAudio as bad:
+        return Finding.of_bad(bad)
 
 
 def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
@@ -197,8 +217,8 @@ def _without_copies(corpus: Corpus) -> Corpus:
     )
 
 
-def _version(path: Path) -> FileVersion:
-    """Version of a file; one that no cache has if the file is not accessible."""
+def version_of(path: Path) -> FileVersion:
+    """The version of a file; one that no cache has if the file is not accessible."""
     try:
         status = path.stat()
     except OSError:

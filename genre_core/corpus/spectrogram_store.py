@@ -2,34 +2,32 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from genre_core.audio import decode
-from genre_core.audio.decode import BadAudio
-from genre_core.audio.mel import FrontEnd, segment_starts, stored_mel
+from genre_core.audio.mel import FrontEnd, segment_starts
+from genre_core.corpus.mel_parts import AudioFile, MelParts, Transform, in_threads
 from genre_core.corpus.tracks import Track
-from genre_core.system.atomic import sync_file, sync_folder
+from genre_core.system.atomic import atomic_folder
 from genre_core.system.progress import ProgressCallback
-from genre_core.system.threads import ALL_CORES, map_in_threads
+from genre_core.system.threads import ALL_CORES
 from genre_core.training.frames import FRAME_DTYPE, FrameFiles, FrameShard, SegmentReader
 from genre_core.training.segments import SegmentArrays
 
 FORMAT_VERSION = 1
 """Part of a store's name, changed with the format of its files."""
 SHARD_BYTES = 256 * 2**20
-"""The parts of a store, which are sent to other nodes one at a time, have at least this size, except the last one."""
+"""A store in one file, as earlier versions wrote it, is sent to other nodes in pieces of at least this size."""
 
 _MELS, _INDEX = "mels.f16", "index.json"
+_PARTS, _PLACES = "parts", "places"
+"""Keys of the index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,30 +101,40 @@ def open_or_build(
     cache: Path,
     workers: int = ALL_CORES,
     progress: ProgressCallback | None = None,
+    transform: Transform | None = None,
 ) -> SpectrogramStore:
     """Open the store of a set of tracks, or build it in parallel if the cache has none.
 
-    This can be interrupted and called by several processes at once: a store is created atomically, and while one
-    process builds it, the others wait. Tracks that can no longer be read, or whose content has changed since the audit,
-    are left out, and the store is keyed by those that it has.
+    A store is put together from parts, which are kept as they are finished: a build that was interrupted or killed
+    continues where it was, and stores share the tracks that they have in common. Several processes may call this at
+    once: a store is created atomically, and while one process builds it, the others wait. Tracks that can no longer be
+    read, or whose content has changed since the audit, are left out, and the store is keyed by those that it has.
 
     Args:
         tracks: usable tracks of an audited corpus.
         front_end: settings of the spectrograms.
         cache: folder of the cache.
         workers: number of threads.
-        progress: called with (tracks done, all tracks).
+        progress: called with (tracks done, tracks to compute).
+        transform: computes spectrograms; None for threads of this process.
     """
     wanted = _existing(tracks, front_end, cache) or _folder(tracks, front_end, cache)
     if not wanted.exists():
         wanted.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{wanted}.lock"):
             if not wanted.exists():
-                wanted = _build(tracks, front_end, wanted, workers, progress)
+                parts = mel_parts(front_end, cache)
+                _complete(parts, tracks, transform or partial(in_threads, workers=workers), progress)
+                wanted = _put_together(parts, tracks, wanted)
     store = open_store(wanted, front_end)
     # a file that was converted without loss has another identity
     by_content = {str(t.content): store.places[t.identity] for t in tracks if t.identity in store.places}
     return replace(store, places={**by_content, **store.places})
+
+
+def mel_parts(front_end: FrontEnd, cache: Path) -> MelParts:
+    """The parts of all stores in a cache with this front end."""
+    return MelParts(folder=cache / "spectrograms" / f"parts-{_name([], front_end)}", front_end=front_end)
 
 
 def is_stored(tracks: Sequence[Track], front_end: FrontEnd, *, cache: Path) -> bool:
@@ -155,37 +163,43 @@ def _name(identities: Sequence[str], front_end: FrontEnd) -> str:
 
 def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
     """Open the store that `open_or_build` created in a folder."""
-    index = (folder / _INDEX).read_text()
-    places = {content: (first, count) for content, (first, count) in json.loads(index).items()}
+    text = (folder / _INDEX).read_text()
+    index = json.loads(text)
     channels, mels = len(front_end.windows), front_end.n_mels
     frame_bytes = channels * mels * FRAME_DTYPE.itemsize
-    layout = _layout(index)
-    shards = tuple(
-        FrameShard(
-            path=folder / _MELS, offset=first * frame_bytes, frames=count, name=f"mels-{layout}-{first}.f16"
+    whole = _PARTS not in index  # in one file, as earlier versions wrote it
+    places = {name: (first, count) for name, (first, count) in (index if whole else index[_PLACES]).items()}
+    if whole:
+        cuts = _cut(places.values(), SHARD_BYTES // frame_bytes)
+        shards = (_shard(folder / _MELS, first, count, _layout(text), frame_bytes) for first, count in cuts)
+    else:
+        shards = (
+            FrameShard(path=folder.parent / path, offset=0, frames=count, name=Path(path).name)
+            for path, count in index[_PARTS]
         )
-        for first, count in _cut(set(places.values()), SHARD_BYTES // frame_bytes)
-    )
-    return SpectrogramStore(
-        folder=folder,
-        front_end=front_end,
-        places=places,
-        frames=FrameFiles(shards=shards, channels=channels, mels=mels),
-    )
+    frames = FrameFiles(shards=tuple(shards), channels=channels, mels=mels)
+    return SpectrogramStore(folder=folder, front_end=front_end, places=places, frames=frames)
 
 
 def is_stored_here(frames: FrameFiles) -> bool:
     """Whether this machine has the files of frames that were opened on another one, perhaps on a shared disk."""
-    folders = {shard.path.parent for shard in frames.shards}
+    whole = {shard.path.parent for shard in frames.shards if shard.path.name == _MELS}
     try:
-        layouts = {folder: _layout((folder / _INDEX).read_text()) for folder in folders}
+        layouts = {folder: _layout((folder / _INDEX).read_text()) for folder in whole}
         return all(
-            layouts[shard.path.parent] in shard.name
+            # the name of a part identifies its tracks, that of a whole store does not
+            (shard.name == shard.path.name or layouts[shard.path.parent] in shard.name)
             and shard.path.stat().st_size >= shard.offset + shard.frames * frames.frame_bytes
             for shard in frames.shards
         )
     except OSError:
         return False
+
+
+def _shard(path: Path, first: int, count: int, layout: str, frame_bytes: int) -> FrameShard:
+    """A part of a store in one file."""
+    name = f"mels-{layout}-{first}.f16"
+    return FrameShard(path=path, offset=first * frame_bytes, frames=count, name=name)
 
 
 def _layout(index: str) -> str:
@@ -196,7 +210,7 @@ def _layout(index: str) -> str:
 def _cut(places: Iterable[tuple[int, int]], frames: int) -> Iterator[tuple[int, int]]:
     """First frame and number of frames of each part of a file, of at least `frames` frames, between tracks."""
     began = end = 0
-    for first, count in sorted(places):
+    for first, count in sorted(set(places)):
         end = first + count
         if end - began >= frames:
             yield began, end - began
@@ -205,63 +219,36 @@ def _cut(places: Iterable[tuple[int, int]], frames: int) -> Iterator[tuple[int, 
         yield began, end - began
 
 
-def _build(
-    tracks: Sequence[Track],
-    front_end: FrontEnd,
-    wanted: Path,
-    workers: int,
-    progress: ProgressCallback | None,
-) -> Path:
-    """Write a store to a partial folder, which the holder of the lock owns, and rename it."""
-    partial = wanted.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    places: dict[str, tuple[int, int]] = {}
-    first = 0
-    with (partial / _MELS).open("wb") as file:
-        for done, (track, mel) in enumerate(
-            zip(tracks, _mels(tracks, front_end, workers), strict=True), start=1
-        ):
-            if mel is not None:
-                mel.tofile(file)
-                places[track.identity] = (first, len(mel))
-                first += len(mel)
-            if progress:
-                progress(done, len(tracks))
-    (partial / _INDEX).write_text(json.dumps(places))
-    for name in (_MELS, _INDEX):  # an existing store must be complete, even after a power failure
-        sync_file(partial / name)
-    sync_folder(partial)
-    final = wanted.with_name(_name(list(places), front_end))
-    if final.exists():
-        shutil.rmtree(partial)
-    else:
-        partial.rename(final)
+def _complete(
+    parts: MelParts, tracks: Sequence[Track], transform: Transform, progress: ProgressCallback | None
+) -> None:
+    """Compute the spectrograms that the parts lack; of a track that is not what it was, there is none."""
+    missing = [
+        AudioFile(path=track.path, content=track.content, file_hash=track.file_hash)
+        for track in tracks
+        if track.identity not in parts.places
+    ]
+    done = 0
+    for group in transform(missing, parts.front_end) if missing else ():
+        parts.add(group)
+        done += len(group)
+        if progress:
+            progress(done, len(missing))
+
+
+def _put_together(parts: MelParts, tracks: Sequence[Track], wanted: Path) -> Path:
+    """Write a store of those tracks that the parts have; returns its folder."""
+    found = {t.identity: parts.places[t.identity] for t in tracks if t.identity in parts.places}
+    frames = {
+        part: part.stat().st_size // parts.frame_bytes for part in sorted({p.part for p in found.values()})
+    }
+    begins = dict(zip(frames, np.cumsum([0, *frames.values()]).tolist(), strict=False))
+    index = {
+        _PARTS: [(part.relative_to(wanted.parent).as_posix(), count) for part, count in frames.items()],
+        _PLACES: {name: (begins[place.part] + place.first, place.frames) for name, place in found.items()},
+    }
+    final = wanted.with_name(_name(list(found), parts.front_end))
+    if not final.exists():
+        with atomic_folder(final) as partial:
+            (partial / _INDEX).write_text(json.dumps(index))
     return final
-
-
-def _mels(tracks: Sequence[Track], front_end: FrontEnd, workers: int) -> Iterator[NDArray[np.float16] | None]:
-    """Compute the mels in order, a few ahead of the consumer; None for a track that is left out."""
-    with _one_torch_thread():
-        yield from map_in_threads(partial(_mel, front_end=front_end), tracks, workers)
-
-
-def _mel(track: Track, front_end: FrontEnd) -> NDArray[np.float16] | None:
-    try:
-        waveform = decode.read(
-            track.path, front_end.sample_rate, content=track.content, file_hash=track.file_hash
-        )
-    except BadAudio:  # it was good when audited: the caller notices that the store lacks it
-        return None
-    return stored_mel(waveform, front_end)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread, since tracks are processed in parallel."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -55,6 +55,11 @@ class FrameFiles:
         """Bytes of a frame."""
         return self.channels * self.mels * FRAME_DTYPE.itemsize
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames."""
+        return self.frame_bytes * sum(shard.frames for shard in self.shards)
+
     def view(self, first: int, count: int) -> NDArray[np.float16]:
         """Frames of one shard without a copy, [count, channels, mels]."""
         number = int(np.searchsorted(self._starts, first, side="right")) - 1

@@ -1,19 +1,24 @@
 """Segments of a set of tracks with their tracks and genres, stored on the device or read from files in batches."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genre_core.system.disk_cache import NodeCache
 from genre_core.training.frames import SegmentReader, in_batches, in_order
 
 _CHUNK = 256
 """Segments whose statistics are computed at a time, because as float64 they take four times the memory."""
+_HEADER_BYTES = 128
+"""Of a file of numpy."""
 GPU_SHARE = 0.5
 """Maximum fraction of a GPU's free memory for segments; above it, batches are sent to the GPU."""
 
@@ -132,3 +137,42 @@ def _copied(reader: SegmentReader, device: torch.device) -> Tensor:
     for part, chunk in zip(torch.split(mels, _CHUNK), in_order(reader, _CHUNK, device), strict=True):
         part.copy_(chunk)
     return mels
+
+
+def shared_level_statistics(segments: Segments, node_cache: NodeCache) -> tuple[Tensor, Tensor]:
+    """`level_statistics`, which one worker of a node computes; the others, and later searches, read the result."""
+    if not node_cache.budget_bytes:
+        return level_statistics(segments)
+    name = _levels_name(segments)
+    try:
+        with node_cache.lock(name):
+            if (stored := _load_levels(node_cache.find(name))) is None:
+                stored = torch.stack(level_statistics(segments)).cpu().numpy()
+                with node_cache.reserve(name, stored.nbytes + _HEADER_BYTES) as partial:
+                    if partial is not None:
+                        with partial.open("wb") as file:
+                            np.save(file, stored)
+    except OSError as error:  # such as a full disk: continue without the cache
+        node_cache.record_error(error)
+        return level_statistics(segments)
+    mean, std = torch.from_numpy(stored).to(segments.device)
+    return mean, std
+
+
+def _levels_name(segments: Segments) -> str:
+    """A file name that is equal only for equal bits: sums depend on the kernels and the number of threads."""
+    kernels = (
+        [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+        if segments.device.type == "cpu"
+        else [torch.cuda.get_device_name(segments.device)]
+    )
+    key = json.dumps([torch.__version__, kernels, segments.digest])
+    return f"levels-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+
+
+def _load_levels(path: Path | None) -> NDArray[np.float64] | None:
+    """The stored levels, [2, channels]; None if there are none, or the file is damaged."""
+    try:
+        return None if path is None else np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None

@@ -1,4 +1,4 @@
-"""The commands of `genre-search data`: check a corpus, download a published one, or make the built-in one."""
+"""The commands of `genre-search data`: check, prepare or download a corpus, or make the built-in one."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ import typer
 
 from genre_core.errors import InputError
 from search.cli.options import App, Cache, ConfigFile, Json, Overrides, settings
-from search.cli.output import FAILED, INTERRUPTED, echo, show
+from search.cli.output import FAILED, INTERRUPTED, echo, interruptible, show
 from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import cache_folder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genre_core.corpus.tracks import Corpus
     from search.config.schema import Split
 
-app = App(help="Check, download or make a corpus.", no_args_is_help=True)
+app = App(help="Check, prepare, download or make a corpus.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -36,7 +36,7 @@ def check(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Check a corpus for problems and show the split that run would use.
+    """Check a corpus for problems and show the split of a run.
 
     Decodes every file. Exits with 1 if a file is bad or no split is possible.
 
@@ -158,6 +158,57 @@ def _verdict(corpus: "Corpus", *, warnings: int, refused: bool) -> str:
     if warnings and not corpus.excluded:
         return f"{good}; {warnings} {'warning' if warnings == 1 else 'warnings'}"
     return excluded_summary(corpus) or good
+
+
+@app.command("prepare")
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder with one subfolder per genre, or a manifest."),
+    ],
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Ray cluster whose nodes decode the files that they can read: `auto` on a node of it "
+            "[default: this machine alone].",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    set_: Overrides = None,
+    cache: Cache = None,
+) -> None:
+    """Store the spectrograms of a corpus ahead of a search.
+
+    A search with the same front end, segment length and cache then starts at once. If interrupted, run the command
+    again to continue.
+
+    Examples:
+
+      genre-search data prepare ~/music --set front_end=mel64
+
+      genre-search data prepare /shared/music --address auto
+    """
+    from search.config.schema import load
+    from search.data.prepare import prepare_corpus, read_data
+    from search.display.area import console
+    from search.display.progress import Display
+    from search.tune.cluster import require_reachable
+    from search.tune.cluster_transform import transform_of
+
+    given = {"data": str(source), "address": address}
+    loaded = load(config, settings(overrides=set_, literals=given))
+    found = read_data(loaded)
+    if loaded.address:
+        require_reachable(loaded.address)
+    display = Display(console(), trials=0)
+    transform = transform_of(loaded, display.say)
+    with interruptible(lambda: "run the same command again to continue"):
+        tracks, store = prepare_corpus(
+            loaded, found, cache=cache_folder(cache), reporter=display, transform=transform
+        )
+    gib = store.frames.nbytes / 2**30
+    echo(f"{len(tracks.usable)} tracks, {gib:.3g} GiB, in {store.folder}")
 
 
 @app.command("get")

@@ -9,6 +9,7 @@ from genre_core.audio.mel import FrontEnd
 from genre_core.corpus import spectrogram_store
 from genre_core.corpus import tracks as corpus
 from genre_core.corpus.audit import audit, excluded_summary, reason_counts, warnings_summary
+from genre_core.corpus.mel_parts import Transform
 from genre_core.corpus.relocation import relocate_corpus
 from genre_core.corpus.spectrogram_store import SpectrogramStore
 from genre_core.corpus.splits import require_genres, split_corpus
@@ -58,7 +59,12 @@ def read_data(config: SearchConfig) -> Corpus | None:
 
 
 def prepare(
-    config: SearchConfig, found: Corpus | None = None, *, cache: Path, reporter: Reporter
+    config: SearchConfig,
+    found: Corpus | None = None,
+    *,
+    cache: Path,
+    reporter: Reporter,
+    transform: Transform | None = None,
 ) -> Prepared:
     """Prepare the data that all trials share; results from the cache are reused.
 
@@ -67,10 +73,29 @@ def prepare(
         found: the result of `read_data`; None reads the data.
         cache: folder for spectrograms, audits and the built-in corpus.
         reporter: shows messages and progress.
+        transform: decodes files and computes spectrograms; None for threads of this process.
 
     Raises:
         InputError: the data, the split or the weights cannot be used.
     """
+    weights = _weights(config, reporter)
+    tracks, store = prepare_corpus(config, found, cache=cache, reporter=reporter, transform=transform)
+    if config.training.augment_at == "input":
+        reporter.say(
+            "Augmentation at the input: every epoch computes the frozen blocks, activations are not shared"
+        )
+    return _prepared(config, tracks, store, weights, reporter)
+
+
+def prepare_corpus(
+    config: SearchConfig,
+    found: Corpus | None,
+    *,
+    cache: Path,
+    reporter: Reporter,
+    transform: Transform | None = None,
+) -> tuple[Corpus, SpectrogramStore]:
+    """Audit and split a corpus, and store its spectrograms; for arguments and errors, see `prepare`."""
     front_end = front_end_of(config)
     split = partial(
         split_corpus,
@@ -79,36 +104,44 @@ def prepare(
         seed=config.split.seed,
         draw_validation=config.split.draw_validation,
     )
-    weights = _weights(config, reporter)
     if found is None:
         found = corpus.read_corpus(_source(config, cache, reporter))
     for note in found.notes:
         reporter.say(note)
-    tracks = audited(found, minimum_seconds=config.segment_seconds, cache=cache, reporter=reporter)
+    tracks = audited(
+        found,
+        minimum_seconds=config.segment_seconds,
+        cache=cache,
+        reporter=reporter,
+        front_end=front_end,
+        transform=transform,
+    )
     _check_bad_share(tracks, config.data, config.max_bad_share)
     report_genres(tracks, reporter)
     tracks = split(tracks)  # fails early if the corpus cannot be split
-    store = _store(tracks, front_end, cache, reporter)
+    store = _store(tracks, front_end, cache, reporter, transform)
     if lost := [track for track in tracks.usable if track not in store]:
         tracks = split(_without(tracks, lost))
     report_files(tracks, reporter)
-    if config.training.augment_at == "input":
-        reporter.say(
-            "Augmentation at the input: every epoch computes the frozen blocks, activations are not shared"
-        )
-    return _prepared(config, tracks, store, weights, reporter)
+    return tracks, store
 
 
-def prepare_resumed(config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter) -> Prepared:
-    """Prepare the data of a search that is resumed, with its own corpus and split.
+def prepare_resumed(
+    config: SearchConfig,
+    tracks: Corpus,
+    *,
+    cache: Path,
+    reporter: Reporter,
+    transform: Transform | None = None,
+) -> Prepared:
+    """Prepare the data of a search that is resumed, with its own corpus and split; for `transform`, see `prepare`.
 
     Raises:
         InputError: files or weights have changed since the search started.
     """
     weights = verify_weights(config, reporter)
-    return _prepared(
-        config, tracks, reopen_store(config, tracks, cache=cache, reporter=reporter), weights, reporter
-    )
+    store = reopen_store(config, tracks, cache=cache, reporter=reporter, transform=transform)
+    return _prepared(config, tracks, store, weights, reporter)
 
 
 def verify_weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
@@ -125,7 +158,12 @@ def verify_weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
 
 
 def reopen_store(
-    config: SearchConfig, tracks: Corpus, *, cache: Path, reporter: Reporter
+    config: SearchConfig,
+    tracks: Corpus,
+    *,
+    cache: Path,
+    reporter: Reporter,
+    transform: Transform | None = None,
 ) -> SpectrogramStore:
     """Open the spectrogram store of a search's corpus; build it again if it is missing.
 
@@ -136,7 +174,7 @@ def reopen_store(
     if not spectrogram_store.is_stored(tracks.usable, front_end, cache=cache):
         _source(config, cache, reporter)
         _require_unchanged(tracks, config, cache, reporter)
-    store = _store(tracks, front_end, cache, reporter)
+    store = _store(tracks, front_end, cache, reporter, transform)
     if lost := [track.track_id for track in tracks.usable if track not in store]:
         raise InputError(
             f"every track must be readable, but {len(lost)} of {len(tracks.usable)} files in {config.data} are not, "
@@ -178,9 +216,17 @@ def _require_unchanged(tracks: Corpus, config: SearchConfig, cache: Path, report
         )
 
 
-def _store(tracks: Corpus, front_end: FrontEnd, cache: Path, reporter: Reporter) -> SpectrogramStore:
+def _store(
+    tracks: Corpus,
+    front_end: FrontEnd,
+    cache: Path,
+    reporter: Reporter,
+    transform: Transform | None = None,
+) -> SpectrogramStore:
     with reporter.progress("Computing spectrograms") as report:
-        return spectrogram_store.open_or_build(tracks.usable, front_end, cache=cache, progress=report)
+        return spectrogram_store.open_or_build(
+            tracks.usable, front_end, cache=cache, progress=report, transform=transform
+        )
 
 
 def _prepared(

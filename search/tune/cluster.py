@@ -176,6 +176,13 @@ def this_machine() -> dict[str, float]:
     return {"CPU": ray_internals.local_cpus(), "GPU": float(torch.cuda.device_count())}
 
 
+def require_reachable(address: str) -> None:
+    """Raise InputError, within seconds, if no cluster answers at the address."""
+    _configure_process()
+    with _remote_ray(address):
+        pass
+
+
 def capacity(needs: Needs) -> tuple[int, float]:
     """Trials at a time and GPUs for each on the connected cluster; InputError if no trial fits."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]

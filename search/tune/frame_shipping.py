@@ -54,9 +54,8 @@ def on_this_node(parts: SegmentArrays, *, source: FrameSource | None, cache: Nod
     if not isinstance(frames, FrameFiles) or is_stored_here(frames):
         return parts
     assert source, "there is a source of spectrograms where a node may lack them"
-    size = frames.frame_bytes * sum(shard.frames for shard in frames.shards)
-    if size > cache.budget_bytes:
-        raise _no_room(cache, size)
+    if frames.nbytes > cache.budget_bytes:
+        raise _no_room(cache, frames.nbytes)
     copies = tuple(_copy(shard, frames.frame_bytes, source, cache) for shard in frames.shards)
     return replace(parts, mels=replace(parts.mels, frames=replace(frames, shards=copies)))
 

@@ -53,6 +53,7 @@ from search.tune import mlflow, precision, ray_internals
 from search.tune.actors import StartupBarrier, ask
 from search.tune.adapter import BudgetStopper, CoordinatorScheduler, CoordinatorSearcher
 from search.tune.cluster import Resources, acquire, needs, require_capacity
+from search.tune.cluster_transform import transform_of
 from search.tune.plan import make_plan, remember, with_local_precision
 from search.tune.torch_trainer import GIB, WorkingSet
 from search.tune.trainable import Actors, GenreTrial, store_shards, weights_files
@@ -117,7 +118,8 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         earlier = warm_start.read_earlier(config)
         found = prepare.read_data(config)
         _require_usable(config, folder, resumed=False)
-        prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
+        transform = transform_of(config, reporter.say)
+        prepared = prepare.prepare(config, found, cache=cache, reporter=reporter, transform=transform)
         warm_start.require_same_data(config, earlier, prepared.corpus)
         with reporter.working(_MEASURING):
             config = with_local_precision(config)
@@ -178,7 +180,10 @@ def resume(
         earlier = [] if the_study.asked else warm_start.read_earlier(config)
         config, tracks = locate_music(config, folder, data, cache=cache, reporter=reporter)
         warm_start.require_same_data(config, earlier, tracks)
-        prepared = prepare.prepare_resumed(config, tracks, cache=cache, reporter=reporter)
+        transform = transform_of(config, reporter.say)
+        prepared = prepare.prepare_resumed(
+            config, tracks, cache=cache, reporter=reporter, transform=transform
+        )
         rows, left = recorded_trials(folder).values(), wanted - the_study.ended
         with reporter.working(_MEASURING):
             plan = make_plan(config, prepared, cache=cache, rows=rows, trials=left)
@@ -247,6 +252,8 @@ def _search(
         callbacks.append(_Start(actors.barrier, workers, reporter.phase))
         _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     _remember(cache, config, prepared, costs, say=reporter.say)
+    if actors.frames and (sent := ask(actors.frames.sent_bytes.remote)):
+        reporter.say(f"Spectrograms sent to other nodes: {sent / GIB:.3g} GiB")
     if not (stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)):
         coordinator.end(interrupted=True)
         return False

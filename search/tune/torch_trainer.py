@@ -24,7 +24,7 @@ from genre_core.system import allocator, memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
-from genre_core.training.segments import GPU_SHARE, SegmentArrays, Segments, level_statistics
+from genre_core.training.segments import GPU_SHARE, SegmentArrays, Segments, shared_level_statistics
 from search.data.front_end import front_end_of
 from search.engine.gpu_demand import DataShape, Demand, demand_of
 from search.engine.messages import TrainingFacts
@@ -260,7 +260,7 @@ class TorchTrainer:
     def _segments(self, *, stream: bool | None) -> tuple[Segments, Segments | None]:
         if self._data is None:
             train = self._locate(self._set.train).to(self._device, stream=stream)
-            self._levels = level_statistics(train)
+            self._levels = shared_level_statistics(train, self._cache)
             scored = self._set.validation
             self._data = (
                 train,

@@ -13,7 +13,10 @@ import psutil
 
 TRIAL = ("ray::GenreTrial", "ray::_Inner")
 """Prefixes of the process title of a worker, between and during steps."""
-HELPERS = ("ray::ModelStore", "ray::CheckpointStore", "ray::WeightsFiles", "ray::StartupBarrier")
+HELPERS = (
+    *("ray::ModelStore", "ray::CheckpointStore", "ray::WeightsFiles", "ray::StoreShards"),
+    "ray::StartupBarrier",
+)
 """Prefixes of the process title of a search's helper processes."""
 
 

@@ -1,14 +1,23 @@
 """A search whose driver, workers or nodes die loses and duplicates nothing; the long form is `python tests/chaos`."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from faults import DRIVER, NODE, WORKER, Rhythm, machines
 from invariants import check
 from scenarios import Outcome, endure
 from searches import Search
+
+from genre_core.audio.mel import front_end
+from genre_core.corpus import mel_parts
+from genre_core.corpus.mel_parts import AudioFile, Transformed
+from genre_core.synthetic.corpus import SyntheticCorpus, write
+from search.tune.cluster_transform import ClusterTransform
 
 MakeSearch = Callable[..., Search]
 
@@ -56,3 +65,27 @@ def test_a_search_survives_the_loss_of_a_node(search: MakeSearch) -> None:
         outcome = endure("nodes", tiny, seed=2, nodes_go=going, machines=cluster)
     assert outcome.times(NODE) >= 1
     _check(outcome, tiny)
+
+
+@pytest.mark.long
+def test_a_corpus_is_decoded_by_all_nodes_although_one_is_replaced(tmp_path: Path) -> None:
+    write(SyntheticCorpus(tracks_per_genre=48, seconds=10.0, tracks_per_recording=2), tmp_path / "music")
+    files = [AudioFile(path=path) for path in sorted((tmp_path / "music").rglob("*.wav"))]
+    setting, said = front_end("mel64"), list[str]()
+    done: dict[Path, Transformed] = {}
+    with machines(nodes=3) as cluster, patch.object(mel_parts, "PART_TRACKS", 16):
+        transform = ClusterTransform(cluster.address, retries=3, say=said.append)
+        for number, group in enumerate(transform(files, setting)):
+            assert not done.keys() & {one.path for one in group}, "a file is transformed once"
+            done |= {one.path: one for one in group}
+            if number == 5:
+                cluster.replace_one(random.Random(0))
+    assert "of 4 nodes" in said[0], "the head decodes too"
+    assert done.keys() == {file.path for file in files}
+    expected = {one.path: one for group in mel_parts.in_threads(files, setting) for one in group}
+    for path, one in done.items():
+        mel, reference = one.mel, expected[path].mel
+        assert mel is not None
+        assert reference is not None
+        assert np.array_equal(mel, reference)
+        assert one.finding == expected[path].finding

@@ -54,6 +54,13 @@ def test_data_check_accepts_the_built_in_corpus_and_names_each_bad_file(
     assert good.stdout.splitlines()[-1].startswith("50 files in 10 genres, all good")
     clipped = np.sign(np.sin(0.1 * np.arange(70_000)))
     soundfile.write(music / "jazz" / "jazz.00000.wav", clipped, 22_050)
+    for _ in range(2):
+        prepared = genre_search(
+            "data", "prepare", music, "--set", "front_end=mel64", "--cache", tmp_path / "c"
+        )
+        assert prepared.returncode == 0, prepared.stderr
+        assert prepared.stdout.splitlines()[-1].startswith("50 tracks, ")
+    assert "computing spectrograms" not in prepared.stdout, "they exist"
     warned = genre_search("data", "check", music)
     assert warned.returncode == 0
     assert "'jazz/jazz.00000.wav': warning: clipped" in warned.stdout

@@ -4,7 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from stores import in_one_file
 
+from genre_core.audio import decode
 from genre_core.audio.mel import FRONT_ENDS, FrontEnd, front_end, stored_mel
+from genre_core.corpus import mel_parts, spectrogram_store
 from genre_core.corpus.audit import audit
-from genre_core.corpus.spectrogram_store import SpectrogramStore, open_or_build, open_store
+from genre_core.corpus.mel_parts import AudioFile, Transformed, in_threads
+from genre_core.corpus.spectrogram_store import SpectrogramStore, open_or_build
 from genre_core.corpus.tracks import Track, read_corpus
 from genre_core.synthetic.corpus import SyntheticCorpus, write
 
@@ -36,8 +40,9 @@ def _build(tracks: Sequence[Track], cache: Path, setting: FrontEnd = MEL64) -> S
     return open_or_build(tracks, setting, cache=cache, workers=2)
 
 
-def _files(cache: Path) -> list[str]:
-    return sorted(path.name for path in (cache / "spectrograms").iterdir() if path.suffix != ".lock")
+def _stores(cache: Path) -> list[str]:
+    """Names of the finished stores."""
+    return sorted(index.parent.name for index in (cache / "spectrograms").glob("[!.]*/index.json"))
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
@@ -59,9 +64,9 @@ def test_a_store_is_found_by_the_files_whatever_their_paths(
         (copies / track.genre).mkdir(parents=True)
         (copies / track.genre / "copy.wav").write_bytes(track.path.read_bytes())
     again = audit(read_corpus(copies), minimum_seconds=3.0, cache=None, workers=2).usable
-    modified = (first.folder / "mels.f16").stat().st_mtime_ns
+    modified = (first.folder / "index.json").stat().st_mtime_ns
     assert _build(again, tmp_path / "cache").folder == first.folder
-    assert (first.folder / "mels.f16").stat().st_mtime_ns == modified
+    assert (first.folder / "index.json").stat().st_mtime_ns == modified
 
 
 def test_other_content_or_another_front_end_has_another_store(
@@ -132,29 +137,30 @@ def test_segments_are_cut_from_their_own_tracks(tracks: tuple[Track, ...], tmp_p
 
 def _build_in_process(tracks: tuple[Track, ...], cache: Path) -> str:
     store = _build(tracks, cache)
-    return f"{store.folder.name} {(store.folder / 'mels.f16').stat().st_ino}"
+    return f"{store.folder.name} {(store.folder / 'index.json').stat().st_ino}"
 
 
 def test_two_processes_build_one_store(tracks: tuple[Track, ...], tmp_path: Path) -> None:
     with SPAWN.Pool(2) as pool:
         first, second = pool.starmap(_build_in_process, [(tracks, tmp_path)] * 2)
     assert first == second
-    assert len(_files(tmp_path)) == 1
+    assert len(_stores(tmp_path)) == 1
 
 
 def _build_until(tracks: tuple[Track, ...], cache: Path, enough: int, reached: Event) -> None:
-    """Build a store and hang after `enough` tracks."""
+    """Build a store in parts of three tracks and hang after `enough` tracks."""
 
     def progress(done: int, total: int) -> None:
         if done == enough:
             reached.set()
             threading.Event().wait()
 
+    mel_parts.PART_TRACKS = 3
     open_or_build(tracks, MEL64, cache=cache, workers=1, progress=progress)
 
 
-@pytest.mark.parametrize("enough", [1, 5, 10])
-def test_a_store_is_built_completely_after_a_build_was_killed(
+@pytest.mark.parametrize("enough", [3, 9, 10])
+def test_a_build_that_was_killed_continues_with_the_tracks_that_it_had_not_finished(
     enough: int, tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     reached = SPAWN.Event()
@@ -163,13 +169,76 @@ def test_a_store_is_built_completely_after_a_build_was_killed(
     assert reached.wait(100)
     builder.kill()
     builder.join()
-    assert _files(tmp_path), "the build was killed before its end"
-    assert all(name.endswith(".partial") for name in _files(tmp_path)), "no store may look complete"
-    store = _build(tracks, tmp_path)
-    assert _files(tmp_path) == [store.folder.name]
-    assert all(track in store for track in tracks)
-    again = open_store(store.folder, MEL64)
+    assert _stores(tmp_path) == [], "no store may look complete"
+    transformed: list[Path] = []
+
+    def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
+        transformed.extend(file.path for file in files)
+        return in_threads(files, setting, workers=1)
+
+    store = open_or_build(tracks, MEL64, cache=tmp_path, transform=transform)
+    assert transformed == [track.path for track in tracks[enough:]]
+    assert _stores(tmp_path) == [store.folder.name]
+    again = _build(tracks, tmp_path / "undisturbed")
     assert all(np.array_equal(store.mel(track), again.mel(track)) for track in tracks)
+
+
+def test_stores_share_the_tracks_that_they_have_in_common(tracks: tuple[Track, ...], tmp_path: Path) -> None:
+    _build(tracks[:7], tmp_path)
+    transformed: list[Path] = []
+
+    def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
+        transformed.extend(file.path for file in files)
+        return in_threads(files, setting, workers=1)
+
+    larger = open_or_build(tracks, MEL64, cache=tmp_path, transform=transform)
+    assert transformed == [track.path for track in tracks[7:]]
+    smaller = open_or_build(tracks[2:4], MEL64, cache=tmp_path, transform=transform)
+    assert len(transformed) == 3
+    assert np.array_equal(smaller.mel(tracks[3]), larger.mel(tracks[3]))
+
+
+def test_a_store_in_one_file_of_an_earlier_version_is_read(
+    tracks: tuple[Track, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _build(tracks, tmp_path / "now")
+    earlier = in_one_file(store, tmp_path / "then" / "spectrograms" / store.folder.name)
+    monkeypatch.setattr(spectrogram_store, "SHARD_BYTES", 3 * 80 * 64 * 2)
+    found = _build(tracks, tmp_path / "then")
+    assert found.folder == earlier
+    assert len(found.frames.shards) == 4
+    assert all(np.array_equal(found.mel(track), store.mel(track)) for track in tracks)
+
+
+def test_files_are_examined_and_transformed_in_one_pass(
+    tracks: tuple[Track, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The findings and the spectrograms are those of an audit and of a later build; both are kept."""
+    paths = [track.path for track in tracks]
+    parts = spectrogram_store.mel_parts(MEL64, tmp_path)
+    found = dict(parts.examine(paths, in_threads, minimum_seconds=3.0))
+    assert {
+        path: (finding.content, finding.file_hash, finding.seconds) for path, finding in found.items()
+    } == {track.path: (track.content, track.file_hash, track.seconds) for track in tracks}
+    monkeypatch.delattr(decode, "examine")
+    monkeypatch.delattr(decode, "read")
+    again = spectrogram_store.mel_parts(MEL64, tmp_path)
+    assert dict(again.examine(paths, in_threads, minimum_seconds=3.0)) == found
+    store = _build(tracks, tmp_path)
+    monkeypatch.undo()
+    expected = _build([replace(track, file_hash=None) for track in tracks], tmp_path / "apart")
+    assert all(np.array_equal(store.mel(track), expected.mel(track)) for track in tracks)
+
+
+def test_a_bad_or_short_file_has_a_finding_and_no_spectrogram(
+    tracks: tuple[Track, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    paths = [tracks[0].path, tmp_path / "bad.wav", tmp_path / "missing.wav"]
+    parts = spectrogram_store.mel_parts(MEL64, tmp_path)
+    found = dict(parts.examine(paths, in_threads, minimum_seconds=5.0))
+    assert [bool(found[path].reason) for path in paths] == [False, True, True]
+    assert parts.places == {}
 
 
 def test_a_track_that_changed_since_it_was_audited_is_not_stored(

@@ -1,7 +1,7 @@
 """The preparation rejects data that a search cannot use, and reports genres, files and warnings."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import pytest
 from corpora import flat
 from reporters import RecordingReporter
 
+from genre_core.audio.mel import FrontEnd
+from genre_core.corpus.mel_parts import AudioFile, Transformed, in_threads
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.synthetic.styles import GENRES
@@ -135,3 +137,23 @@ def test_a_single_genre_is_rejected_before_a_file_is_decoded(
         prepare.read_data(tiny(data=str(tmp_path)))
     assert error.value.code is ErrorCode.TOO_FEW_GENRES
     assert str(tmp_path / "all") in str(error.value)
+
+
+def test_a_corpus_that_was_prepared_is_decoded_once_and_not_again_by_a_search(
+    tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    transformed: list[Path] = []
+
+    def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
+        transformed.extend(file.path for file in files)
+        return in_threads(files, setting)
+
+    reporter = RecordingReporter()
+    tracks, store = prepare.prepare_corpus(
+        tiny(), None, cache=tmp_path, reporter=reporter, transform=transform
+    )
+    assert sorted(transformed) == sorted(track.path for track in tracks.tracks)
+    assert all(track in store for track in tracks.usable)
+    ready = prepare.prepare(tiny(), cache=tmp_path, reporter=reporter, transform=transform)
+    assert len(transformed) == len(tracks.tracks)
+    assert ready.spectrograms == store.folder.name

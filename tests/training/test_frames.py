@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genre_core.system.disk_cache import NodeCache
+from genre_core.training import segments
 from genre_core.training.fine_tune import FineTune
 from genre_core.training.frames import (
     FrameFiles,
@@ -26,7 +27,7 @@ from genre_core.training.frames import (
     in_order,
     sent_ahead,
 )
-from genre_core.training.segments import Segments, level_statistics
+from genre_core.training.segments import Segments, level_statistics, shared_level_statistics
 
 CPU = torch.device("cpu")
 LENGTHS = (10, 25, 7, 40, 12)
@@ -167,3 +168,21 @@ def test_a_fine_tune_from_files_has_the_bits_of_one_from_stacked_copies(
         )
         found.append([(r.train_loss, r.val_loss, r.predicted) for r in (tune.epoch(), tune.epoch())])
     assert found[0] == found[1]
+
+
+def test_levels_are_computed_once_on_a_node_and_have_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = NodeCache(tmp_path, budget_bytes=2**20)
+    expected = level_statistics(TRAIN)
+    first = shared_level_statistics(TRAIN, cache)
+    (file,) = tmp_path.glob("levels-*")
+    monkeypatch.delattr(segments, "level_statistics")
+    second = shared_level_statistics(TRAIN, cache)
+    for found in (first, second):
+        assert [torch.equal(one, other) for one, other in zip(found, expected, strict=True)] == [True, True]
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:-9])
+    assert torch.equal(shared_level_statistics(TRAIN, cache)[0], expected[0])
+    other = shared_level_statistics(VALIDATION, cache)
+    assert torch.equal(other[0], level_statistics(VALIDATION)[0])

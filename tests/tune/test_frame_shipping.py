@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stores import in_one_file
 
 from genre_core.audio.mel import front_end
-from genre_core.corpus import spectrogram_store
+from genre_core.corpus import mel_parts, spectrogram_store
 from genre_core.corpus.audit import audit
-from genre_core.corpus.spectrogram_store import open_or_build, open_store
+from genre_core.corpus.spectrogram_store import SpectrogramStore, open_or_build, open_store
 from genre_core.corpus.tracks import read_corpus
 from genre_core.errors import InputError
 from genre_core.synthetic.corpus import SyntheticCorpus, write
@@ -39,18 +41,22 @@ class Head:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a store of ten tracks."""
+    """The folder of a store of ten tracks in parts of three."""
     music = tmp_path_factory.mktemp("music")
     write(SyntheticCorpus(tracks_per_genre=1, seconds=4.0, tracks_per_recording=1), music)
     tracks = audit(read_corpus(music), minimum_seconds=3.0, cache=None, workers=2).usable
-    return open_or_build(tracks, MEL64, cache=tmp_path_factory.mktemp("cache"), workers=2).folder
+    with patch.object(mel_parts, "PART_TRACKS", 3):
+        return open_or_build(tracks, MEL64, cache=tmp_path_factory.mktemp("cache"), workers=2).folder
 
 
 @pytest.fixture
-def parts(store: Path, monkeypatch: pytest.MonkeyPatch) -> SegmentArrays:
-    """The segments of a store in shards of three tracks."""
-    monkeypatch.setattr(spectrogram_store, "SHARD_BYTES", 3 * 80 * 64 * 2)
-    opened = open_store(store, MEL64)
+def parts(store: Path) -> SegmentArrays:
+    """The segments of the store."""
+    return _segments(open_store(store, MEL64))
+
+
+def _segments(opened: SpectrogramStore) -> SegmentArrays:
+    """The first segment of each of ten tracks."""
     frames = opened.frames
     assert len(frames.shards) == 4
     first = np.array([first for first, _ in opened.places.values()])
@@ -64,7 +70,7 @@ def _elsewhere(parts: SegmentArrays) -> SegmentArrays:
     """The same segments as another node sees them, which lacks the files."""
     frames = parts.mels.frames
     assert isinstance(frames, FrameFiles)
-    shards = tuple(replace(shard, path=Path("/nowhere/store/mels.f16")) for shard in frames.shards)
+    shards = tuple(replace(shard, path=Path("/nowhere") / shard.path.name) for shard in frames.shards)
     return replace(parts, mels=replace(parts.mels, frames=replace(frames, shards=shards)))
 
 
@@ -97,19 +103,19 @@ def test_another_node_gets_each_shard_once_and_only_those_that_it_has_lost(
     assert sorted(head.read_names[4:]) == [lost.name, cut.name]
 
 
-def test_a_store_with_another_layout_at_the_same_path_is_not_read_in_place(
-    parts: SegmentArrays, store: Path, tmp_path: Path
+def test_a_store_in_one_file_with_another_layout_at_the_same_path_is_not_read_in_place(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index, mels = store / "index.json", store / "mels.f16"
-    other = tmp_path / store.name
-    other.mkdir()
-    (other / "mels.f16").write_bytes(mels.read_bytes())
-    (other / "index.json").write_text(index.read_text().replace("[0, ", "[1, ", 1))
-    frames = parts.mels.frames
-    assert isinstance(frames, FrameFiles)
-    moved = replace(frames, shards=tuple(replace(shard, path=other / "mels.f16") for shard in frames.shards))
-    assert spectrogram_store.is_stored_here(frames)
-    assert not spectrogram_store.is_stored_here(moved)
+    monkeypatch.setattr(spectrogram_store, "SHARD_BYTES", 3 * 80 * 64 * 2)
+    opened = open_store(store, MEL64)
+    parts = _segments(open_store(in_one_file(opened, tmp_path / "one"), MEL64))
+    assert on_this_node(parts, source=None, cache=NodeCache(tmp_path, budget_bytes=0)) is parts
+    index = tmp_path / "one" / "index.json"
+    index.write_text(index.read_text().replace("[0, ", "[1, ", 1))
+    head, cache = _head(parts), NodeCache(tmp_path / "cache", budget_bytes=PLENTY)
+    copied = on_this_node(parts, source=head, cache=cache)
+    assert torch.equal(_all(copied), _all(_segments(opened)))
+    assert len(head.read_names) == 4
 
 
 def test_copies_beyond_the_budget_are_refused_with_the_size_that_is_needed(

@@ -13,7 +13,7 @@ from genre_core.system import memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import FineTune
-from genre_core.training.segments import SegmentArrays, Segments, level_statistics
+from genre_core.training.segments import SegmentArrays, Segments, shared_level_statistics
 from search.engine.ports import Diverged, OutOfMemory
 from search.run.schemas import EPOCHS
 from search.tune import torch_trainer
@@ -114,13 +114,13 @@ def test_a_fine_tune_can_be_prepared_after_memory_ran_out_while_the_data_was_pre
 ) -> None:
     trainer = TorchTrainer(working_set(Path("nowhere")), node_cache=NOTHING_KEPT, weights=None)
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(torch_trainer, "level_statistics", fail)
+    monkeypatch.setattr(torch_trainer, "shared_level_statistics", fail)
     with pytest.raises(OutOfMemory):
         trainer.prepare(RECIPE)
-    monkeypatch.setattr(torch_trainer, "level_statistics", level_statistics)
+    monkeypatch.setattr(torch_trainer, "shared_level_statistics", shared_level_statistics)
     assert trainer.prepare(RECIPE).epochs_done == 0
 
 

@@ -1,0 +1,209 @@
+"""Parts of spectrogram stores: a file with the log-mel spectrograms of a few dozen tracks, made on any machine."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genre_core.audio import decode
+from genre_core.audio.decode import BadAudio
+from genre_core.audio.mel import FrontEnd, stored_mel
+from genre_core.corpus.audit import FileVersion, Finding, version_of
+from genre_core.system.atomic import atomic_file
+from genre_core.system.threads import ALL_CORES, map_in_threads
+from genre_core.training.frames import FRAME_DTYPE
+
+FORMAT_VERSION = 1
+"""Part of the names of parts, changed with what is stored or how it is computed."""
+PART_TRACKS = 64
+"""Maximum number of tracks in a part."""
+PART_BYTES = 128 * 2**20
+"""Size of a part, or of its audio files, above which no further track is added."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFile:
+    """A file to transform."""
+
+    path: Path
+    content: str | None = None
+    file_hash: str | None = None
+    """The hashes that it must have; without them it is examined first."""
+    minimum_seconds: float = 0.0
+    """Length below which it has no spectrogram."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformed:
+    """What became of a file."""
+
+    path: Path
+    version: FileVersion
+    """Of the file before it was decoded."""
+    finding: Finding
+    mel: NDArray[np.float16] | None
+    """[frames, channels, mels], dB; None for a file that is bad, too short or not the expected one."""
+
+    @property
+    def identity(self) -> str:
+        """See `Track.identity`."""
+        return self.finding.file_hash or self.finding.content or ""
+
+
+Transform = Callable[[Sequence[AudioFile], FrontEnd], Iterable[Sequence[Transformed]]]
+"""Transforms files, each once, and yields the results in groups and in any order."""
+
+
+def transform(file: AudioFile, front_end: FrontEnd) -> Transformed:
+    """Decode a file once, and compute its spectrogram."""
+    version, mel = version_of(file.path), None
+    rate = front_end.sample_rate
+    try:
+        if file.content or file.file_hash:
+            waveform = decode.read(file.path, rate, content=file.content, file_hash=file.file_hash)
+            finding = Finding(content=file.content, file_hash=file.file_hash)
+        else:
+            info, waveform = decode.examine(file.path, rate)
+            finding = Finding.of(info)
+        if finding.seconds is None or finding.seconds >= file.minimum_seconds:
+            mel = stored_mel(waveform, front_end)
+    except BadAudio as bad:
+        finding = Finding.of_bad(bad)
+    return Transformed(path=file.path, version=version, finding=finding, mel=mel)
+
+
+def in_threads(
+    files: Sequence[AudioFile], front_end: FrontEnd, *, workers: int = ALL_CORES
+) -> Iterator[Sequence[Transformed]]:
+    """Transform files on the cores of this machine."""
+    group: list[Transformed] = []
+    with _one_torch_thread():
+        for done in map_in_threads(partial(transform, front_end=front_end), files, workers):
+            group.append(done)
+            if len(group) == PART_TRACKS or _mel_bytes(group) > PART_BYTES:
+                yield group
+                group = []
+    if group:
+        yield group
+
+
+def in_groups(files: Sequence[AudioFile]) -> Iterator[Sequence[AudioFile]]:
+    """The files in groups of similar effort, each of which makes a part."""
+    group, size = list[AudioFile](), 0
+    for file in files:
+        group.append(file)
+        size += max(0, version_of(file.path)[0])
+        if len(group) == PART_TRACKS or size > PART_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence[Transformed]:
+    """Transform files one after the other."""
+    with _one_torch_thread():
+        return [transform(file, front_end) for file in files]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the spectrogram of a track is."""
+
+    part: Path
+    first: int
+    frames: int
+
+
+@dataclass(kw_only=True)
+class MelParts:
+    """A folder of parts with one front end. A part is complete or absent, and found again by its tracks."""
+
+    folder: Path
+    front_end: FrontEnd
+    places: dict[str, Place] = field(default_factory=dict, init=False)
+    """Identity of a track -> where its spectrogram is."""
+    findings: dict[Path, tuple[FileVersion, Finding]] = field(default_factory=dict, init=False)
+    """The findings on files that were examined, as long as they do not change."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame."""
+        return len(self.front_end.windows) * self.front_end.n_mels * FRAME_DTYPE.itemsize
+
+    def __post_init__(self) -> None:
+        for index in sorted(self.folder.glob("[!.]*.json")):
+            self._read(index)
+
+    def add(self, group: Sequence[Transformed]) -> None:
+        """Write a part with these tracks."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = [str(one.path) if one.mel is None else one.identity for one in group]
+        key = json.dumps([FORMAT_VERSION, asdict(self.front_end), names])
+        part = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.f16"
+        with atomic_file(part) as partial_file, partial_file.open("wb") as file:
+            for one in group:
+                if one.mel is not None:
+                    one.mel.tofile(file)
+        index = part.with_suffix(".json")
+        with atomic_file(index) as partial_file:
+            partial_file.write_text(json.dumps([_row(one) for one in group]))
+        self._read(index)
+
+    def examine(
+        self, paths: Sequence[Path], transform: Transform, *, minimum_seconds: float
+    ) -> Iterator[tuple[Path, Finding]]:
+        """Decode files, keep their spectrograms, and yield the findings: see `audit`."""
+        known = {path for path in paths if self._is_current(path)}
+        yield from ((path, self.findings[path][1]) for path in paths if path in known)
+        files = [AudioFile(path=path, minimum_seconds=minimum_seconds) for path in paths if path not in known]
+        for group in transform(files, self.front_end) if files else ():
+            self.add(group)
+            yield from ((one.path, one.finding) for one in group)
+
+    def _is_current(self, path: Path) -> bool:
+        return path in self.findings and self.findings[path][0] == version_of(path)
+
+    def _read(self, index: Path) -> None:
+        part, first = index.with_suffix(".f16"), 0
+        if not part.exists():
+            return
+        for row in json.loads(index.read_text()):
+            finding = Finding(**row["finding"] | {"warnings": tuple(row["finding"]["warnings"])})
+            path, version = Path(row["path"]), (row["size"], row["modified"])
+            if row["frames"]:
+                identity = finding.file_hash or finding.content or ""
+                self.places[identity] = Place(part=part, first=first, frames=row["frames"])
+                first += row["frames"]
+            if finding.lasting and (finding.seconds is not None or finding.reason):
+                self.findings[path] = (version, finding)
+
+
+def _row(one: Transformed) -> dict[str, Any]:
+    size, modified = one.version
+    frames = 0 if one.mel is None else len(one.mel)
+    facts = {"path": str(one.path), "size": size, "modified": modified, "frames": frames}
+    return facts | {"finding": asdict(one.finding)}
+
+
+def _mel_bytes(group: Sequence[Transformed]) -> int:
+    return sum(one.mel.nbytes for one in group if one.mel is not None)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Limit torch to one thread, since tracks are processed in parallel."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
