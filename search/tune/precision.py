@@ -18,8 +18,10 @@ AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 NATIVE_MAJOR = 8
 """Major compute capability of the first NVIDIA GPUs that compute bfloat16: Ampere. PyTorch emulates it on older ones,
 such as T4 (7.5) and V100 (7.0)."""
-ANSWER_SECONDS = 120.0
-"""How long a node may take to start a process that looks at its GPUs."""
+GPU_PART = 0.01
+"""The part of a GPU that a process needs to look at it."""
+ANSWER_SECONDS = 60.0
+"""How long nodes may take to start processes that look at their GPUs; these wait if other jobs use all GPUs."""
 _CPU_FLAGS = frozenset(["avx512_bf16", "amx_bf16", "bf16"])
 """Flags of processors that compute bfloat16, as Linux names them."""
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -58,9 +60,9 @@ def gpus_of_this_machine() -> list[bool]:
 
 
 def gpus_of_cluster() -> list[bool]:
-    """The same for all nodes of the connected cluster that have GPUs now; a node that does not answer is left out."""
-    # without a GPU of its own, a task sees all of its node; after one call, its process ends
-    remote: Any = ray.remote(num_cpus=0, max_calls=1)(gpus_of_this_process)
+    """The same for one GPU of each node that has any now, since those of a node are alike; without late answers."""
+    # a process that was given no GPU sees none
+    remote: Any = ray.remote(num_cpus=0, num_gpus=GPU_PART, max_calls=1, max_retries=0)(gpus_of_this_process)
     nodes = [
         node["NodeID"]
         for node in ray.nodes()  # type: ignore[no-untyped-call]
@@ -68,7 +70,12 @@ def gpus_of_cluster() -> list[bool]:
     ]
     pinned = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     answers = [remote.options(scheduling_strategy=strategy).remote() for strategy in pinned]
-    return [native for answer in answers for native in _answer(answer)]
+    if not answers:
+        return []
+    ready, late = ray.wait(answers, num_returns=len(answers), timeout=ANSWER_SECONDS)
+    for answer in late:
+        ray.cancel(answer)
+    return [native for answer in ready for native in _answer(answer)]
 
 
 def computes_bfloat16(gpu: int) -> bool:
@@ -101,8 +108,9 @@ def emulation(precision: str, device: str) -> str | None:
 
 
 def _answer(answer: Any) -> list[bool]:
+    """The answer of a node; none if the node has failed meanwhile."""
     try:
-        found: list[bool] = ray.get(answer, timeout=ANSWER_SECONDS)
+        found: list[bool] = ray.get(answer)
     except RayError:
         return []
     return found

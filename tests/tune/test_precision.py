@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import RayError
 from rich.console import Console
 from without_ray import searches_in_process
 
@@ -131,30 +131,64 @@ def test_a_processor_computes_bfloat16_if_its_flags_say_so(
     assert precision.cpu_computes_bfloat16(info) is expected
 
 
-def test_all_nodes_of_a_cluster_with_gpus_are_asked_and_one_that_does_not_answer_is_left_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    answers = {"a": [True, True], "b": GetTimeoutError(), "c": [False]}
-    monkeypatch.setattr(precision, "NodeAffinitySchedulingStrategy", lambda node, soft: node)
-    nodes: list[dict[str, Any]] = [
-        {"NodeID": name, "Alive": True, "Resources": {"GPU": 2.0}} for name in answers
-    ]
-    nodes.append({"NodeID": "without", "Alive": True, "Resources": {"CPU": 4.0}})
-    nodes.append({"NodeID": "dead", "Alive": False, "Resources": {"GPU": 2.0}})
+class Cluster:
+    """Stands for Ray: nodes whose tasks answer, fail or wait."""
 
-    def get(answer: Any, timeout: float) -> Any:
-        if isinstance(answer, Exception):
+    def __init__(self, **answers: list[bool] | RayError | None) -> None:
+        self.nodes_with_gpus = answers
+        self.cancelled: list[str] = []
+        self.asked: dict[str, Any] = {}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Those with GPUs, one without and a dead one."""
+        found: list[dict[str, Any]] = [
+            {"NodeID": name, "Alive": True, "Resources": {"GPU": 2.0}} for name in self.nodes_with_gpus
+        ]
+        found.append({"NodeID": "without", "Alive": True, "Resources": {"CPU": 4.0}})
+        return [*found, {"NodeID": "dead", "Alive": False, "Resources": {"GPU": 2.0}}]
+
+    def remote(self, **options: Any) -> Callable[[object], SimpleNamespace]:
+        """A task that returns the name of the node that it is pinned to."""
+        self.asked = options
+        return lambda _: SimpleNamespace(
+            options=lambda scheduling_strategy: SimpleNamespace(remote=lambda: scheduling_strategy)
+        )
+
+    def wait(self, names: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        """The nodes that answer or fail, and the others."""
+        ready = [name for name in names if self.nodes_with_gpus[name] is not None]
+        return ready, [name for name in names if name not in ready]
+
+    def get(self, name: str) -> Any:
+        """The answer of a node."""
+        if isinstance(answer := self.nodes_with_gpus[name], RayError):
             raise answer
         return answer
 
-    def options(scheduling_strategy: str) -> SimpleNamespace:
-        return SimpleNamespace(remote=lambda: answers[scheduling_strategy])
+    def cancel(self, name: str) -> None:
+        """Remember it."""
+        self.cancelled.append(name)
 
-    fake = SimpleNamespace(
-        nodes=lambda: nodes, get=get, remote=lambda **_: lambda _: SimpleNamespace(options=options)
-    )
-    monkeypatch.setattr(precision, "ray", fake)
-    assert precision.gpus_of_cluster() == [True, True, False]
+
+@pytest.mark.parametrize(
+    ("answers", "expected", "cancelled"),
+    [
+        ({"a": [True], "b": [False]}, [True, False], []),
+        ({"a": [True], "b": RayError("b")}, [True], []),
+        ({"a": None, "b": [True]}, [True], ["a"]),
+        ({}, [], []),
+    ],
+    ids=["all answer", "one fails", "one is busy", "no GPU yet"],
+)
+def test_each_node_of_a_cluster_with_gpus_is_asked_in_a_process_that_sees_one(
+    answers: dict[str, Any], expected: list[bool], cancelled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(**answers)
+    monkeypatch.setattr(precision, "NodeAffinitySchedulingStrategy", lambda node, soft: node)
+    monkeypatch.setattr(precision, "ray", cluster)
+    assert precision.gpus_of_cluster() == expected
+    assert cluster.asked["num_gpus"] > 0, "or Ray hides all GPUs from it"
+    assert cluster.cancelled == cancelled
 
 
 @pytest.mark.parametrize(("native", "expected"), [([True], "bfloat16"), ([True, False], "float32")])
