@@ -30,6 +30,7 @@ from on_device import (
 
 from genre_core.recipe import Recipe
 from genre_core.training.segments import SegmentArrays
+from search.engine.gpu_demand import CONTEXT_BYTES
 from search.engine.messages import Assignment, EpochReport, Failure, Report, Waiting
 from search.engine.worker import WorkerSession
 from search.tune.gpu_ledger import GpuMemoryLedger
@@ -172,6 +173,25 @@ def test_a_fine_tune_that_never_fits_fails_and_the_next_one_trains(tmp_path: Pat
         assert "\n" not in report.reason
         worker.begin(Assignment(trial=1, recipe=replace(RECIPE, frozen_blocks=5, epochs=1)))
         assert isinstance(worker.step(), EpochReport)
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("backbone", "depth"), KINDS)
+def test_the_estimate_of_a_trials_memory_covers_what_it_takes(
+    backbone: str, depth: int, precision: str, tmp_path: Path
+) -> None:
+    own = trainer(tmp_path, arrays(640, side=128), arrays(320, side=128), cache_bytes=2**32)
+    recipe = replace(
+        RECIPE, backbone=backbone, frozen_blocks=depth, precision=precision, batch_size=32, epochs=2
+    )
+    own.release(data=True)
+    own.prepare(recipe).epoch(trial=0, attempt=1)
+    taken, estimate = own.memory() + CONTEXT_BYTES, own.demand(recipe, stream=False).estimate
+    own.release(data=True)
+    assert estimate is not None
+    print(f"{backbone}/{depth} {precision}: {taken / MIB:.0f} MiB taken, {estimate / MIB:.0f} MiB estimated")
+    assert taken <= estimate
 
 
 class memory_limit:  # noqa: N801  # a context manager
