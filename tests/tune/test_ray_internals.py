@@ -17,6 +17,8 @@ import pytest
 import ray
 from ray import cloudpickle, tune
 from ray._private import utils as ray_utils
+from ray._private import worker
+from ray._private.authentication import authentication_token_setup
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TuneController
@@ -68,6 +70,16 @@ def test_canary_a_process_without_a_gpu_sees_none(monkeypatch: pytest.MonkeyPatc
     with canary(f"ENVIRONMENT[{name!r}]", "Find how a worker without a GPU is kept from seeing one."):
         ray_utils.set_visible_accelerator_ids()
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_canary_a_local_ray_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    enabled: list[bool] = []
+    monkeypatch.setattr(authentication_token_setup, "_enable_token_auth", lambda: enabled.append(True))
+    with canary("init_local", "Make a local Ray ask for a token, or say in SECURITY.md that it does not."):
+        assert worker.enable_token_auth_by_default()
+        assert enabled == [True]
+        assert "enable_token_auth_by_default()" in inspect.getsource(worker.init)
 
 
 def test_canary_the_cores_of_a_local_ray_are_those_of_the_machine_or_of_its_container(
