@@ -112,7 +112,8 @@ def _study(run: Path) -> list[FrozenTrial]:
     own = [
         trial for trial in trials if "warm_start" not in trial.user_attrs
     ]  # others are of an earlier search
-    return [trial for trial in own if trial.state is not TrialState.WAITING]  # enqueued beyond the last trial
+    # an enqueued trial may wait for a search with more trials
+    return [t for t in own if t.state is not TrialState.WAITING or "enqueued" not in t.user_attrs]
 
 
 def _read(file: Path) -> list[Row]:

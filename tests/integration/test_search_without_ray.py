@@ -35,12 +35,13 @@ Search = Callable[..., pd.DataFrame]
 
 @pytest.fixture
 def search(tiny: Callable[..., SearchConfig], cache: Path, tmp_path: Path) -> Search:
-    """Run a tiny search with these changes; return its trials."""
+    """Run a tiny search with these changes; return its trials. One that trains has a cache of its own, as the networks
+    may be small."""
 
     def run(name: str = "r", trainer: MakeTrainer = analytic, **changes: Any) -> pd.DataFrame:
-        display = unseen_display()
+        display, own = unseen_display(), cache if trainer is analytic else tmp_path / "cache"
         with searches_in_process(trainer):
-            launch.run(tiny(**changes), folder=tmp_path / name, cache=cache, reporter=display)
+            launch.run(tiny(**changes), folder=tmp_path / name, cache=own, reporter=display)
         return read_trials(tmp_path / name)
 
     return run
@@ -65,7 +66,7 @@ def test_with_one_worker_a_search_repeats_exactly_with_and_without_shared_activa
 
 
 def test_a_search_of_both_optimizers_trains_with_each_and_its_lost_study_is_rebuilt(
-    search: Search, cache: Path, tmp_path: Path
+    search: Search, tmp_path: Path
 ) -> None:
     enqueue = [{"optimizer": name, "learning_rate": 0.003} for name in ("adamw", "sgd")]
     changes = {"space__optimizer": ["sgd", "adamw"], "space__frozen_blocks": 4, "enqueue": enqueue}
@@ -81,7 +82,7 @@ def test_a_search_of_both_optimizers_trains_with_each_and_its_lost_study_is_rebu
         (folder / "study.journal").unlink()
         with searches_in_process(by_torch):
             longer = load(folder / "config.yaml", {"trials": 3})
-            launch.resume(longer, folder=folder, cache=cache, reporter=unseen_display())
+            launch.resume(longer, folder=folder, cache=tmp_path / "cache", reporter=unseen_display())
     losses = [
         epochs[epochs["trial"] == 0]["train_loss"].tolist()
         for epochs in map(read_epochs, (folder, tmp_path / "alone"))

@@ -14,7 +14,7 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import make_layers
 
-from genre_core.models import blocks, pretrained
+from genre_core.models import block_values, blocks, pretrained
 from genre_core.models.registry import BUILTIN
 
 SIZES = ("small", pytest.param("whole", marks=pytest.mark.long))
@@ -111,3 +111,4 @@ def _features() -> dict[str, int]:
 def _forget_models() -> None:
     blocks._pickled_blocks.cache_clear()
     pretrained._head_and_shapes.cache_clear()
+    block_values.measured_values.cache_clear()

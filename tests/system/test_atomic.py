@@ -1,6 +1,7 @@
 """Files that cannot be computed again survive a power failure once their writer returns."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from made_runs import epoch_report, trial_row
 
 from genre_core.audio.mel import front_end
-from genre_core.corpus.spectrogram_store import open_or_build
+from genre_core.corpus.spectrogram_store import mel_parts, open_or_build
 from genre_core.corpus.tracks import Corpus, Track, write_corpus
 from genre_core.system.atomic import atomic_file, atomic_folder, make_folder, sync_folder
 from genre_core.system.disk_cache import NodeCache
@@ -139,17 +141,17 @@ def test_a_model_survives_a_power_failure_with_all_its_files(disk: Disk, tmp_pat
     assert {*files, (tmp_path / "model").stat().st_ino} <= set(disk.synced[:-1])
 
 
-def test_a_spectrogram_store_survives_a_power_failure(
-    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "genre_core.corpus.spectrogram_store._mels", lambda *_: [np.zeros((2, 64), np.float16)]
-    )
-    track = Track(track_id="a", path=Path("a.wav"), genre="jazz", group="a", content="c")
-    store = open_or_build([track], front_end("mel64"), cache=tmp_path)
-    files = list(store.folder.iterdir())
-    assert len(files) == 2
-    assert all(path.stat().st_ino in disk.synced for path in (*files, store.folder))
+def test_a_spectrogram_store_survives_a_power_failure(disk: Disk, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 22_050), 22_050)
+    digest = hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
+    track = Track(track_id="a", path=tmp_path / "a.wav", genre="jazz", group="a", file_hash=digest)
+    store = open_or_build([track], front_end("mel64"), cache=tmp_path / "cache")
+    assert track in store
+    parts = mel_parts(front_end("mel64"), tmp_path / "cache").folder
+    for folder in (store.folder, parts):
+        files = list(folder.iterdir())
+        assert files
+        assert all(path.stat().st_ino in disk.synced for path in (*files, folder))
 
 
 def test_a_trials_row_is_not_synced_during_the_search(disk: Disk, tmp_path: Path) -> None:

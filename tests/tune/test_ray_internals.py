@@ -77,7 +77,7 @@ def test_canary_a_local_ray_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) ->
     enabled: list[bool] = []
     monkeypatch.setattr(authentication_token_setup, "_enable_token_auth", lambda: enabled.append(True))
     with canary("init_local", "Make a local Ray ask for a token, or say in SECURITY.md that it does not."):
-        assert worker.enable_token_auth_by_default()
+        assert authentication_token_setup.enable_token_auth_by_default()
         assert enabled == [True]
         assert "enable_token_auth_by_default()" in inspect.getsource(worker.init)
 
