@@ -208,6 +208,7 @@ def test_the_precision_that_a_search_decided_is_recorded_and_that_of_all_of_its_
     monkeypatch.setattr(precision, "gpus_of_this_machine", support)
     monkeypatch.setattr(plan, "_local_capacity", lambda _: (1, 0.25))
     monkeypatch.setattr(plan, "probe", lambda *_, **__: ("GPU", []))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have started one
     display = Display(Console(file=StringIO()), trials=4)
     with searches_in_process():
         search.run(tiny(), folder=tmp_path / "r", cache=tmp_path, reporter=display)
