@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from genre_core.corpus.audit import FileVersion, Finding, version_of
 from genre_core.system.atomic import atomic_file
 from genre_core.system.threads import ALL_CORES, map_in_threads
 from genre_core.training.frames import FRAME_DTYPE
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 """Part of the names of parts, changed with what is stored or how it is computed."""
@@ -84,28 +86,14 @@ def in_threads(
     files: Sequence[AudioFile], front_end: FrontEnd, *, workers: int = ALL_CORES
 ) -> Iterator[Sequence[Transformed]]:
     """Transform files on the cores of this machine."""
-    group: list[Transformed] = []
     with _one_torch_thread():
-        for done in map_in_threads(partial(transform, front_end=front_end), files, workers):
-            group.append(done)
-            if len(group) == PART_TRACKS or _mel_bytes(group) > PART_BYTES:
-                yield group
-                group = []
-    if group:
-        yield group
+        transformed = map_in_threads(partial(transform, front_end=front_end), files, workers)
+        yield from _grouped(transformed, lambda one: 0 if one.mel is None else one.mel.nbytes)
 
 
 def in_groups(files: Sequence[AudioFile]) -> Iterator[Sequence[AudioFile]]:
     """The files in groups of similar effort, each of which makes a part."""
-    group, size = list[AudioFile](), 0
-    for file in files:
-        group.append(file)
-        size += max(0, version_of(file.path)[0])
-        if len(group) == PART_TRACKS or size > PART_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+    return _grouped(files, lambda file: max(0, version_of(file.path)[0]))
 
 
 def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence[Transformed]:
@@ -194,8 +182,17 @@ def _row(one: Transformed) -> dict[str, Any]:
     return facts | {"finding": asdict(one.finding)}
 
 
-def _mel_bytes(group: Sequence[Transformed]) -> int:
-    return sum(one.mel.nbytes for one in group if one.mel is not None)
+def _grouped(items: Iterable[T], bytes_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Items in groups, each of which makes a part."""
+    group, size = list[T](), 0
+    for item in items:
+        group.append(item)
+        size += bytes_of(item)
+        if len(group) == PART_TRACKS or size > PART_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 @contextmanager
