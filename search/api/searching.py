@@ -8,7 +8,7 @@ from search.api.callbacks import Callbacks, OnEpoch, OnTrial
 from search.api.given import by_dotted_key
 from search.api.result import Result, open_run
 from search.api.screen import display_of
-from search.config.schema import load
+from search.config.schema import SearchConfig, load
 from search.display.ending import show_ending
 from search.display.plan_output import title
 from search.display.progress import Display
@@ -64,9 +64,7 @@ def search(
         return on_ray.run(loaded, folder=folder.absolute(), cache=_cache(cache), reporter=display)
 
     callbacks = Callbacks(on_epoch=on_epoch, on_trial=on_trial)
-    display = display_of(loaded, callbacks, progress=progress)
-    display.say(title(loaded, folder))
-    return _drive(start, folder, display, callbacks)
+    return _drive(start, loaded, folder, callbacks, progress=progress)
 
 
 def resume(
@@ -139,13 +137,21 @@ def resume(
         )
 
     callbacks = Callbacks(on_epoch=on_epoch, on_trial=on_trial)
-    display = display_of(loaded, callbacks, progress=progress)
-    display.say(title(loaded, folder, resumed=True))
-    return _drive(start, folder, display, callbacks)
+    return _drive(start, loaded, folder, callbacks, progress=progress, resumed=True)
 
 
-def _drive(start: Callable[[Display], bool], folder: Path, display: Display, callbacks: Callbacks) -> Result:
+def _drive(
+    start: Callable[[Display], bool],
+    config: SearchConfig,
+    folder: Path,
+    callbacks: Callbacks,
+    *,
+    progress: bool,
+    resumed: bool = False,
+) -> Result:
     """Run a search on a display and show its results."""
+    display = display_of(config, callbacks, progress=progress)
+    display.say(title(config, folder, resumed=resumed))
     with callbacks.reraised():
         complete = start(display)
     if spent := display.spent():
