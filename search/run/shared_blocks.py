@@ -26,7 +26,7 @@ def is_stored(models: Path, digest: str) -> bool:
 
 def lacking(models: Path, tensors: Arrays, card: Card) -> tuple[str, ...]:
     """The shared blocks of a model that are neither stored nor among its tensors."""
-    given = {name.partition(".")[0] for name in tensors}
+    given = {_block_of(name) for name in tensors}
     return tuple(
         block
         for block, digest in card.get(SHARED_BLOCKS, {}).items()
@@ -44,7 +44,7 @@ def store(models: Path, tensors: Arrays, card: Card) -> dict[str, NDArray[Any]]:
     """
     shared = card.get(SHARED_BLOCKS, {})
     for block, digest in shared.items():
-        content = {name: np.ascontiguousarray(v) for name, v in tensors.items() if _in(name, block)}
+        content = {name: np.ascontiguousarray(v) for name, v in tensors.items() if _block_of(name) == block}
         if not content or is_stored(models, digest):
             continue
         if (found := block_digest(content)) != digest:
@@ -53,9 +53,7 @@ def store(models: Path, tensors: Arrays, card: Card) -> dict[str, NDArray[Any]]:
         with atomic_file(shared_file(models, digest)) as partial:
             save_file(content, partial)
     return {
-        name: np.ascontiguousarray(value)
-        for name, value in tensors.items()
-        if name.partition(".")[0] not in shared
+        name: np.ascontiguousarray(value) for name, value in tensors.items() if _block_of(name) not in shared
     }
 
 
@@ -100,5 +98,6 @@ def _used(models: Path) -> set[str] | None:
         return None
 
 
-def _in(name: str, block: str) -> bool:
-    return name.partition(".")[0] == block
+def _block_of(name: str) -> str:
+    """The block of a tensor, by its name."""
+    return name.partition(".")[0]
