@@ -204,7 +204,7 @@ def _check_depth(index: int, entry: Enqueued, space: Space) -> None:
             )
         own: Any = space.frozen_blocks
         if isinstance(own, DepthRange):
-            own = IntRange(low=own.low, high=n_blocks if own.high == ALL else own.high)
+            own = IntRange(low=own.low, high=own.deepest(n_blocks))
         _value(index, "frozen_blocks", depth, own)
     if is_share(space.frozen_blocks) and _share(blocks, depths) is None:
         raise InputError(

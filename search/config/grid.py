@@ -156,8 +156,7 @@ def _depth(backbone: str, value: Any) -> dict[str, Axis]:
     if is_share(value):
         return {FROZEN_SHARE: _shares(n_blocks)}
     if isinstance(value, DepthRange):
-        high = n_blocks if value.high == "all" else value.high
-        value = IntRange(low=value.low, high=high)
+        value = IntRange(low=value.low, high=value.deepest(n_blocks))
     return {depth_parameter(backbone): _axis(value)}
 
 

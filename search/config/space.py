@@ -58,6 +58,10 @@ class DepthRange(Settings):
     """Sample the whole depth, from 0 to all, as one parameter for all backbones instead of one for each. Runs that do
     not name it are older than this setting: false."""
 
+    def deepest(self, n_blocks: int) -> int:
+        """The highest depth for a backbone with so many blocks."""
+        return n_blocks if self.high == "all" else self.high
+
 
 _any_shape, _no_range = by_shape(), by_shape("must be a value or a list")
 _AtLeastOne = Field(min_length=1)

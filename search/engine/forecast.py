@@ -197,8 +197,7 @@ def forecast(
 
 def _depths(backbone: str, value: int | tuple[int, ...] | DepthRange) -> tuple[int, ...]:
     if isinstance(value, DepthRange):
-        high = len(block_names(backbone)) if value.high == "all" else value.high
-        return tuple(range(value.low, high + 1))
+        return tuple(range(value.low, value.deepest(len(block_names(backbone))) + 1))
     return choices(value)
 
 

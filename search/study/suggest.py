@@ -65,7 +65,7 @@ def suggest_depth(trial: BaseTrial, backbone: str, value: int | tuple[int, ...] 
     if is_share(value) and name not in trial.params:
         return blocks_of(trial.suggest_float(FROZEN_SHARE, 0.0, 1.0), n_blocks)
     if isinstance(value, DepthRange):
-        return trial.suggest_int(name, value.low, n_blocks if value.high == "all" else value.high)
+        return trial.suggest_int(name, value.low, value.deepest(n_blocks))
     depth: int = suggest(trial, name, value)
     return depth
 
