@@ -185,8 +185,7 @@ def require_reachable(address: str) -> None:
 
 def capacity(needs: Needs) -> tuple[int, float]:
     """Trials at a time and GPUs for each on the connected cluster; InputError if no trial fits."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return fit([node["Resources"] for node in nodes if node["Alive"]], needs)
+    return fit([node["Resources"] for node in ray_internals.alive_nodes()], needs)
 
 
 def fit(nodes: Sequence[Mapping[str, float]], needs: Needs) -> tuple[int, float]:

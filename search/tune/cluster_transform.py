@@ -25,6 +25,7 @@ from genre_core.errors import InputError
 from search.config.schema import SearchConfig
 from search.errors import SearchErrorCode
 from search.tune.cluster import connected
+from search.tune.ray_internals import alive_nodes
 
 SAMPLE_FILES = 3
 """Files that a node must see as the driver does before it gets work."""
@@ -275,8 +276,7 @@ def _remote(task: Callable[..., Any]) -> Any:
 
 def _alive() -> dict[str, float]:
     """Node id -> cores that it offers to Ray."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]}
+    return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in alive_nodes()}
 
 
 def _cores() -> dict[str, int]:

@@ -127,6 +127,11 @@ def run_trials(
     )
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """The nodes of the connected cluster, each with `NodeID` and `Resources`; Ray's function has no types."""
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def local_cpus() -> float:
     """Number of cores that a local Ray takes: those of the machine, or the quota of a container."""
     return float(get_num_cpus(override_docker_cpu_warning=True))
