@@ -29,9 +29,9 @@ DIVERGED_LOSS = 100.0
 
 BETA2 = 0.999
 """Decay of the second moment in AdamW, torch's default."""
-_MOMENTS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+MOMENTS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 """Tensors that an optimizer of torch keeps for each parameter, of its shape -> their names in a checkpoint."""
-_STEP = "step"
+STEP = "step"
 """AdamW's number of steps, which torch keeps for each parameter as a tensor []; in a checkpoint it is [1]."""
 
 
@@ -62,6 +62,29 @@ class EpochResult:
     """Training segments per second of the epoch's training part."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochDraws:
+    """What is random in one epoch of a recipe. It depends only on (seed, epoch), so that a fine-tune can resume."""
+
+    seed: int
+    """Of torch's generator, from which dropout draws."""
+    order: Tensor
+    """Indices of all training segments in their order, int64 [segments], on the CPU."""
+    augmentation: np.random.Generator
+    """From which mixup and masking draw, step by step."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, epoch: int, segments: int) -> "EpochDraws":
+        """The draws of an epoch, counted from 1, over so many training segments."""
+        sequence = np.random.SeedSequence([recipe.seed, epoch])
+        seed = int(sequence.generate_state(1)[0])
+        return cls(
+            seed=seed,
+            order=torch.randperm(segments, generator=torch.Generator().manual_seed(seed)),
+            augmentation=np.random.default_rng(sequence),
+        )
+
+
 class FineTune:
     """Training loop of one network: call `epoch` until `finished`, or `train` if there is no validation split."""
 
@@ -89,22 +112,21 @@ class FineTune:
         self.best_epoch = 0
         self.track_logits = np.empty((0, 0), np.float32)
         """Logits of the validation tracks after the last epoch, [tracks, genres]."""
-        self._recipe = recipe
+        self.recipe = recipe
+        self.train_segments, self.validation_segments = train, validation
         self._node_cache = node_cache
-        self._train, self._validation = train, validation
         self._arithmetic = 0.0
-        self._learning_rate_factor = 0.0
         self._random = np.random.default_rng()
         activations = partial(ActivationCache, network, node_cache=node_cache, epochs=recipe.epochs)
-        self._train_activations = activations(train, keep=not recipe.augments_input)
-        self._validation_activations = None if validation is None else activations(validation)
-        self.features = self._train_activations.kind
+        self.train_activations = activations(train, keep=not recipe.augments_input)
+        self.validation_activations = None if validation is None else activations(validation)
+        self.features = self.train_activations.kind
         self.features_seconds = sum(
-            part.seconds for part in (self._train_activations, self._validation_activations) if part
+            part.seconds for part in (self.train_activations, self.validation_activations) if part
         )
         """Seconds spent on activations, and before the first epoch on the probe, without waiting for other workers."""
-        self._genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
-        self._optimizer = _optimizer(network, recipe)
+        self.genre_weights = genre_weights(train) if recipe.class_weights == "balanced" else None
+        self.optimizer = _optimizer(network, recipe)
         varied_behind_frozen = not recipe.augments_input and bool(recipe.mixup or recipe.masking)
         self._steps_pass_frozen = self.features != "shared" and not varied_behind_frozen
         """Whether the input of a step is segments rather than activations."""
@@ -112,13 +134,15 @@ class FineTune:
     @property
     def resident(self) -> bool:
         """Whether the segments are stored on the device instead of being copied to it batch by batch."""
-        return all(part.resident for part in (self._train, self._validation) if part is not None)
+        return all(
+            part.resident for part in (self.train_segments, self.validation_segments) if part is not None
+        )
 
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the validation F1 has not improved for `patience` epochs."""
         stale = self.epochs_done - self.best_epoch
-        return self.epochs_done >= self._recipe.epochs or stale >= self._recipe.patience
+        return self.epochs_done >= self.recipe.epochs or stale >= self.recipe.patience
 
     def epoch(self) -> EpochResult:
         """Train one epoch and score the validation split.
@@ -126,27 +150,57 @@ class FineTune:
         Raises:
             Diverged: a loss is not finite, or far above that of guessing.
         """
-        self._initialise_head()
+        self.initialise_head()
         epoch = self.epochs_done + 1
         started = time.perf_counter()
         self._arithmetic = 0.0
         train_loss = self._train_epoch(epoch)
         trained = time.perf_counter()
-        val_loss, result = self._score()
+        assert self.validation_segments is not None, "scoring needs validation segments"
+        assert self.validation_activations is not None
+        logits = track_logits(self.network, self.validation_segments, self.validation_activations)
+        self._arithmetic += time.perf_counter() - trained
+        return self.record(
+            train_loss, logits, started=started, trained=trained, arithmetic_seconds=self._arithmetic
+        )
+
+    def record(
+        self, train_loss: float, logits: Tensor, *, started: float, trained: float, arithmetic_seconds: float
+    ) -> EpochResult:
+        """Score an epoch whose steps were taken, and count it as done.
+
+        Args:
+            train_loss: see `EpochResult`.
+            logits: of the validation tracks after it, float32 [tracks, genres], on the CPU.
+            started: reading of `time.perf_counter` before its first step.
+            trained: the same after its last step.
+            arithmetic_seconds: see `EpochResult`.
+
+        Raises:
+            Diverged: a loss is not finite, or far above that of guessing.
+        """
+        assert self.validation_segments is not None, "scoring needs validation segments"
+        epoch, genre = self.epochs_done + 1, self.validation_segments.genre.cpu()
+        self.track_logits = logits.numpy()
+        predicted = logits.argmax(dim=1)
+        confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self.validation_segments.n_genres)
+        val_loss, result = float(F.cross_entropy(logits, genre)), scores(confusion)
         self._check(epoch, train_loss, val_loss)
         self.epochs_done = epoch
         if result.f1 > self.best_f1:
             self.best_f1, self.best_epoch = result.f1, epoch
+        steps = steps_per_epoch(len(self.train_segments), self.recipe)
+        factor = learning_rate_factor(self.recipe, epoch - 1 + (steps - 0.5) / steps)
         return EpochResult(
             epoch=epoch,
             train_loss=train_loss,
             val_loss=val_loss,
             scores=result,
-            predicted=tuple(self.track_logits.argmax(axis=1).tolist()),
-            learning_rate=self._recipe.learning_rate * self._learning_rate_factor,
+            predicted=tuple(predicted.tolist()),
+            learning_rate=self.recipe.learning_rate * factor,
             seconds=time.perf_counter() - started,
-            arithmetic_seconds=self._arithmetic,
-            samples_per_second=len(self._train) / (trained - started),
+            arithmetic_seconds=arithmetic_seconds,
+            samples_per_second=len(self.train_segments) / (trained - started),
         )
 
     def train(self) -> float:
@@ -155,7 +209,7 @@ class FineTune:
         Raises:
             Diverged: the loss is not finite, or far above that of guessing.
         """
-        self._initialise_head()
+        self.initialise_head()
         epoch = self.epochs_done + 1
         loss = self._train_epoch(epoch)
         self._check(epoch, loss, None)
@@ -169,10 +223,10 @@ class FineTune:
             **{f"trained.{name}": tensor for name, tensor in self.network.trainable.state_dict().items()},
         }
         for i, parameter in enumerate(self.network.trainable.parameters()):
-            own = self._optimizer.state[parameter]
-            found |= {f"{name}.{i}": own[key] for key, name in _MOMENTS.items() if own.get(key) is not None}
-            if _STEP in own:
-                found[f"{_STEP}.{i}"] = own[_STEP].reshape(1)
+            own = self.optimizer.state[parameter]
+            found |= {f"{name}.{i}": own[key] for key, name in MOMENTS.items() if own.get(key) is not None}
+            if STEP in own:
+                found[f"{STEP}.{i}"] = own[STEP].reshape(1)
         return found
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -185,23 +239,23 @@ class FineTune:
         }
         self.network.trainable.load_state_dict(trainable)
         for i, parameter in enumerate(self.network.trainable.parameters()):
-            own = self._optimizer.state[parameter]
-            for key, name in _MOMENTS.items():
+            own = self.optimizer.state[parameter]
+            for key, name in MOMENTS.items():
                 if (stored := state.get(f"{name}.{i}")) is not None:
                     own[key] = torch.empty_like(parameter).copy_(stored)
-            if (step := state.get(f"{_STEP}.{i}")) is not None:
-                own[_STEP] = step.reshape(()).to(parameter.device, copy=True)
+            if (step := state.get(f"{STEP}.{i}")) is not None:
+                own[STEP] = step.reshape(()).to(parameter.device, copy=True)
         done, self.best_f1, best = state["progress"].tolist()
         self.epochs_done, self.best_epoch = int(done), int(best)
 
-    def _initialise_head(self) -> None:
+    def initialise_head(self) -> None:
         """Before the first epoch, set the head as `Recipe.head_init` says; a resumed fine-tune has its head already."""
         has_trainable_blocks = len(self.network.trainable) > 1
-        if self.epochs_done or self._recipe.head_init != "probe" or not has_trainable_blocks:
+        if self.epochs_done or self.recipe.head_init != "probe" or not has_trainable_blocks:
             return
         began, waited = time.perf_counter(), self._node_cache.waited_seconds
         found = probe(
-            self.network, self._train, genre_weights=self._genre_weights, node_cache=self._node_cache
+            self.network, self.train_segments, genre_weights=self.genre_weights, node_cache=self._node_cache
         )
         with torch.no_grad():
             self.network.head.weight.copy_(found.weight)
@@ -211,18 +265,17 @@ class FineTune:
 
     def _train_epoch(self, epoch: int) -> float:
         """Train one epoch; returns the mean loss. All of its random numbers depend only on (seed, epoch)."""
-        sequence = np.random.SeedSequence([self._recipe.seed, epoch])
-        self._random = np.random.default_rng(sequence)
-        seed = int(sequence.generate_state(1)[0])
-        torch.manual_seed(seed)
+        draws = EpochDraws.of(self.recipe, epoch, len(self.train_segments))
+        self._random = draws.augmentation
+        torch.manual_seed(draws.seed)
         device = self.network.device
-        order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(seed)).to(device)
-        batches = order.tensor_split(math.ceil(len(order) / self._recipe.batch_size))
+        order = draws.order.to(device)
+        batches = order.tensor_split(steps_per_epoch(len(order), self.recipe))
         total = torch.zeros((), device=device)
         self.network.trainable.train()
         capture = self._captured if device.type == "cuda" and self._steps_are_asynchronous else None
         steps = EpochSteps(self._step, [len(batch) for batch in batches], capture=capture)
-        source = self._train if self._steps_pass_frozen else self._train_activations
+        source = self.train_segments if self._steps_pass_frozen else self.train_activations
         for step, (batch, rows) in enumerate(zip(batches, source.batches(batches), strict=True)):
             self._set_learning_rate(epoch - 1 + (step + 0.5) / len(batches))
             inputs = self._inputs(batch, rows)
@@ -236,7 +289,7 @@ class FineTune:
 
         AdamW must be declared `capturable` for it, but torch warns if steps of an optimizer that is are not captured.
         """
-        groups = [group for group in self._optimizer.param_groups if "capturable" in group]
+        groups = [group for group in self.optimizer.param_groups if "capturable" in group]
         for group in groups:
             group["capturable"] = True
         try:
@@ -248,23 +301,23 @@ class FineTune:
     @property
     def _steps_are_asynchronous(self) -> bool:
         """Whether a step waits for nothing on the device: PyTorch's loss does with both smoothing and weights."""
-        waits = self._recipe.label_smoothing and self._genre_weights is not None
-        return find_backbone(self._recipe.backbone).cuda_graphs and not waits
+        waits = self.recipe.label_smoothing and self.genre_weights is not None
+        return find_backbone(self.recipe.backbone).cuda_graphs and not waits
 
     def _inputs(self, batch: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:
         """What `_step` takes for the segments with these indices and with these mels or activations."""
-        genre = self._train.genre[self._train.track[batch]]
-        if self._recipe.augments_input:
+        genre = self.train_segments.genre[self.train_segments.track[batch]]
+        if self.recipe.augments_input:
             inputs = inputs.float()
         mixed: tuple[Tensor, ...] = ()
-        if self._recipe.mixup:
-            inputs, partner, weight = mixup(inputs, alpha=self._recipe.mixup, random=self._random)
+        if self.recipe.mixup:
+            inputs, partner, weight = mixup(inputs, alpha=self.recipe.mixup, random=self._random)
             weights = (torch.full((), share, device=inputs.device) for share in (weight, 1 - weight))
             mixed = genre[partner], *weights
-        if self._recipe.masking:
+        if self.recipe.masking:
             zero = torch.zeros((), device=inputs.device)
-            fill = self.network.image.mean if self._recipe.augments_input else zero
-            inputs = spec_augment(inputs, share=self._recipe.masking, fill=fill, random=self._random)
+            fill = self.network.image.mean if self.recipe.augments_input else zero
+            inputs = spec_augment(inputs, share=self.recipe.masking, fill=fill, random=self._random)
         return inputs, genre, *mixed
 
     def _step(self, inputs: Tensor, genre: Tensor, *mixed: Tensor) -> Tensor:
@@ -286,44 +339,30 @@ class FineTune:
             partner, own_weight, partner_weight = mixed
             loss = own_weight * loss + partner_weight * self._loss(logits, partner)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._optimizer.zero_grad()  # a fine-tune that rests holds no gradients
+        self.optimizer.step()
+        self.optimizer.zero_grad()  # a fine-tune that rests holds no gradients
         return loss.detach()
 
     def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:
-        smoothing = self._recipe.label_smoothing
-        return F.cross_entropy(logits, genre, weight=self._genre_weights, label_smoothing=smoothing)
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(logits, genre, weight=self.genre_weights, label_smoothing=smoothing)
 
     def _set_learning_rate(self, epochs: float) -> None:
-        self._learning_rate_factor = learning_rate_factor(self._recipe, epochs)
-        for group in self._optimizer.param_groups:
-            rate = group["peak_lr"] * self._learning_rate_factor
+        factor = learning_rate_factor(self.recipe, epochs)
+        for group in self.optimizer.param_groups:
+            rate = group["peak_lr"] * factor
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
 
-    def _score(self) -> tuple[float, Scores]:
-        """Loss and scores of the validation tracks."""
-        assert self._validation is not None, "scoring needs validation segments"
-        assert self._validation_activations is not None
-        genre = self._validation.genre.cpu()
-        began = time.perf_counter()
-        logits = track_logits(self.network, self._validation, self._validation_activations)
-        self.track_logits = logits.numpy()
-        self._arithmetic += time.perf_counter() - began
-        loss = F.cross_entropy(logits, genre)
-        predicted = logits.argmax(dim=1)
-        confusion = confusion_matrix(genre.numpy(), predicted.numpy(), self._validation.n_genres)
-        return float(loss), scores(confusion)
-
     def _check(self, epoch: int, train_loss: float, val_loss: float | None) -> None:
-        limit = DIVERGED_LOSS * math.log(self._train.n_genres)
+        limit = DIVERGED_LOSS * math.log(self.train_segments.n_genres)
         if not (math.isfinite(train_loss + (val_loss or 0.0)) and train_loss < limit):
             scored = "" if val_loss is None else f", validation loss {val_loss:.3g}"
             raise Diverged(
                 f"diverged in epoch {epoch}: training loss {train_loss:.3g}{scored}; "
-                f"learning rate {self._recipe.learning_rate:.3g} with momentum {self._recipe.momentum:.3g} is too high"
+                f"learning rate {self.recipe.learning_rate:.3g} with momentum {self.recipe.momentum:.3g} is too high"
             )
 
 
@@ -344,6 +383,11 @@ def track_logits(network: Network, segments: Segments, activations: ActivationCa
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
     return total / torch.bincount(track, minlength=segments.n_tracks).unsqueeze(1)
+
+
+def steps_per_epoch(segments: int, recipe: Recipe) -> int:
+    """Number of steps of an epoch, whose batches are equal up to one segment."""
+    return math.ceil(segments / recipe.batch_size)
 
 
 def genre_weights(segments: Segments) -> Tensor:

@@ -214,7 +214,7 @@ def test_only_a_step_that_is_captured_is_declared_capturable(
     optimizer: str, declared: list[bool], fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fine_tune = _fine_tune(replace(RECIPE, optimizer=optimizer))
-    groups = fine_tune._optimizer.param_groups
+    groups = fine_tune.optimizer.param_groups
     seen: list[list[bool]] = []
 
     def capture(*_: object) -> None:
