@@ -1,10 +1,10 @@
-# make run: install, and search the built-in corpus. make test: install, lint, check types, build the docs, run the tests.
+# make run: install and search the built-in corpus. make test: install, lint, check types, build the docs, run the tests.
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo-$(shell date +%Y%m%d-%H%M%S)
 GPU_DEVICE ?= cuda
-# On a terminal pip shows what it downloads; elsewhere it is quiet.
+# pip shows its downloads on a terminal and is quiet elsewhere.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $$([ -t 2 ] || echo --quiet) \
 	--constraint constraints.txt --editable
 
@@ -17,7 +17,7 @@ run: .venv/installed
 	$(BIN)/genre-search report runs/$(DEMO)
 	@echo 'Open it in a browser: file://$(CURDIR)/runs/$(DEMO)/report.html'
 
-# Two workers share the tests file by file; the files that use the shared Ray all go to one of them.
+# Two processes share the test files; the files that use the shared Ray all run in one of them.
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
@@ -38,20 +38,20 @@ chaos: .venv/installed-dev
 	$(BIN)/python -m pytest -m long
 	PYTHONPATH=tests:tests/support $(BIN)/python tests/chaos --results benchmarks/results/chaos.json
 
-# make gpu: the tests that need a GPU, then its benchmark; with GPU_DEVICE=cpu, both on the CPU.
-# Without Ray and .venv: make gpu BIN_PYTHON=python3. Another torch may warn of other things, which fails no test.
+# make gpu: the tests that need a GPU, then the GPU benchmark; with GPU_DEVICE=cpu, both run on the CPU.
+# Without Ray and .venv: make gpu BIN_PYTHON=python3. Warnings do not fail these tests, because torch versions differ.
 BIN_PYTHON ?= $(BIN)/python
 gpu: $(if $(filter $(BIN)/python,$(BIN_PYTHON)),.venv/installed-dev)
 	GPU_DEVICE=$(GPU_DEVICE) PYTHONPATH=. $(BIN_PYTHON) -m pytest --noconftest -m gpu -rA -W default tests/gpu
 	PYTHONPATH=. $(BIN_PYTHON) benchmarks/gpu.py --device $(GPU_DEVICE) $(GPU)
 
-# Smaller builds for the CPU: the default index has none for Linux. With another one that has torch, torchvision and
-# torchaudio at the pinned versions (not tested): make install PIP_EXTRA_INDEX_URL=URL. A torch for the CPU does not work
-# with the other two for CUDA.
+# CPU-only builds are smaller, but the default index has none for Linux. With another index that has torch, torchvision
+# and torchaudio in the pinned versions (not tested): make install PIP_EXTRA_INDEX_URL=URL. A CPU build of torch does not
+# work with CUDA builds of the other two.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	@echo 'Installing into .venv, once: 3 GB to download and 6 GB on the disk, most of it torch with the CUDA libraries'
-	@echo 'that it loads even without a GPU. This takes some minutes.'
+	@echo 'Installing into .venv, once: 3 GB to download and 6 GB on disk, most of it torch with the CUDA libraries,'
+	@echo 'which it needs even without a GPU. This takes a few minutes.'
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) .
 	touch $@
