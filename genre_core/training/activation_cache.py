@@ -73,6 +73,12 @@ class ActivationCache:
         return "computed" if self._stored is None else "shared"
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all activations as they are stored, [segments, ...]. Needs activations that are `shared`."""
+        assert self._stored is not None
+        return tuple(self._stored.shape)
+
+    @property
     def identity(self) -> str:
         """A string that is equal for equal activations: their file name in the cache. Needs a frozen block."""
         return self._names()[-1]

@@ -19,6 +19,22 @@ class Mixed(NamedTuple):
     """Weight of the segment itself, in the activations and in the loss; that of its partner is 1 - weight."""
 
 
+class MixupDraw(NamedTuple):
+    """What is random in mixing a batch; see `Mixed`."""
+
+    partner: Tensor
+    """int64 [batch], on the CPU."""
+    weight: float
+
+
+def mixup_draw(batch: int, *, alpha: float, random: np.random.Generator) -> MixupDraw:
+    """Draw partners and the weight for a batch of so many segments, without mixup if alpha is 0; see `mixup`."""
+    if not alpha:
+        return MixupDraw(torch.arange(batch), 1.0)
+    weight = float(random.beta(alpha, alpha))
+    return MixupDraw(torch.from_numpy(random.permutation(batch)), weight)
+
+
 def mixup(activations: Tensor, *, alpha: float, random: np.random.Generator) -> Mixed:
     """Mix each segment with another one of the batch.
 
@@ -29,8 +45,8 @@ def mixup(activations: Tensor, *, alpha: float, random: np.random.Generator) -> 
         alpha: of the symmetric beta distribution from which the batch's weight is drawn, above 0.
         random: draws on the CPU, which needs no synchronisation with a GPU.
     """
-    weight = float(random.beta(alpha, alpha))
-    partner = torch.from_numpy(random.permutation(len(activations))).to(activations.device)
+    partner, weight = mixup_draw(len(activations), alpha=alpha, random=random)
+    partner = partner.to(activations.device, non_blocking=True)
     return Mixed(weight * activations + (1 - weight) * activations[partner], partner, weight)
 
 
@@ -52,7 +68,8 @@ def spec_augment(activations: Tensor, *, share: float, fill: Tensor, random: np.
         rows, columns = (_bands(batch, length, share, random) for length in activations.shape[2:])
         masked = (rows[:, :, None] | columns[:, None, :])[:, None]
     fill = fill.to(activations.dtype)
-    return torch.where(torch.from_numpy(masked).to(activations.device), fill, activations)
+    on_device = torch.from_numpy(masked).to(activations.device, non_blocking=True)
+    return torch.where(on_device, fill, activations)
 
 
 def _bands(batch: int, length: int, share: float, random: np.random.Generator) -> NDArray[np.bool_]:

@@ -379,7 +379,11 @@ def track_logits(network: Network, segments: Segments, activations: ActivationCa
     logits = torch.empty((len(segments), network.head.out_features), device=network.device)
     for part, inputs in zip(torch.split(logits, VALIDATION_BATCH), activations.batches(parts), strict=True):
         part.copy_(network.trainable_forward(inputs))
-    logits = logits.cpu()
+    return mean_over_tracks(logits.cpu(), segments)
+
+
+def mean_over_tracks(logits: Tensor, segments: Segments) -> Tensor:
+    """Logits of segments, [segments, genres], on the CPU -> their means over each track, [tracks, genres]."""
     track = segments.track.cpu()
     total = logits.new_zeros(segments.n_tracks, logits.shape[1]).index_add_(0, track, logits)
     return total / torch.bincount(track, minlength=segments.n_tracks).unsqueeze(1)

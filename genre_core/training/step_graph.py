@@ -13,7 +13,7 @@ MIN_STEPS = 10
 """Steps of one batch size in an epoch from which capturing pays."""
 
 Step = Callable[..., Tensor]
-"""A training step: takes the batch's tensors, and returns the loss, [], on the device."""
+"""A training step: takes the batch's tensors, and returns the loss on the device: [], or [members] of a stack."""
 
 
 class Replay(Protocol):
@@ -56,6 +56,7 @@ class EpochSteps:
         batch_sizes: list[int],
         *,
         capture: Callable[[Step, tuple[Tensor, ...]], Replay] | None,
+        batch_axis: int = 0,
     ) -> None:
         """Plan an epoch.
 
@@ -63,7 +64,9 @@ class EpochSteps:
             step: takes a training step.
             batch_sizes: the epoch's number of segments per step, in order.
             capture: makes a replay of a step for inputs like the given ones; None takes all steps eagerly.
+            batch_axis: dimension of a step's first input that is the batch.
         """
+        self._batch_axis = batch_axis
         self._step = step
         self._capture = capture
         self._planned = {size: batch_sizes.count(size) for size in batch_sizes}
@@ -71,8 +74,8 @@ class EpochSteps:
         self._replays: dict[int, Replay] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Take the next step; the first dimension of the first input is the batch. Returns the loss, []."""
-        size = len(inputs[0])
+        """Take the next step; returns what the step does."""
+        size = inputs[0].shape[self._batch_axis]
         self._taken[size] += 1
         if self._capture is None or self._planned[size] < MIN_STEPS or self._taken[size] <= EAGER_STEPS:
             return self._step(*inputs)
