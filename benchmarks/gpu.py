@@ -1,6 +1,7 @@
 """Measure training on a GPU: images per second, whole trials, and trials side by side, without Ray.
 
     PYTHONPATH=. python benchmarks/gpu.py [--device cuda|cpu] [--quick] [--families resnet18] [--processes 4 16]
+        [--parts rates busy trials processes fused convolutions] [--mps]
 
 compares this project's fine-tune with a plain PyTorch loop of the same recipe whose data is on the device, which is
 the upper reference, and with the recipe of Ray Tune's PyTorch tutorial. Data is noise and weights are random, which
@@ -32,7 +33,9 @@ import torch
 HERE = Path(__file__).parent
 sys.path.append(str(HERE / "contenders"))
 
+import gpu_fused  # noqa: E402
 import plain  # noqa: E402
+from mps import mps_daemon  # noqa: E402
 
 from genre_core.audio.mel import front_end  # noqa: E402
 from genre_core.models.initial_weights import initial_weights  # noqa: E402
@@ -55,6 +58,12 @@ MEASURED_SECONDS, MAX_REPEATS = 0.25, 7
 CACHES = ("weights", "kept", "trials")
 """Folders of node caches: without activations, with those of the fine-tunes, with those of whole trials."""
 CACHE_BYTES = 16 * 2**30
+PARTS = ("rates", "busy", "trials", "processes", "fused", "convolutions")
+"""What is measured, in this order."""
+FULLY_CONNECTED = (("alexnet", 6), ("alexnet", 5), ("vgg16", 6))
+"""Tails with one, two and one hidden linear layers: backbone and depth."""
+CONVOLUTION_COUNTS = (4, 16, 64)
+"""Trials in a stack of convolutions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +113,17 @@ def settings(quick: bool, families: Sequence[str]) -> Iterator[Setting]:
                 yield Setting(backbone=backbone, depth=depth, batch_size=32, side=64, precision="bfloat16")
 
 
+def fused_settings(families: Sequence[str], *, quick: bool, side: int, precision: str) -> list[Setting]:
+    """Heads of the families, then their fully connected tails; the quick form has one of each."""
+    heads = [(name, len(BLOCKS[name])) for name in families]
+    tails = [kind for kind in FULLY_CONNECTED if kind[0] in families]
+    kinds = [*heads[-1:], *tails[:1]] if quick else [*heads, *tails]
+    return [
+        Setting(backbone=name, depth=depth, batch_size=32, side=side, precision=precision)
+        for name, depth in kinds
+    ]
+
+
 def noise(count: int, side: int) -> SegmentArrays:
     """Segments of noise, one a track."""
     mels = np.random.default_rng(count).normal(plain.MEAN, plain.STD, (count, 1, side, side))
@@ -116,7 +136,7 @@ class Bench:
 
     def __init__(self, device: torch.device, segments: int, folder: Path) -> None:
         """Args: the device, the number of training segments, a folder for the caches of activations and weights."""
-        self._device = device
+        self.device = device
         self._folder = folder
         self._data = {side: (noise(segments, side), noise(segments // 4, side)) for side in (64, 128)}
 
@@ -131,10 +151,10 @@ class Bench:
             for file in first.glob("[!.]*"):
                 os.link(file, folder / file.name)
 
-    def fine_tune(self, setting: Setting, *, cached: bool) -> FineTune:
+    def fine_tune(self, setting: Setting, *, cached: bool, recipe: Recipe | None = None) -> FineTune:
         """This project's fine-tune; without `cached`, each lookup computes its activations."""
         allow_tf32(setting.precision != "float32")
-        train, validation = (part.to(self._device) for part in self._data[setting.side])
+        train, validation = (part.to(self.device) for part in self._data[setting.side])
         cache = NodeCache(self._folder / ("kept" if cached else "weights"), budget_bytes=CACHE_BYTES)
         network = build(
             setting.backbone,
@@ -145,17 +165,25 @@ class Bench:
             seed=0,
             node_cache=cache,
             precision=setting.precision,
-            device=self._device,
+            device=self.device,
         )
         with caching(cached):
             return FineTune(
-                network, setting.recipe(100), train=train, validation=validation, node_cache=cache
+                network,
+                recipe or setting.recipe(100),
+                train=train,
+                validation=validation,
+                node_cache=cache,
             )
+
+    def parameters(self, setting: Setting) -> int:
+        """Number of trainable parameters."""
+        return self.fine_tune(setting, cached=False).network.trainable_parameters
 
     def rates(self, setting: Setting) -> dict[str, Any]:
         """Images per second by contender."""
         train, _ = self._data[setting.side]
-        resident = train.to(self._device)
+        resident = train.to(self.device)
         count = len(resident)
         own = self.fine_tune(setting, cached=True)
         row: dict[str, Any] = asdict(setting) | {"features": own.features}
@@ -194,7 +222,7 @@ class Bench:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def busy(self, setting: Setting, trace: Path | None) -> dict[str, Any]:
@@ -261,7 +289,7 @@ class Bench:
             data_cache_bytes=0,
             cache_bytes=CACHE_BYTES,
             threads=1,
-            device=self._device.type,
+            device=self.device.type,
             gpu_shared=False,
             epoch_limit=3600.0,
             checkpoints=False,
@@ -354,51 +382,133 @@ def print_header(title: str, *columns: str) -> None:
     print(f"\n{title}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}", flush=True)
 
 
-def measure(
-    arguments: argparse.Namespace, folder: Path, found: dict[str, Any], save: Callable[[], None]
-) -> None:
-    """Add all measurements to `found`, and save after each kind of them."""
-    device, quick = torch.device(arguments.device), arguments.quick
-    bench = Bench(device, arguments.segments, folder)
+Found = dict[str, Any]
+"""All results so far, by name."""
+
+
+def measure(arguments: argparse.Namespace, folder: Path, found: Found, save: Callable[[], None]) -> None:
+    """Add the measurements of the parts to `found`, and save after each of them."""
+    quick = arguments.quick
+    bench = Bench(torch.device(arguments.device), arguments.segments, folder)
     families = arguments.families or (("alexnet", "resnet18") if quick else FAMILIES)
     bench.create_weights(families)
-    contenders = ("ours", "ours_computed", "plain", "plain_tf32", "tutorial")
-    print_header("Training images per second", *contenders, "activations", "ours / plain")
-    found["rates"] = []
-    for setting in settings(quick, families):
-        row = bench.rates(setting)
-        found["rates"].append(row)
-        rates = [round(row[name]) if name in row else None for name in contenders]
-        cells = [None if rate is None else f"{rate:,}" for rate in rates]
-        print_row(setting, *cells, row["features"], row["ours"] / row["plain"])
-        save()
     side = 64 if quick else 128
     kinds = [
         Setting(backbone=name, depth=depth, batch_size=32, side=side, precision=arguments.precision)
         for name in families
         for depth in depths(name)
     ]
-    if device.type == "cuda":
-        print_header(
-            "GPU at work in our loop, activations computed", "share", "kernels per step", "ms per step"
-        )
-        found["busy"] = []
-        for setting in kinds:
-            if setting.depth < len(BLOCKS[setting.backbone]):
-                row = bench.busy(setting, arguments.trace)
-                found["busy"].append(row)
-                print_row(setting, row["busy"], row["kernels_per_step"], row["step_ms"])
+    fused = fused_settings(families, quick=quick, side=side, precision=arguments.precision)
+    parts: dict[str, Callable[[], None]] = {
+        "rates": lambda: measure_rates(bench, settings(quick, families), found, save),
+        "busy": lambda: measure_busy(bench, kinds, found, arguments.trace),
+        "trials": lambda: measure_trials(bench, kinds, found),
+        "processes": lambda: measure_processes(arguments, kinds, folder, found),
+        "fused": lambda: measure_fused(bench, arguments, fused, folder, found, save),
+        "convolutions": lambda: measure_convolutions(bench, families, side, arguments.precision, found),
+    }
+    for name, part in parts.items():
+        if name in arguments.parts:
+            part()
+            save()
+
+
+def measure_rates(bench: Bench, measured: Iterator[Setting], found: Found, save: Callable[[], None]) -> None:
+    """Training images per second."""
+    contenders = ("ours", "ours_computed", "plain", "plain_tf32", "tutorial")
+    print_header("Training images per second", *contenders, "activations", "ours / plain")
+    found["rates"] = []
+    for setting in measured:
+        row = bench.rates(setting)
+        found["rates"].append(row)
+        rates = [round(row[name]) if name in row else None for name in contenders]
+        cells = [None if rate is None else f"{rate:,}" for rate in rates]
+        print_row(setting, *cells, row["features"], row["ours"] / row["plain"])
         save()
+
+
+def measure_busy(bench: Bench, kinds: Sequence[Setting], found: Found, trace: Path | None) -> None:
+    """How busy a GPU is."""
+    if bench.device.type != "cuda":
+        return
+    print_header("GPU at work in our loop, activations computed", "share", "kernels per step", "ms per step")
+    found["busy"] = []
+    for setting in kinds:
+        if setting.depth < len(BLOCKS[setting.backbone]):
+            row = bench.busy(setting, trace)
+            found["busy"].append(row)
+            print_row(setting, row["busy"], row["kernels_per_step"], row["step_ms"])
+
+
+def measure_trials(bench: Bench, kinds: Sequence[Setting], found: Found) -> None:
+    """Seconds of whole trials."""
     print_header(f"Seconds of a trial of {EPOCHS} epochs", "empty cache", "warm cache")
     found["trials"] = whole_trials(bench, [kinds[0], *kinds])
-    save()
-    print("\n| processes | trials per hour |\n|---|---|", flush=True)
-    found["side_by_side"] = []
+
+
+def measure_processes(
+    arguments: argparse.Namespace, kinds: Sequence[Setting], folder: Path, found: Found
+) -> None:
+    """Trials side by side, without and with MPS."""
+    found["side_by_side"] = _processes(arguments, kinds, folder, "processes")
+    if arguments.mps:
+        with tempfile.TemporaryDirectory(prefix="mps-") as own, mps_daemon(Path(own)):
+            found["side_by_side_mps"] = _processes(arguments, kinds, folder, "processes with MPS")
+
+
+def _processes(
+    arguments: argparse.Namespace, kinds: Sequence[Setting], folder: Path, title: str
+) -> list[dict[str, Any]]:
+    print(f"\n| {title} | trials per hour |\n|---|---|", flush=True)
+    rows = []
     for count in arguments.processes:
         row = side_by_side(count, kinds, arguments.device, arguments.segments, folder)
-        found["side_by_side"].append(row)
+        rows.append(row)
         print(f"| {count} | {row['trials_per_hour']:,.0f} |", flush=True)
+    return rows
+
+
+def measure_fused(
+    bench: Bench,
+    arguments: argparse.Namespace,
+    kinds: Sequence[Setting],
+    folder: Path,
+    found: Found,
+    save: Callable[[], None],
+) -> None:
+    """Trials per hour in stacks, one after another, and, for the first and the last kind, in several processes."""
+    stacks = [f"stack of {count}" for count in gpu_fused.COUNTS]
+    print_header("Trials per hour without their preparation", "alone", *stacks, "ms of preparation")
+    found["fused"] = []
+    for setting in kinds:
+        row = gpu_fused.stacked_trials(bench, setting, EPOCHS)
+        found["fused"].append(row)
+        rates = [row["alone_per_hour"], *(own["per_hour"] for own in row["stacked"])]
+        cells = [None if rate is None else f"{rate:,.0f}" for rate in rates]
+        print_row(setting, *cells, f"{1000 * row['prepare']:.0f}")
         save()
+    for setting in dict.fromkeys((kinds[0], kinds[-1])):
+        title = f"processes, {setting.backbone} frozen {setting.depth}, preparation included"
+        row = {"setting": asdict(setting), "rows": _processes(arguments, [setting], folder, title)}
+        found.setdefault("fused_processes", []).append(row)
+
+
+def measure_convolutions(
+    bench: Bench, families: Sequence[str], side: int, precision: str, found: Found
+) -> None:
+    """Convolutions of several trials: milliseconds of forward and backward."""
+    names = ("channels", "kernel", "stride", "input", "trials", "alone", "groups", "vmap")
+    print(f"\nMilliseconds of forward and backward of one layer of several trials, {precision}\n")
+    print(f"| backbone | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}", flush=True)
+    found["convolutions"] = []
+    for backbone in families:
+        for own in gpu_fused.convolutions(backbone, batch_size=32, side=side):
+            for count in CONVOLUTION_COUNTS if bench.device.type == "cuda" else CONVOLUTION_COUNTS[:2]:
+                times = gpu_fused.stacked_convolution(own, count, device=bench.device, precision=precision)
+                row = {"backbone": backbone, **own.facts, "trials": count, **times}
+                found["convolutions"].append(row)
+                cells = [f"{row[name]:.3g}" if name in times else str(row[name]) for name in names]
+                print(f"| {backbone} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -416,11 +526,19 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, nargs="*", help="side by side [default: 1 4 16; quick: none]"
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument(
+        "--mps",
+        action="store_true",
+        help="measure processes also with MPS, whose daemon is started and stopped",
+    )
     parser.add_argument("--trace", type=Path, help="write a Chrome trace of the last profiled epoch")
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
     if arguments.processes is None:
         arguments.processes = [] if arguments.quick else [1, 4, 16]
+    if arguments.mps and not (arguments.processes and "processes" in arguments.parts):
+        parser.error("--mps measures processes: add --processes, and `processes` to --parts")
     torch.set_num_threads(1)
     cuda = arguments.device == "cuda"
     name = torch.cuda.get_device_name() if cuda else "cpu"
