@@ -13,6 +13,7 @@ class SearchErrorCode(StrEnum):
     SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"
     FILE_EXISTS = "file-exists"
+    FILE_NOT_WRITABLE = "file-not-writable"
     # cluster_lint
     CLUSTER_FILE_UNREADABLE = "cluster-file-unreadable"
     # config
@@ -50,6 +51,7 @@ class SearchErrorCode(StrEnum):
     FINISHED_DIFFERENTLY = "finished-differently"
     # export
     EXPORT_FOLDER_NOT_EMPTY = "export-folder-not-empty"
+    MODEL_NOT_FOUND = "model-not-found"
     NO_KEPT_MODEL = "no-kept-model"
     NO_KEPT_MODEL_OF_TRIAL = "no-kept-model-of-trial"
     # recovery

@@ -19,9 +19,9 @@ config_app = App(help="Show the settings of a search, or their schema.", no_args
 
 @config_app.command("show")
 def show(config: ConfigFile = None, set_: Overrides = None) -> None:
-    """Show all settings as YAML, with their meaning.
+    """Show all settings as YAML, with comments.
 
-    The settings are those that `run` would use with the same options; the output is a file for --config.
+    These are the settings that `run` would use with the same options; the output can be used with --config.
 
     Examples:
 
@@ -37,9 +37,9 @@ def show(config: ConfigFile = None, set_: Overrides = None) -> None:
 
 @config_app.command("schema")
 def schema() -> None:
-    """Print the JSON Schema of a file of settings.
+    """Print the JSON Schema of a settings file.
 
-    Editors complete and check a file with it; see docs/settings.md.
+    Editors use it to complete and check settings files; see docs/settings.md.
 
     Example:
 
@@ -61,9 +61,9 @@ def init(
     ] = Path("search.yaml"),
     cache: Cache = None,
 ) -> None:
-    """Write settings that fit your music and this machine.
+    """Write a settings file that fits your music and this machine.
 
-    Decodes every file, as `run` would; `run` does not repeat it.
+    Decodes and checks every file; `run` reuses the results.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The commands of `genre-search data`: check, prepare or download a corpus, or make the built-in one."""
+"""The commands of `genre-search data`: check, prepare or download a corpus, or generate the built-in one."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from genre_core.corpus.tracks import Corpus
     from search.config.schema import Split
 
-app = App(help="Check, prepare, download or make a corpus.", no_args_is_help=True)
+app = App(help="Check, prepare, download or generate a corpus.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -36,7 +36,7 @@ def check(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Check a corpus for problems and show the split of a run.
+    """Check a corpus for problems and show how it would be split.
 
     Decodes every file. Exits with 1 if a file is bad or no split is possible.
 
@@ -71,7 +71,7 @@ def check(
 
 
 def _as_json(corpus: "Corpus", refusal: InputError | None) -> dict[str, object]:
-    """What `data check` found, for programs.
+    """The findings of `data check`, for programs.
 
     Args:
         corpus: as run would split it; as given if no split is possible.
@@ -98,7 +98,7 @@ def _as_json(corpus: "Corpus", refusal: InputError | None) -> dict[str, object]:
 
 
 def _echo_findings(corpus: "Corpus", split: "Corpus", refusal: InputError | None) -> None:
-    """Print problems, the table of genres and the verdict.
+    """Print problems, the table of genres and a summary.
 
     Args:
         corpus: as it was given.
@@ -133,7 +133,7 @@ def _echo_file_problems(corpus: "Corpus") -> None:
         echo(f"{copy.track_id!r} in {copy.split} is a copy of {original.track_id!r} in {original.split}")
     if across:
         echo(
-            f"{len(across)} exact copies cross the split: left out here and by run, because they would leak "
+            f"{len(across)} exact copies cross the split: left out here and by `run`, because they would leak "
             "from one part into another"
         )
 
@@ -170,18 +170,18 @@ def prepare(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Ray cluster whose nodes decode the files that they can read: `auto` on a node of it "
-            "[default: this machine alone].",
+            help="Ray cluster whose nodes decode the files that they can read, or `auto` "
+            "[default: this machine only].",
         ),
     ] = None,
     config: ConfigFile = None,
     set_: Overrides = None,
     cache: Cache = None,
 ) -> None:
-    """Store the spectrograms of a corpus ahead of a search.
+    """Compute and store the spectrograms of a corpus before a search.
 
-    A search with the same front end, segment length and cache then starts at once. If interrupted, run the command
-    again to continue.
+    A search with the same front end, segment length and cache then starts immediately. If interrupted, run the
+    command again to continue.
 
     Examples:
 
@@ -222,22 +222,22 @@ def get(
         ),
     ],
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Destination; may hold the data already, or its archive.")
+        Path, typer.Argument(metavar="DIR", help="Destination; may already contain the data or its archive.")
     ],
     split: Annotated[
         str | None,
         typer.Option(
             metavar="SPLIT",
-            help="For gtzan: `filtered` by artist and fault, the default, or `stratified`, which leaks.",
+            help="For gtzan: `filtered` (by artist and fault; the default) or `stratified` (leaks artists).",
             autocompletion=lambda: ["filtered", "stratified"],
         ),
     ] = None,
     mirrors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML file of archives and mirrors to use instead."),
+        typer.Option(metavar="FILE", help="YAML file with other archives and mirrors."),
     ] = None,
 ) -> None:
-    """Download a published data set and make it ready to search.
+    """Download a published data set and prepare it for a search.
 
     Existing audio and archives are used instead of a download. If interrupted, run the command again to
     continue.
@@ -277,11 +277,11 @@ def make(
     tracks_per_genre: Annotated[int, typer.Option(metavar="N", help="Files per genre.")] = 20,
     seconds: Annotated[float, typer.Option(metavar="S", help="Duration of each file.")] = 12.0,
     difficulty: Annotated[
-        float, typer.Option(metavar="X", help="From 0, distinct genres, to 1, similar ones.")
+        float, typer.Option(metavar="X", help="From 0 (distinct genres) to 1 (similar genres).")
     ] = 0.3,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the music.")] = 0,
 ) -> None:
-    """Write the built-in corpus: synthetic music in ten genres.
+    """Generate the built-in corpus: synthetic music in ten genres.
 
     The WAV files are laid out as in GTZAN.
 

@@ -1,4 +1,4 @@
-"""The commands about what is on the disk: `list` and `cache`."""
+"""The commands that list what is stored on disk: `list` and `cache`."""
 
 import json
 from datetime import UTC, datetime
@@ -61,11 +61,11 @@ def show_overviews(found: "list[Overview]") -> None:
 @app.command()
 def cache(
     clean: Annotated[
-        bool, typer.Option("--clean", help="Delete everything but the measured costs; searches recreate it.")
+        bool, typer.Option("--clean", help="Delete all but the measured costs; searches recreate the rest.")
     ] = False,
     cache: Cache = None,
 ) -> None:
-    """Show where the cache is and how large its parts are.
+    """Show the cache folder and the sizes of its parts.
 
     Examples:
 

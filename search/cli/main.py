@@ -36,9 +36,8 @@ _USER_ERRNOS = (
 )
 """System errors about a path that the user gave: no space, no permission, or the wrong type of file."""
 
-
 _NEAR = 0.75
-"""Similarity from which an option counts as a slip of another one, from 0 to 1."""
+"""Similarity from which an option counts as a misspelling of another one, from 0 to 1."""
 
 
 class _Commands(TyperGroup):
@@ -83,7 +82,7 @@ app.add_typer(cluster_app, name="cluster")
 def check_cluster(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A file for `ray up`, or one with a RayJob or RayCluster."),
+        typer.Argument(metavar="FILE", help="A `ray up` file, or a manifest with a RayJob or RayCluster."),
     ],
 ) -> None:
     """Check a cluster file for unsafe or inconsistent settings.
@@ -162,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except InputError as error:
         code = complain(error, USER_MISTAKE)
     except TyperException as error:
-        code = _parser_message(error.format_message())
+        code = _parser_message(error)
     except OSError as error:
         if error.errno not in _USER_ERRNOS:
             raise
@@ -170,12 +169,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _parser_message(message: str) -> int:
+def _parser_message(error: TyperException) -> int:
     """Print a message of Typer's parser: help for a command without arguments, or a user's mistake."""
+    message = error.format_message()
     if message.startswith("Usage:"):
         echo(message)
         return 0
-    return complain(_without_far_options(message), USER_MISTAKE)
+    text = _broken_rule(message, error.__cause__) or _without_far_options(message)
+    if "must " not in text and "?" not in text:
+        program = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+        text = f"{text.rstrip('.')}; see {program} --help"
+    return complain(text, USER_MISTAKE)
+
+
+def _broken_rule(message: str, cause: BaseException | None) -> str | None:
+    """The rule and the value for an option that pydantic rejects; None for other mistakes."""
+    option = re.match(r"Invalid value for '?([^':]+)'?:", message)
+    if not (option and cause):
+        return None
+    from pydantic import ValidationError
+
+    from search.config.mistakes import rule
+
+    if not isinstance(cause, ValidationError):
+        return None
+    mistake = cause.errors()[0]
+    return f"{option[1]} {rule(mistake)}, but got {mistake['input']}"
 
 
 def _without_far_options(message: str) -> str:
@@ -186,4 +205,4 @@ def _without_far_options(message: str) -> str:
         return message
     unknown, given, suggested = match.groups()
     near = difflib.get_close_matches(given, re.split(r",\s*", suggested or ""), cutoff=_NEAR)
-    return f"{unknown}; did you mean {' or '.join(near)}?" if near else f"{unknown}; see --help"
+    return f"{unknown}; did you mean {' or '.join(near)}?" if near else unknown

@@ -73,7 +73,7 @@ def _finish(
     cache: Path,
     overrides: Mapping[str, Any],
 ) -> None:
-    """Finish a run and show the verdict."""
+    """Finish a run and show its test scores."""
     from safetensors import SafetensorError
 
     from search.config.schema import load
@@ -112,15 +112,15 @@ def report(
         typer.Option("-o", "--out", metavar="FILE", help="File to write [default: RUN/report.html]."),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Rewrite it while the search runs; the page reloads itself.")
+        bool, typer.Option("--watch", help="Update it while the search runs; the page reloads itself.")
     ] = False,
     data: MovedData = None,
     cache: Cache = None,
 ) -> None:
     """Write an HTML report of a search, which may still be running.
 
-    With --watch, open the file in a browser and leave this command running: it ends with the search, or at
-    Ctrl-C.
+    With --watch, open the file in a browser and leave this command running: it ends when the search ends, or
+    with Ctrl-C.
 
     Examples:
 
@@ -135,7 +135,15 @@ def report(
     def write(reload_seconds: float | None = None) -> None:
         from search.report.page import write_report
 
-        write_report(run, page, cache=cache_folder(cache), data=data, reload_seconds=reload_seconds)
+        try:
+            write_report(run, page, cache=cache_folder(cache), data=data, reload_seconds=reload_seconds)
+        except OSError as error:
+            if page.name not in str(error.filename):
+                raise
+            raise InputError(
+                f"--out must be a writable file, but got {page}: {error.strerror}; choose another file",
+                code=SearchErrorCode.FILE_NOT_WRITABLE,
+            ) from error
 
     if watch:
         _watch(run, page, write)
@@ -145,14 +153,14 @@ def report(
 
 
 def _watch(run: Path, page: Path, write: Callable[[float | None], None]) -> None:
-    """Rewrite a report until the search ends or the user interrupts, which is how to end a watch and no failure."""
+    """Rewrite a report until the search ends or the user interrupts, which is the normal way to end a watch."""
     announced = False
 
     def write_next(reload_seconds: float | None) -> None:
         nonlocal announced
         write(reload_seconds)
         if reload_seconds is not None and not announced:
-            echo(f"{page}: open it in a browser; it is rewritten until the search ends. Stop with Ctrl-C.")
+            echo(f"open {page} in a browser; it is updated until the search ends. Stop with Ctrl-C.")
             announced = True
 
     try:
@@ -162,7 +170,7 @@ def _watch(run: Path, page: Path, write: Callable[[float | None], None]) -> None
             was_running = watch.watch(run, write_next)
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
-    echo("the search has ended" if was_running else "the search is not running: the report is written once")
+    echo("the search has ended" if was_running else "the search is not running; the report was written once")
 
 
 @app.command()
@@ -172,7 +180,7 @@ def export(
         Path | None, typer.Argument(metavar="DIR", help="Folder to create [default: RUN/export].")
     ] = None,
     trial: Annotated[
-        int | None, typer.Option(metavar="N", help="Trial whose model to export instead of the best.")
+        int | None, typer.Option(metavar="N", help="Export the model of this trial instead of the best.")
     ] = None,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also write model.onnx, checked against PyTorch.")
@@ -180,8 +188,8 @@ def export(
 ) -> None:
     """Export the best model of a search, optionally as ONNX.
 
-    This is the winner of finish or, without one, the model with the best validation score. The folder holds
-    its weights, its settings and a README.
+    This is the winner of `finish` or, if it was not run, the model with the best validation score. The folder
+    contains its weights, its settings and a README.
 
     Examples:
 
@@ -202,24 +210,24 @@ def export(
 @app.command()
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Model folder, or a run folder for its best model.")
+        Path, typer.Argument(metavar="MODEL", help="Model folder, or run folder for its best model.")
     ],
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE", help="Audio files or folders; - reads paths from standard input."),
+        typer.Argument(metavar="FILE", help="Audio files or folders; `-` reads paths from stdin."),
     ],
     over_time: Annotated[bool, typer.Option("--over-time", help="Also predict each segment.")] = False,
     top: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Number of genres, the most probable first.")
+        int, typer.Option(metavar="N", min=1, help="Number of genres to show, most probable first.")
     ] = 3,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: a row per file or segment, a column per genre.")
+        bool, typer.Option("--csv", help="Print CSV: one row per file or segment, one column per genre.")
     ] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
     """Predict genre probabilities for audio files.
 
-    A bad file gets a line with the reason, and the exit code is 1.
+    Files that cannot be read are listed with the reason; the exit code is then 1.
 
     Examples:
 

@@ -94,7 +94,7 @@ Name = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="YAML file of settings; see configs/.", rich_help_panel=_SEARCH),
+    typer.Option(metavar="FILE", help="YAML file with settings; see configs/.", rich_help_panel=_SEARCH),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -118,7 +118,9 @@ Cache = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH", help="Folder of genre folders, a manifest, or `builtin`.", rich_help_panel=_SEARCH
+        metavar="PATH",
+        help="Folder with one subfolder per genre, a manifest, or `builtin`.",
+        rich_help_panel=_SEARCH,
     ),
 ]
 MovedData = Annotated[
@@ -140,24 +142,24 @@ TimeBudget = Annotated[
 Budget = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="Stop after so much training by all workers together.", rich_help_panel=_LIMITS
+        metavar="TIME",
+        help="Stop after this much training time, summed over workers.",
+        rich_help_panel=_LIMITS,
     ),
 ]
-# Options of earlier versions for settings that few people need: they still work, but --help lists them no longer.
+# Options of earlier versions for settings that few people need: they still work, but --help no longer lists them.
 StopWhenFlat = Annotated[
     bool,
-    typer.Option("--stop-when-flat", help="Stop when no trial promises a better score.", hidden=True),
+    typer.Option("--stop-when-flat", help="Stop when no further improvement is expected.", hidden=True),
 ]
 Price = Annotated[
     str | None,
-    typer.Option(
-        metavar="X", help="Price of an hour of one worker, to show what the search costs.", hidden=True
-    ),
+    typer.Option(metavar="X", help="Price of one worker-hour, to show the cost of the search.", hidden=True),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Show what would be searched and its cost, and stop.", rich_help_panel=_LIMITS
+        "--dry-run", help="Show the plan and its estimated cost, and exit.", rich_help_panel=_LIMITS
     ),
 ]
 Quiet = Annotated[
@@ -171,7 +173,7 @@ LogTo = Annotated[
     typer.Option(
         "--log-file",
         metavar="FILE",
-        help="Also append all lines, with the time, to a file.",
+        help="Also append all lines to a file, with timestamps.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -183,7 +185,7 @@ MoreSeeds = Annotated[
     typer.Option(
         "--repeat-seeds",
         metavar="N",
-        help="Seeds per configuration of a finite space.",
+        help="Seeds per configuration; for a finite search space.",
         rich_help_panel=_LIMITS,
     ),
 ]
@@ -220,7 +222,7 @@ CpusPerTrial = Annotated[str | None, typer.Option(metavar="X", help="CPU cores p
 TrialsPerGpu = Annotated[
     str | None,
     typer.Option(
-        metavar="N", help="Trials that share a GPU, or `auto`: by memory use.", rich_help_panel=_RESOURCES
+        metavar="N", help="Trials that share a GPU; `auto` decides by memory use.", rich_help_panel=_RESOURCES
     ),
 ]
 FeatureCache = Annotated[
@@ -232,7 +234,7 @@ FeatureCache = Annotated[
 Storage = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS", help="Keep a copy of the run there: s3://…, gs://…", rich_help_panel=_RESOURCES
+        metavar="ADDRESS", help="Keep a copy of the run at s3://…, gs://…", rich_help_panel=_RESOURCES
     ),
 ]
 
@@ -247,7 +249,7 @@ def settings(
 
     Args:
         values: options to parse as YAML; None where not given.
-        literals: options to take as they are; None where not given.
+        literals: options to use as they are; None where not given.
         overrides: the KEY=VALUE texts of `--set`; options of their own take precedence.
 
     Raises:

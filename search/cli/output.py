@@ -57,7 +57,7 @@ def _escape(character: str) -> str:
 
 
 def show(*parts: "RenderableType") -> None:
-    """Print rich renderables; on a terminal, texts are wrapped at words and commands are kept whole."""
+    """Print rich renderables; on a terminal, text is wrapped at words and commands are kept on one line."""
     from search.display.area import console
     from search.report.fitting import fitted
 
@@ -83,7 +83,7 @@ def interruptible(next_step: Callable[[], str]) -> Iterator[None]:
 
 
 def disk_full(error: BaseException, retry: str) -> typer.Exit:
-    """Report a full disk in one line, with the file that could not be written and the command that continues."""
+    """Report a full disk in one line, with the file that could not be written and the command to resume with."""
     file = getattr(getattr(error, "cause", None) or error, "filename", None)
     place = f"the disk of {file}" if file else "the disk"
     return typer.Exit(complain(f"no space left on {place}; free some and run: {retry}", USER_MISTAKE))

@@ -29,13 +29,13 @@ Outcome = Prediction | BadAudio
 def predictions(
     model: Model, files: Sequence[str], *, standard_input: Iterable[bytes], over_time: bool
 ) -> Iterator[tuple[str, Outcome]]:
-    """Predict each file as it is reached.
+    """Predict the files one by one.
 
     Args:
         model: the model.
         files: paths; a folder stands for all audio files in it, and `-` for the paths on standard input.
         standard_input: one path per line.
-        over_time: whether to predict each segment too.
+        over_time: whether to predict each segment, too.
 
     Yields:
         Path and outcome of each file.
@@ -117,7 +117,7 @@ def json_line(path: str, outcome: Outcome) -> str:
 
 
 def printable(path: str) -> str:
-    """A path for a terminal: characters that would move its cursor are escaped, undecodable bytes are kept."""
+    """A path for a terminal: control characters are escaped, undecodable bytes are kept."""
     return "".join(
         character
         if character.isprintable() or "\ud800" <= character <= "\udfff"
@@ -127,7 +127,7 @@ def printable(path: str) -> str:
 
 
 def _likeliest(probabilities: Mapping[str, float], top: int) -> list[tuple[str, float]]:
-    """The most probable genres, the most probable first; of equal ones in the order of the model."""
+    """The most probable genres, highest probability first; ties in the order of the model."""
     return sorted(probabilities.items(), key=lambda pair: -pair[1])[:top]
 
 

@@ -208,8 +208,8 @@ def results(
 ) -> None:
     """Show the leaderboard of one or more searches.
 
-    A search may still be running. Several searches are compared with the first, and a line says where their
-    scores are not comparable.
+    A search may still be running. If several are given, the others are compared with the first, with a
+    warning if their scores are not comparable.
 
     Examples:
 
@@ -240,7 +240,7 @@ def results(
 
 
 def _show_leaderboard(runs: Sequence[Path], trials: "pd.DataFrame", rows: "pd.DataFrame") -> None:
-    """Show a table of trials, and what is known of each run.
+    """Show a table of trials, and a summary of each run.
 
     Args:
         runs: their folders; several are compared first.
@@ -266,7 +266,7 @@ def _echo_json(trials: "pd.DataFrame") -> None:
 
 
 def _show_costs(trials: "pd.DataFrame", names: Sequence[str]) -> None:
-    """Show the cost of an epoch of each run, below its name if there are several."""
+    """Show the cost of an epoch in each run, below the run's name if there are several."""
     from search.report import leaderboard
 
     for name in names:
@@ -279,7 +279,7 @@ def _show_costs(trials: "pd.DataFrame", names: Sequence[str]) -> None:
 def best(run: RunArgument, as_json: Json = False) -> None:
     """Show the best settings and how to repeat them.
 
-    The settings of a search that repeats the best trial are written to RUN/winner.yaml.
+    Writes RUN/winner.yaml, the settings of a search that repeats the best trial.
 
     Example:
 
@@ -316,17 +316,17 @@ def _require_run(run: Path, storage: str | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Screen:
-    """What a search shows."""
+    """The output of a search."""
 
     detail: "Detail"
     log_file: Path | None
 
 
 def _screen(*, quiet: bool, verbose: bool, log_file: Path | None) -> _Screen:
-    """What the options about the screen mean.
+    """The output that the options ask for.
 
     Raises:
-        InputError: they contradict each other.
+        InputError: the options contradict each other.
     """
     from search.display.progress import Detail
 
@@ -380,7 +380,7 @@ def _run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) 
 
 
 def _dry_run(config: "SearchConfig", folder: Path, *, cache: Path, screen: _Screen) -> None:
-    """Show the plan of a search in a new folder, which is not created."""
+    """Show the plan of a search without creating its folder."""
     with _display(config, screen) as display, interruptible(lambda: "nothing was started"):
         display.say(_title(config, folder))
         with display.working(_LOADING):
@@ -402,8 +402,8 @@ def _drive(
         start: runs the search on a display; returns whether the search reached its end.
         config: the settings of the search.
         folder: the run folder.
-        screen: what is shown.
-        resumed: whether the search has begun before.
+        screen: the output.
+        resumed: whether the search was started before.
     """
 
     def next_step() -> str:

@@ -22,7 +22,7 @@ _REPLAYED = ("search", "sampler", "pruner", "seed")
 """Settings that a replay can change."""
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Run folder; trials of several make one pool.")
+    list[Path], typer.Argument(metavar="RUN", help="Run folders; the trials of several are pooled.")
 ]
 Search = Annotated[
     str | None,
@@ -36,9 +36,11 @@ Sampler = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna sample
 Pruner = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna pruner to compare.")]
 Workers = Annotated[
     list[int] | None,
-    typer.Option(metavar="N", min=1, max=1000, help="Number of virtual workers; repeatable [default: 1]."),
+    typer.Option(metavar="N", min=1, max=1000, help="Number of simulated workers; repeatable [default: 1]."),
 ]
-Repeats = Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Replays, with different seeds.")]
+Repeats = Annotated[
+    int, typer.Option(metavar="N", min=1, max=10_000, help="Number of replays, each with another seed.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 
@@ -55,8 +57,9 @@ def simulate(
 ) -> None:
     """Replay a search: how fast would other settings have been?
 
-    Nothing is trained. The recorded trials are the search space, and the time they took is replayed by virtual
-    workers. Best recorded by a search with `--set sampler=random --set pruner=none`.
+    Nothing is trained. The recorded trials are the search space, and simulated workers take as long as the
+    recorded ones did. For the most reliable replays, record a search with `--set sampler=random --set
+    pruner=none`.
 
     Examples:
 
@@ -83,15 +86,15 @@ def simulate(
 
 
 def _contenders(overrides: dict[str, object]) -> "tuple[list[Contender], int]":
-    """What to replay, and the first seed."""
+    """The strategies to replay, and the first seed."""
     from search.config.schema import OPTUNA, load
     from search.engine.contenders import CONTENDERS, COST_AWARE, TODAY, of_optuna
 
     for key in overrides:
         if key.split(".")[0] not in _REPLAYED:
             raise InputError(
-                f"--set must change a setting that a replay has ({', '.join(_REPLAYED)}), but got {key}; "
-                "start a search to change others",
+                f"--set must name a setting that affects a replay ({', '.join(_REPLAYED)}), but got {key}; "
+                "start a search to change other settings",
                 code=SearchErrorCode.SETTING_NOT_REPLAYED,
             )
     config = load(None, _named(overrides))
@@ -140,11 +143,11 @@ def _introduce(pool: "Pool", repeats: int) -> None:
         f"{len(pool.curves)} recorded trials, best F1 {pool.best_f1:.3f}; replays of each strategy: {repeats}"
     )
     if pool.cut:
-        what = "1 was" if pool.cut == 1 else f"{pool.cut} were"
+        count = "1 trial was" if pool.cut == 1 else f"{pool.cut} trials were"
         echo(
-            f"{what} pruned, stopped or still running: a replay ends such a trial where it\n"
-            "ended, and its later epochs are unknown. To know them, record a search with\n"
-            "--set sampler=random --set pruner=none."
+            f"{count} pruned, stopped or still running: their later epochs are unknown, so\n"
+            "replays end them at the same epoch. To record complete curves, run a search\n"
+            "with --set sampler=random --set pruner=none."
         )
 
 
@@ -153,7 +156,7 @@ def _print(pool: "Pool", outcomes: "list[Outcome]", *, workers: int, seed: int) 
     from search.report import replays
 
     own = _outcomes(pool, [CONTENDERS[AS_RECORDED]], workers=workers, seed=seed, repeats=1)
-    echo(f"\n{workers} worker{'s' if workers > 1 else ''}, time until within a margin of the best F1:")
+    echo(f"\n{workers} worker{'s' if workers > 1 else ''}, time to come within a margin of the best F1:")
     show(replays.table([*own, *outcomes]))
     for line in replays.comparison(own, outcomes):
         echo(line)

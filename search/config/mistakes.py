@@ -16,8 +16,26 @@ ENQUEUE = "enqueue"
 """The setting that lists configurations to try first."""
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """pydantic's types of the error for a key that a model, or a dataclass, does not have."""
+_RULES = {
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("model_type", "dict_type", "dataclass_type"), "must be a mapping"),
+    "finite_number": "must be finite",
+    "string_type": "must be text",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "missing": "must be given",
+}
+"""pydantic's types of errors -> the rule in the words of our own messages, with pydantic's context filled in."""
 _NEAR = 0.7
-"""Similarity from which a key counts as a slip of another one, from 0 to 1."""
+"""Similarity from which a key counts as a misspelling of another one, from 0 to 1."""
 NEIGHBOURS = {
     **dict.fromkeys(("lr", "eta", "step_size"), "space.learning_rate"),
     **dict.fromkeys(("batch", "bs", "batchsize", "train_batch_size"), "space.batch_size"),
@@ -61,6 +79,13 @@ def as_input_error(error: ValidationError, model: type[BaseModel]) -> InputError
     return InputError("; ".join(texts), code=code)
 
 
+def rule(mistake: ErrorDetails) -> str:
+    """The rule that a value breaks, such as `must be at least 1`; pydantic's own message if it is none of the usual."""
+    if template := _RULES.get(mistake["type"]):
+        return template.format(**mistake.get("ctx", {}))
+    return mistake["msg"][0].lower() + mistake["msg"][1:]
+
+
 def shown(value: object) -> str:
     """A value as messages repeat it: its repr, cut off if it is long."""
     try:
@@ -94,14 +119,19 @@ def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
     key = ".".join(path) or "''"
     if mistake["type"] in _UNKNOWN_KEY:
         return f"{key} is not a setting; {_hint(path, model)}"
-    if cause := mistake.get("ctx", {}).get("error"):
-        return f"{key}: {cause}"
-    message = mistake["msg"][0].lower() + mistake["msg"][1:]
-    return f"{key}: {message}, but got {path[-1] if path else 'it'}={shown(mistake['input'])}"
+    cause = mistake.get("ctx", {}).get("error")
+    broken = str(cause) if cause else f"{rule(mistake)}, but got {_given(mistake, path)}"
+    return f"{key} {broken}" if broken.startswith("must ") else f"{key}: {broken}"
+
+
+def _given(mistake: ErrorDetails, path: list[str]) -> str:
+    """The rejected value with its key; for a missing key, the mapping that lacks it."""
+    value = shown(mistake["input"])
+    return value if mistake["type"] == "missing" or not path else f"{path[-1]}={value}"
 
 
 def _hint(path: list[str], model: type[BaseModel]) -> str:
-    """What may have been meant by an unknown key: a setting with its whole path."""
+    """The setting that an unknown key may stand for, with its whole path."""
     given = path[-1]
     if path[0].startswith(f"{ENQUEUE}["):
         return _hint_of_enqueued(path[0], given, model)
@@ -111,11 +141,11 @@ def _hint(path: list[str], model: type[BaseModel]) -> str:
     names = {key.rpartition(".")[2]: key for key in reversed(keys)}
     whole = difflib.get_close_matches(".".join(path), keys, n=1, cutoff=_NEAR)
     near = whole or [names[name] for name in difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)]
-    return f"did you mean {near[0]}?" if near else "see genre-search config show"
+    return f"did you mean {near[0]}?" if near else "list all settings with: genre-search config show"
 
 
 def _hint_of_enqueued(entry: str, given: str, model: type[BaseModel]) -> str:
-    """What may have been meant by an unknown hyperparameter of an enqueued configuration."""
+    """The hyperparameter that an unknown key of an enqueued configuration may stand for."""
     names = [key.removeprefix("space.") for key in _keys(model) if re.fullmatch(r"space\.\w+", key)]
     near = difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)
     group, _, name = NEIGHBOURS.get(given.lower(), "").partition(".")

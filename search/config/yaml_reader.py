@@ -23,8 +23,9 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"--config must be a readable YAML file, but {path} is not: {error}",
+            f"--config must be a YAML file, but {path} cannot be read: {reason}; give another file",
             code=SearchErrorCode.CONFIG_UNREADABLE,
         ) from error
     try:
@@ -33,14 +34,15 @@ def read_file(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
         raise InputError(
-            f"--config must be YAML, but {path} is not{place}: {getattr(error, 'problem', error)}",
+            f"--config must be valid YAML, but {path} has an error{place}: {getattr(error, 'problem', error)}",
             code=SearchErrorCode.CONFIG_NOT_YAML,
         ) from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         raise InputError(
-            f"--config must hold keys and values, but {path} holds a {type(settings).__name__}",
+            f"--config must contain keys and values, but {path} contains a {type(settings).__name__}; "
+            "genre-search config show prints an example",
             code=SearchErrorCode.CONFIG_NOT_YAML,
         )
     return settings
@@ -79,7 +81,7 @@ def parse_value(text: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """SafeLoader without duplicate keys and aliases.
 
-    PyYAML would keep the last of two equal keys, and an error message would print a nested alias without end.
+    PyYAML would keep the last of two equal keys, and an error message would print a nested alias endlessly.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

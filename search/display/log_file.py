@@ -1,22 +1,31 @@
-"""A file with the lines of a search, each with the time at which it was written."""
+"""A log file with the output of a search; each line has a timestamp."""
 
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from genre_core.errors import InputError
+from search.errors import SearchErrorCode
+
 
 class LogFile:
-    """Appends lines to a file, which can be read while the search runs."""
+    """Appends lines to a file that can be read while the search runs."""
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = datetime.now) -> None:
-        """Create the file and its folder where they do not exist.
+        """Create the file and its folder if they do not exist.
 
         Raises:
-            OSError: the file cannot be written to.
+            InputError: the file cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._now = now
-        self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        except OSError as error:
+            raise InputError(
+                f"--log-file must be a writable file, but got {path}: {error.strerror}; choose another file",
+                code=SearchErrorCode.FILE_NOT_WRITABLE,
+            ) from error
 
     def write(self, text: str) -> None:
         """Append lines with the local time."""

@@ -1,5 +1,7 @@
 """Filter and sort the trials of a run."""
 
+import difflib
+
 import pandas as pd
 
 from genre_core.errors import InputError
@@ -46,9 +48,10 @@ def select(
             code=SearchErrorCode.UNKNOWN_STATE,
         )
     if sort not in trials.columns:
+        near = difflib.get_close_matches(sort.lower(), [*_SORTABLE, *trials.columns], n=1)
+        way_out = f"did you mean {near[0]}?" if near else "genre-search results --csv prints all columns"
         raise InputError(
-            f"--sort must be a column, but got --sort {sort}; choose from {', '.join(trials.columns)}",
-            code=SearchErrorCode.UNKNOWN_COLUMN,
+            f"--sort must be a column, but got --sort {sort}; {way_out}", code=SearchErrorCode.UNKNOWN_COLUMN
         )
     if state is not None:
         trials = trials[trials["state"] == state.upper()]
@@ -63,7 +66,6 @@ def _require_backbone(trials: pd.DataFrame, backbone: str) -> None:
     searched = sorted(trials["backbone"].dropna().unique())
     if len(trials) and backbone not in searched:
         raise InputError(
-            f"--backbone must be one that was searched, but got --backbone {backbone}; "
-            f"choose from {', '.join(searched)}",
+            f"--backbone must be one of those searched ({', '.join(searched)}), but got --backbone {backbone}",
             code=SearchErrorCode.UNKNOWN_BACKBONE_OF_RUN,
         )

@@ -311,7 +311,7 @@ def require_new(run: Path) -> None:
     if left := [path.name for path in (RunFolder(run).journal, RunFolder(run).results) if path.exists()]:
         raise InputError(
             f"--name must be new, but {run} contains {' and '.join(left)} of a search whose config.yaml is missing; "
-            "restore it from a copy, or choose another name",
+            "restore config.yaml from a copy, or choose another name",
             code=SearchErrorCode.RUN_WITHOUT_CONFIG,
         )
 
@@ -321,8 +321,9 @@ def require_run(run: Path) -> None:
     if not RunFolder(run).config.exists():
         inside = sorted(path.name for path in runs_in(run))
         raise InputError(
-            f"RUN must be the folder of a search, with its config.yaml, but got {run}; "
-            + (f"it contains {', '.join(inside)}" if inside else "genre-search list shows those in runs/"),
+            f"RUN must be a run folder, but {run} "
+            + ("does not exist" if not run.exists() else f"has no {RunFolder(run).config.name}")
+            + (f"; runs in it: {', '.join(inside)}" if inside else "; list runs with: genre-search list"),
             code=SearchErrorCode.RUN_NOT_FOUND,
         )
 

@@ -171,7 +171,7 @@ def resume(
             with mirrored(config, folder, reporter, resumed=True):  # in case the driver died at the very end
                 _recorder(config, the_study, folder, reporter).end(None)
                 shutil.rmtree(RunFolder(folder).checkpoints, ignore_errors=True)
-            more = f"to run more trials, give --trials a number above {config.trials}"
+            more = f"to run more trials, give --trials a number above {the_study.ended}"
             reporter.say(f"{folder} is complete; {more if wanted == config.trials else used_up(config)}")
             return True
         config = record_extension(config, folder, trials=the_study.ended, allowed=after_finish)

@@ -10,7 +10,7 @@ from conftest import Command
 
 # arguments -> what the message names: the option or argument, the value given, the way out
 MISTAKES = [
-    ("run --trials many", ("trials", "'many'", "integer")),
+    ("run --trials many", ("trials", "'many'", "whole number")),
     ("run --trials 0", ("trials", "trials=0", "1")),
     ("run --trails 3", ("--trails", "--trials")),
     ("run -q -v", ("--quiet", "--verbose")),
@@ -19,8 +19,8 @@ MISTAKES = [
     ("run --config nowhere.yaml", ("nowhere.yaml",)),
     ("run --data nowhere --set weights=random", ("nowhere",)),
     ("search", ("'search'",)),
-    ("results nowhere", ("RUN", "nowhere", "config.yaml")),
-    ("best nowhere", ("RUN", "nowhere", "config.yaml")),
+    ("results nowhere", ("RUN", "nowhere", "genre-search list")),
+    ("best nowhere", ("RUN", "nowhere", "genre-search list")),
     ("data check nowhere", ("nowhere",)),
     ("data make new --difficulty 2", ("difficulty", "0", "1", "2.0")),
     ("data make .", ("DIR", "another folder")),

@@ -34,12 +34,12 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[dict[str, Any]], list
     (UNKNOWN, {}, [{"epochs": 3}], ["enqueue[0].epochs ", "weight_decay"]),
     (INVALID, {}, [{}], ["enqueue[0]", "{}"]),
     (INVALID, {}, ["fast"], ["enqueue[0]", "'fast'"]),  # type: ignore[list-item]
-    (INVALID, {}, {"momentum": 0.5}, ["enqueue:", "a list", "{'momentum': 0.5}"]),  # type: ignore[list-item]
-    (INVALID, {}, [GOOD, {"momentum": "x"}], ["enqueue[1].momentum:", "'x'"]),
-    (INVALID, {}, [{"momentum": True}], ["enqueue[0].momentum:", "true"]),
-    (INVALID, {}, [{"learning_rate": float("nan")}], ["enqueue[0].learning_rate:", "nan"]),
-    (INVALID, {}, [{"frozen_blocks": "al"}], ["enqueue[0].frozen_blocks:", "'al'", "all"]),
-    (INVALID, {}, [{"frozen_blocks": 1.5}], ["enqueue[0].frozen_blocks:", "1.5"]),
+    (INVALID, {}, {"momentum": 0.5}, ["enqueue", "a list", "{'momentum': 0.5}"]),  # type: ignore[list-item]
+    (INVALID, {}, [GOOD, {"momentum": "x"}], ["enqueue[1].momentum", "'x'"]),
+    (INVALID, {}, [{"momentum": True}], ["enqueue[0].momentum", "true"]),
+    (INVALID, {}, [{"learning_rate": float("nan")}], ["enqueue[0].learning_rate", "nan"]),
+    (INVALID, {}, [{"frozen_blocks": "al"}], ["enqueue[0].frozen_blocks", "'al'", "all"]),
+    (INVALID, {}, [{"frozen_blocks": 1.5}], ["enqueue[0].frozen_blocks", "1.5"]),
     (
         OUTSIDE,
         {},

@@ -81,7 +81,7 @@ def test_the_winners_final_model_is_chosen_or_else_the_best_kept_one(
 @pytest.mark.parametrize(
     ("kept", "trial", "code", "parts"),
     [
-        ({3: 0.5, 5: 0.7}, 4, SearchErrorCode.NO_KEPT_MODEL_OF_TRIAL, ("trial 4", "--trial", "3, 5")),
+        ({3: 0.5, 5: 0.7}, 4, SearchErrorCode.NO_KEPT_MODEL_OF_TRIAL, ("got 4", "--trial", "3, 5")),
         ({}, None, SearchErrorCode.NO_KEPT_MODEL, ("--set keep_models=1",)),
     ],
 )
