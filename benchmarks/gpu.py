@@ -1,7 +1,7 @@
 """Measure training on a GPU: images per second, whole trials, and trials side by side, without Ray.
 
     PYTHONPATH=. python benchmarks/gpu.py [--device cuda|cpu] [--quick] [--families resnet18] [--processes 4 16]
-        [--parts rates busy trials processes fused convolutions] [--mps]
+        [--parts rates busy trials processes fused convolutions] [--stacks 1 4 16 64] [--mps]
 
 compares this project's fine-tune with a plain PyTorch loop of the same recipe whose data is on the device, which is
 the upper reference, and with the recipe of Ray Tune's PyTorch tutorial. Data is noise and weights are random, which
@@ -477,11 +477,11 @@ def measure_fused(
     save: Callable[[], None],
 ) -> None:
     """Trials per hour in stacks, one after another, and, for the first and the last kind, in several processes."""
-    stacks = [f"stack of {count}" for count in gpu_fused.COUNTS]
+    stacks = [f"stack of {count}" for count in arguments.stacks]
     print_header("Trials per hour without their preparation", "alone", *stacks, "ms of preparation")
     found["fused"] = []
     for setting in kinds:
-        row = gpu_fused.stacked_trials(bench, setting, EPOCHS)
+        row = gpu_fused.stacked_trials(bench, setting, arguments.stacks, EPOCHS)
         found["fused"].append(row)
         rates = [row["alone_per_hour"], *(own["per_hour"] for own in row["stacked"])]
         cells = [None if rate is None else f"{rate:,.0f}" for rate in rates]
@@ -526,6 +526,7 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, nargs="*", help="side by side [default: 1 4 16; quick: none]"
     )
+    parser.add_argument("--stacks", type=int, nargs="+", default=[1, 4, 16, 64], help="trials in a stack")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     parser.add_argument(
         "--mps",

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -20,8 +20,8 @@ from genre_core.training.fused import FusedFineTunes
 if TYPE_CHECKING:
     from gpu import Bench, Setting
 
-COUNTS = (1, 4, 16, 64)
-"""Trials in a stack."""
+REPEATS = 3
+"""Trials, and stacks of each size, of which the fastest counts."""
 MEMORY_SHARE = 0.5
 """Most of the free memory that the tensors of a stack may take; larger ones are left out."""
 TENSORS = 3
@@ -40,21 +40,21 @@ LAYERS = 3
 MEASURED_SECONDS, LEAST_REPEATS = 0.3, 3
 
 
-def stacked_trials(bench: "Bench", setting: "Setting", epochs: int) -> dict[str, Any]:
-    """Trials an hour of one kind: one after another, and in stacks.
+def stacked_trials(bench: "Bench", setting: "Setting", counts: Sequence[int], epochs: int) -> dict[str, Any]:
+    """Trials an hour of one kind: one after another, and in stacks of so many trials.
 
     Building the networks is the same for both and measured apart; activations are cached before.
     """
     row: dict[str, Any] = asdict(setting) | {"epochs": epochs, "stacked": []}
     _trained(bench, setting, 1, epochs)  # fills the cache
-    alone = [_alone(bench, setting, number, epochs) for number in range(3)]
-    row["prepare"] = statistics.median(prepare for prepare, _ in alone)
-    row["alone_per_hour"] = 3600 / statistics.median(seconds for _, seconds in alone)
-    for count in COUNTS:
+    alone = [_alone(bench, setting, epochs) for _ in range(REPEATS)]
+    row["prepare"] = min(prepare for prepare, _ in alone)
+    row["alone_per_hour"] = 3600 / min(seconds for _, seconds in alone)
+    for count in counts:
         if bench.parameters(setting) * FLOAT_BYTES * TENSORS * count > MEMORY_SHARE * _free(bench.device):
             row["stacked"].append({"trials": count, "per_hour": None})
             continue
-        seconds = min(_trained(bench, setting, count, epochs) for _ in range(2))
+        seconds = min(_trained(bench, setting, count, epochs) for _ in range(REPEATS))
         row["stacked"].append({"trials": count, "per_hour": 3600 * count / seconds})
     return row
 
@@ -68,7 +68,7 @@ def _members(bench: "Bench", setting: "Setting", count: int, epochs: int) -> Ite
             yield bench.fine_tune(setting, cached=True, recipe=recipe)
 
 
-def _alone(bench: "Bench", setting: "Setting", number: int, epochs: int) -> tuple[float, float]:
+def _alone(bench: "Bench", setting: "Setting", epochs: int) -> tuple[float, float]:
     """Seconds to prepare a trial, and of its epochs."""
     times = [time.perf_counter()]
     (member,) = _members(bench, setting, 1, epochs)

@@ -107,9 +107,11 @@ def test_processes_are_measured_without_and_with_mps(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_stacks_and_convolutions_are_measured_on_a_cpu(tmp_path: Path) -> None:
-    found = _benchmark(tmp_path, "--families", "resnet18", "--parts", "fused", "convolutions")
+    found = _benchmark(
+        tmp_path, "--families", "resnet18", "--parts", "fused", "convolutions", "--stacks", "1", "4"
+    )
     (heads,) = found["fused"]
-    assert [own["trials"] for own in heads["stacked"]] == [1, 4, 16, 64]
+    assert [own["trials"] for own in heads["stacked"]] == [1, 4]
     assert all(own["per_hour"] > 0 for own in heads["stacked"])
     assert {row["trials"] for row in found["convolutions"]} == {4, 16}
     assert all(row[way] > 0 for row in found["convolutions"] for way in ("alone", "groups", "vmap"))
