@@ -24,7 +24,7 @@ _HASH_DIGITS = 8
 _WINNER = ("F1", "trial", "backbone", "frozen", "lr", "momentum")
 """Titles of the columns about a run's best trial."""
 _TITLES = ("run", *_WINNER, *STATE_WORD.values(), "time", "corpus", "split", "front end")
-"""Titles of the columns; `time` is what all workers together spent on trials."""
+"""Titles of the columns; `time` is the total time that workers spent on trials."""
 _DROPPED = (
     *("corpus", "split", "front end", "running", "failed", "momentum", "pruned"),
     *("time", "complete", "frozen", "trial"),

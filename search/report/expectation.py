@@ -1,4 +1,4 @@
-"""What a search's best validation F1 lets expect on new tracks, in a sentence."""
+"""A sentence about the F1 to expect on new tracks, given a search's best validation F1."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from search.run.tables import read_epochs
 
 
 def sentence(run: Path, trials: pd.DataFrame) -> str | None:
-    """The best validation F1 of a run and its optimism; None if no trial has a score.
+    """The sentence about a run; None if no trial has a score.
 
     Args:
         run: the run's folder.
@@ -34,15 +34,15 @@ def describe(best: float, found: Optimism | None, *, trials: int) -> str:
     text = f"best validation F1 {best:.3f}; "
     if found is None:
         return (
-            f"{text}what to expect on new tracks is not known: without the predictions of its epochs, which earlier "
-            f"versions did not record, the optimism of the best of {counted(trials, 'trial')} cannot be estimated"
+            f"{text}the F1 to expect on new tracks is not known, because the optimism of the best of "
+            f"{counted(trials, 'trial')} is estimated from predictions that earlier versions did not record"
         )
     at_most, at_least = (" at most", "at least ") if found.at_least else (" about", "")
     text += (
         f"expected on new tracks{at_most} {best - found.value:.2f} (optimism of the best of "
         f"{counted(found.looks, 'epoch')} of {counted(found.trials, 'trial')}: {at_least}{found.value:.2f}"
-        f"{', as a genre has a single group of tracks' if found.at_least else ''})"
+        f"{', because a genre has a single group of tracks' if found.at_least else ''})"
     )
     if found.missing:
-        text += f"; {counted(found.missing, 'more epoch')} without recorded predictions not counted"
+        text += f", excluding {counted(found.missing, 'more epoch')} without recorded predictions"
     return text

@@ -55,7 +55,7 @@ def verdict(run: Path) -> list[Any]:
 
 
 def _answer(winner: "pd.Series[Any]", scored: int) -> list[Text]:
-    """The winner's test F1, and how it compares with what validation promised."""
+    """The winner's test F1, compared with its validation F1."""
     gap = winner.test_f1 - winner.val_f1
     difference = f"{abs(gap):.3f} {'higher' if gap > 0 else 'lower'}"
     depth = f"{winner.frozen_blocks}/{len(block_names(winner.backbone))}"
@@ -66,8 +66,8 @@ def _answer(winner: "pd.Series[Any]", scored: int) -> list[Text]:
             style="bold",
         ),
         Text(
-            f"Validation promised F1 {winner.val_f1:.3f}, the best of {counted(scored, 'trial')}; "
-            f"the test is {difference}."
+            f"Validation F1 was {winner.val_f1:.3f}, the best of {counted(scored, 'trial')}; "
+            f"test F1 is {difference}."
         ),
     ]
 

@@ -16,9 +16,9 @@ GAP = 2
 _INDENT = "    "
 """Start of a continuation line."""
 _NARROWEST = 8
-"""Characters to which the one column that may be folded is narrowed at most."""
+"""Minimum width, in characters, of the one column that may be folded."""
 _KEPT_SPACE = "\x1f"
-"""Stands for a space at which a line is not wrapped; the text has no such character."""
+"""Placeholder for a space at which a line must not be wrapped; it does not occur in texts."""
 _COMMAND = rf"{PROGRAM} [^;]*"
 """A command in a sentence ends with the sentence or a semicolon."""
 
@@ -26,7 +26,7 @@ Cell = str | Text
 
 
 class FittedTable:
-    """A table without borders whose least important columns are left out where the screen is too narrow.
+    """A table without borders whose least important columns are left out if the screen is too narrow.
 
     If the remaining columns are still too wide, the widest left-aligned one is folded within its column.
     """
@@ -57,7 +57,7 @@ class FittedTable:
         self._rows.append(tuple(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
 
     def shown(self, width: int) -> list[str]:
-        """The titles of the columns that a screen of this width has room for."""
+        """The titles of the columns that fit a screen of this width, in characters."""
         dropped: set[str] = set()
         for title in (*self._drop, None):
             kept = [name for name in self._titles if name not in dropped]
@@ -86,7 +86,7 @@ class FittedTable:
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """Render the columns that the console has room for."""
+        """Render the columns that fit the console."""
         yield self.at(options.max_width)
 
     def _of(self, title: str) -> int:
@@ -100,11 +100,11 @@ class FittedTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A part of a line, as wide on every line so that lines align."""
+    """A part of a line that has the same width on every line, so that lines align."""
 
     text: Text
     drop: int = 0
-    """When it is left out on a narrow screen: 1 for the first; 0 for never."""
+    """Rank in which fields are left out on a narrow screen, 1 first; 0 if never."""
 
 
 def fitted_line(fields: Sequence[Field], width: int) -> Text:

@@ -1,4 +1,4 @@
-"""Terminal output about the trials of a run: ranked, a summary, what to expect, and costs."""
+"""Terminal output about the trials of a run: ranking, summary, expected F1 on new tracks, and costs."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def summary(trials: pd.DataFrame) -> Text:
 
 
 def expected(run: Path, trials: pd.DataFrame) -> list[Text]:
-    """What the best validation F1 of a run lets expect on new tracks; nothing if no trial has a score.
+    """A line about the F1 to expect on new tracks; nothing if no trial has a score.
 
     Args:
         run: the run's folder.
@@ -61,7 +61,7 @@ def abandoned(run: Path, trials: pd.DataFrame) -> list[Text]:
 
 
 def costs(trials: pd.DataFrame) -> list[FittedTable | Text]:
-    """The mean time of an epoch and of computing activations by backbone and freeze depth, and what was shared."""
+    """The mean time of an epoch and of computing activations by backbone and freeze depth, and their sharing."""
     ran = trials[trials["epochs"] > 0]
     titles = ("backbone", "frozen", "trials", "seconds per epoch", "seconds for activations")
     shown = FittedTable(*titles, left=("backbone",), drop=("trials",))

@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class MisclassifiedTrack:
-    """A validation track whose genre the model predicted wrong."""
+    """A validation track that the model misclassified."""
 
     track_id: str
     genre: str
@@ -101,7 +101,7 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
     """Each track's log-mel spectrogram, from the store or else from its audio."""
     if not tracks:
         return []
-    from genre_core.audio.mel import FrontEnd, log_mel  # imports torch, which nothing else here needs
+    from genre_core.audio.mel import FrontEnd, log_mel  # imports torch, which is not needed otherwise
     from genre_core.corpus.spectrogram_store import open_store
 
     settings = FrontEnd(**{**front_end, "windows": tuple(front_end["windows"])})
@@ -130,7 +130,7 @@ def _pictures(tracks: list[Track], front_end: Mapping[str, Any], spectrograms: P
 
 
 def height(hz: float, n_mels: int, sample_rate: int) -> float:
-    """Where a frequency is in a mel spectrogram, as a fraction of its height from the bottom.
+    """The position of a frequency in a mel spectrogram, as a fraction of its height from the bottom.
 
     Args:
         hz: the frequency.

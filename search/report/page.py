@@ -77,15 +77,15 @@ class Report:
     misclassified: Sequence[MisclassifiedTrack] | None
     """None if the model of trial `examined` is not kept."""
     expectation: str | None
-    """What the best validation F1 lets expect on new tracks; None if no trial has a score."""
+    """A sentence about the F1 to expect on new tracks; None if no trial has a score."""
     test_look: TestUse | None
     """When the test set was used; None before `finish`."""
     extension_note: str | None
-    """What a reader must know about a search that was extended after `finish`."""
+    """A note about a search that was extended after `finish`; otherwise None."""
     settings: str | None
     """A configuration in YAML that repeats the best trial; None if no trial has a score."""
     reload_seconds: float | None
-    """After how many seconds the page reloads itself, because it is rewritten; None if it does not."""
+    """Seconds after which the page reloads itself, because it is rewritten; None if it does not."""
 
     def command(self, name: str) -> str:
         """The command line that applies a command to this run."""
@@ -110,7 +110,7 @@ class Report:
 
     @property
     def examined(self) -> int | None:
-        """The trial that is examined genre by genre: the winner of `finish`, before that the best trial."""
+        """The trial whose results are shown by genre: the winner of `finish`, or before `finish` the best trial."""
         return _examined(self.trials, self.finish)
 
     @property
@@ -151,11 +151,11 @@ def write_report(
         run: the run's folder.
         out: the HTML file, replaced atomically.
         cache: the folder with cached spectrograms.
-        data: where the music is now, a folder or a manifest; None if it has not moved.
-        reload_seconds: after how many seconds the page reloads itself; None if it does not.
+        data: current location of the music, a folder or a manifest; None if it has not moved.
+        reload_seconds: seconds after which the page reloads itself; None if it does not.
 
     Raises:
-        InputError: the folder holds no run, or a file of it is damaged.
+        InputError: the folder is not a run, or one of its files is damaged.
     """
     html = render(collect(run, cache=cache, data=data, reload_seconds=reload_seconds))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -240,12 +240,12 @@ def render(report: Report) -> str:
 
 
 def _as_script(data: Mapping[str, Any]) -> str:
-    """JSON that can be in a script element, which ends at the first end tag."""
+    """JSON that is safe in a script element, which ends at the first end tag."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _charts(report: Report) -> dict[str, Chart]:
-    """Name -> chart, for all charts that there is data for."""
+    """Name -> chart, for all charts with data."""
     trials, backbones = report.trials, report.backbones
     if report.best is None:
         return {}
@@ -337,7 +337,7 @@ def _tables(report: Report) -> dict[str, Any]:
 
 
 def _errors(trials: pd.DataFrame) -> dict[str, list[str]]:
-    """Kind of error, the most frequent first -> the messages of the trials that failed with it, the first first."""
+    """Kind of error, the most frequent first -> the messages of its failed trials, by trial number."""
     kinds: dict[str, list[str]] = {}
     for error in trials.sort_values("trial")["error"].dropna():
         kinds.setdefault(error.partition(":")[0], []).append(error)

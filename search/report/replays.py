@@ -1,4 +1,4 @@
-"""Comparison of replayed searches: what each needs to come near the best F1 of the recorded trials."""
+"""Comparison of replayed searches by the time that each needs to come near the best F1 of the recorded trials."""
 
 import math
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ _LOW, _HIGH = 0.1, 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How long a strategy needs to come within a margin of the best F1, over repeats; None where under half did."""
+    """The time that a strategy needs to come within a margin of the best F1; None if under half of its repeats did."""
 
     strategy: str
     workers: int
     margin: float
     seconds_median: float | None
-    """On the clock on the wall."""
+    """Wall-clock time."""
     seconds_low: float | None
-    """10th percentile."""
+    """10th percentile of the wall-clock time."""
     seconds_high: float | None
-    """90th percentile; None if that many repeats did not reach it."""
+    """90th percentile of the wall-clock time; None if fewer repeats reached the margin."""
     reached: float
-    """Share of the repeats that reached it."""
+    """Share of the repeats that reached the margin."""
     worker_seconds_median: float | None
     epochs_median: float | None
 
@@ -53,7 +53,7 @@ class Outcome:
 def outcome(
     strategy: str, workers: int, margin: float, traces: Sequence[Trace], *, best_f1: float
 ) -> Outcome:
-    """Summarise the repeats of a strategy.
+    """Summarize the repeats of a strategy.
 
     Args:
         strategy: its name.
@@ -105,11 +105,14 @@ def comparison(own: Sequence[Outcome], others: Sequence[Outcome]) -> list[str]:
     lines = []
     for other in others:
         if other.margin == margin and other.seconds_median is None:
-            lines.append(f"{other.strategy} came within {margin:g} in {other.reached:.0%} of its replays.")
+            lines.append(
+                f"{other.strategy} came within {margin:g} of the best F1 in {other.reached:.0%} of its replays."
+            )
         elif other.margin == margin and other.seconds_median:
             ratio = recorded / other.seconds_median
             lines.append(
-                f"Within {margin:g}, {other.strategy} is {ratio:.2g} times as fast as the recorded search."
+                f"To within {margin:g} of the best F1, {other.strategy} is {ratio:.2g} times as fast as the "
+                "recorded search."
             )
     return lines
 

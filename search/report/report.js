@@ -80,7 +80,7 @@ function show(button) {
 }
 for (const button of pairs) button.addEventListener("click", () => show(button));
 
-// The section in view is marked in the contents
+// Marks the section in view in the list of contents
 const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
 const headings = [...document.querySelectorAll("h1[id], h2[id]")];
 function markSection() {
@@ -97,12 +97,12 @@ markSection();
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     const label = button.textContent;
-    button.textContent = (await copy(document.getElementById(button.dataset.copy).textContent)) ? "Copied" : "Not copied: select it below";
+    button.textContent = (await copy(document.getElementById(button.dataset.copy).textContent)) ? "Copied" : "Not copied: select the text below";
     setTimeout(() => (button.textContent = label), 2000);
   });
 }
 
-// Browsers give pages that are files no clipboard, or only this older way to it
+// For local files, browsers have no clipboard API or only this older one
 async function copy(text) {
   if (navigator.clipboard) {
     try {
@@ -151,7 +151,7 @@ heads.forEach((head, column) => {
   head.firstChild.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
 });
 
-// A shadow shows where the table goes on
+// A shadow shows that the table continues
 const scroller = table.closest(".tall");
 function shade() {
   const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } = scroller;
@@ -194,7 +194,7 @@ function find(trial) {
   row.scrollIntoView({ block: "center" });
 }
 
-// What a reader has set and where they are survives a reload
+// The reader's settings and scroll position survive a reload
 const memory = `genre-search ${location.pathname}`;
 const opened = [...document.querySelectorAll("details")];
 addEventListener("pagehide", () => {
@@ -233,20 +233,20 @@ if (remembered && performance.getEntriesByType("navigation")[0].type === "reload
   restore(JSON.parse(remembered));
 }
 
-// A page that is rewritten reloads itself, ever more rarely if it is not
+// Reloads a page that is being rewritten, less and less often if no new version appears
 const { reload, written } = document.body.dataset;
 const STALE_PERIODS = 4;
 function age() {
   return Math.max(0, (Date.now() - Date.parse(written)) / 1000);
 }
-const shownAge = document.getElementById("age"); // not if the search ended while the page was written
+const shownAge = document.getElementById("age"); // missing if the search ended while the page was written
 function showAge() {
   const seconds = Math.round(age());
   const ago = seconds < 120 ? `${seconds} s ago` : `${Math.round(seconds / 60)} min ago`;
   const stale = seconds > STALE_PERIODS * reload;
   shownAge.textContent = stale
-    ? `Last written ${ago}: genre-search report --watch no longer runs, or has not come around to it.`
-    : `Written ${ago}; it reloads itself.`;
+    ? `Last written ${ago}: genre-search report --watch has stopped or is delayed.`
+    : `Written ${ago}; the page reloads itself.`;
 }
 function isInUse() {
   const plays = [...document.querySelectorAll("audio")].some((audio) => !audio.paused);

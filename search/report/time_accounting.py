@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 PARTS = ("features", "training", "pruned", "overhead")
-"""Categories of worker time: computing activations at the cut, training in trials that the pruner did not end and in
-those that it ended, and overhead, which is starting trials and waiting between them."""
+"""Categories of worker time: computing activations of frozen blocks, training of trials that were not pruned, training
+of pruned trials, and overhead, which is starting trials and waiting between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _pruning_saved(ran: pd.DataFrame) -> float:
 def _sharing_saved(ran: pd.DataFrame) -> float:
     """The time of the forward passes that trials did not compute.
 
-    A pass is assumed to take as long as the slowest trial with the same cut spent on activations. Without sharing, a
+    A pass is assumed to take as long as the longest recorded one at the same freeze depth. Without sharing, a
     trial computes one pass per epoch.
     """
     shared = ran[ran["features"] == "shared"]

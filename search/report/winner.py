@@ -85,7 +85,7 @@ def write_winner(run: Path) -> Path:
         OSError: the folder cannot be written to.
     """
     row, file = best_row(run), RunFolder(run).winner
-    comment = f"# Trial {row.trial}, validation F1 {score(row.val_f1)}, as a search of its own.\n"
+    comment = f"# Repeats trial {row.trial}, validation F1 {score(row.val_f1)}, as a search with one trial.\n"
     with atomic_file(file) as partial:
         partial.write_text(comment + to_yaml(winner_config(run, row)), encoding="utf-8")
     return file
@@ -112,7 +112,7 @@ def _test_scores(run: Path, best: int) -> list[Text]:
 def _settings(row: TrialRow, space: Space) -> FittedTable:
     """The settings of a trial; those that were searched come first, with their possible values.
 
-    SGD is not listed where no other optimizer was searched.
+    SGD is not listed if no other optimizer was searched.
     """
     shown = FittedTable("setting", "winner", "searched", left=("setting", "winner", "searched"))
     values = {name: searched_values(getattr(space, name)) for name in Space.model_fields}
@@ -141,7 +141,9 @@ def _facts(run: Path, row: TrialRow) -> list[Text]:
         parameters = counted(row.trainable_parameters, "parameter")
         lines.append(f"trained: {parameters} of {row.backbone}, weights {row.weights}")
     models = [folder for folder in sorted(RunFolder(run).kept_models(row.trial)) if is_complete(folder)]
-    kept = str(models[-1]) if models else "not kept; keep_models is the number of models that a search keeps"
+    kept = (
+        str(models[-1]) if models else "not kept (keep_models sets the number of models that a search keeps)"
+    )
     return [*map(Text, lines), Text(f"model: {kept}", no_wrap=True, overflow="ignore")]
 
 

@@ -11,14 +11,14 @@ from search.report.importance import Importance
 from search.report.time_accounting import PARTS, TimeSpent
 
 _PART_NAMES = {
-    "features": "activations at the cut",
+    "features": "activations of frozen blocks",
     "training": "training",
-    "pruned": "training, pruned trials",
-    "overhead": "starting and between trials",
+    "pruned": "training of pruned trials",
+    "overhead": "startup and idle time",
 }
 _UNITS = (("h", 3600.0), ("min", 60.0))
 _LEAST_OF_UNIT = 2.0
-"""Shorter times than this multiple of a unit are in the next smaller one."""
+"""Times below this multiple of a unit are shown in the next smaller unit."""
 
 
 def importance(found: Importance, noise: float | None) -> Chart:
@@ -41,7 +41,7 @@ def importance(found: Importance, noise: float | None) -> Chart:
             shapes=[] if noise is None else [_noise_line(noise)],
             height=130 + 34 * len(names),
         ),
-        description="How much F1 varies with each hyperparameter alone: "
+        description="Effect of each hyperparameter alone on F1, as a standard deviation: "
         + ", ".join(f"{title(name)} {found.effect(name):.3f}" for name in names[::-1]),
     )
 
@@ -95,7 +95,7 @@ def genre_scores(genres: Sequence[str], validation: Sequence[float], test: Seque
 
 
 def times(spent: TimeSpent) -> Chart:
-    """How workers spent their time, by backbone, the largest first."""
+    """Worker time by backbone and category, the longest first."""
     ordered = spent.by_backbone.loc[spent.by_backbone.sum(axis=1).sort_values(kind="stable").index]
     unit, length = _unit(float(ordered.sum(axis=1).max()))
     shown = ordered / length
@@ -120,7 +120,7 @@ def times(spent: TimeSpent) -> Chart:
             legend=legend("normal"),
             height=130 + 34 * len(shown),
         ),
-        description=f"How {duration(spent.whole)} of worker time were spent, by backbone.",
+        description=f"How {duration(spent.whole)} of worker time was spent, by backbone.",
     )
 
 

@@ -26,12 +26,12 @@ TITLES = {
     "trainable_parameters": "trainable parameters",
     "batch_size": "batch size (segments)",
 }
-"""Column -> axis title, where it differs from the column's name."""
+"""Column -> axis title, if it differs from the column's name."""
 LOGARITHMIC = ("learning_rate", "weight_decay", "seconds", "trainable_parameters")
 """Columns with a logarithmic axis."""
 
 COLOURSCALE = "Cividis"
-"""Colour scale that readers with all kinds of colour vision can interpret (Nuñez, Anderton and Renslow 2018)."""
+"""Colour scale that is readable with all kinds of colour vision (Nuñez, Anderton and Renslow 2018)."""
 
 _COLOURS = 5
 """Number of backbone colours in the style sheet."""
@@ -56,7 +56,7 @@ class Chart:
     """Alternative text for screen readers."""
 
     def to_plotly_json(self) -> dict[str, Any]:
-        """The figure as Plotly's JavaScript takes it."""
+        """The figure as input for Plotly's JavaScript."""
         return {
             "data": [trace.to_plotly_json() for trace in self.traces],
             "layout": self.layout.to_plotly_json(),

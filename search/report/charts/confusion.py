@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from search.report.charts.base import Chart, colour, label, layout, rounded
 
 ROOMY_GENRES = 12
-"""The cells of larger matrices have room for the share only, not for the number of tracks as well."""
+"""The cells of larger matrices show only the share, because there is no room for the number of tracks."""
 _CELL_PX, _ROOMY_CELL_PX = 26, 38
 """Height of a cell."""
 
@@ -56,8 +56,8 @@ def confusion(counts: NDArray[np.int64], genres: Sequence[str]) -> Chart:
             yaxis={"title_text": "true genre", "autorange": "reversed", **ticks},
             height=140 + (_ROOMY_CELL_PX if roomy else _CELL_PX) * len(genres),
         ),
-        description=f"Confusion matrix: {np.trace(counts)} of {counts.sum()} tracks on the diagonal, classified "
-        "correctly.",
+        description=f"Confusion matrix: {np.trace(counts)} of {counts.sum()} tracks are classified correctly, on the "
+        "diagonal.",
     )
 
 

@@ -21,7 +21,7 @@ from search.report.charts.base import (
 )
 
 MIN_TRIALS = 10
-"""A surface over fewer trials of a backbone would suggest more than they show, so that there is none."""
+"""Fewest trials of a backbone for which a surface is drawn; with fewer, it would be misleading."""
 SMOOTHING = 0.15
 """Standard deviation of the Gaussian kernel around each trial, as a fraction of the axis."""
 CUTOFF = 2.0
@@ -115,7 +115,7 @@ def smooth(positions: NDArray[np.float64], f1: NDArray[np.float64]) -> NDArray[n
     """
     grid = np.linspace(0.0, 1.0, _GRID)
     points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    # A tree is faster than the default here, a brute-force search in threads.
+    # A tree is faster here than the default, a brute-force search in threads.
     regression = KNeighborsRegressor(n_neighbors=len(f1), weights=_gaussian, algorithm="kd_tree")
     regression.fit(positions, f1)
     nearest, _ = regression.kneighbors(points, n_neighbors=1)
