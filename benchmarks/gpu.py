@@ -44,7 +44,7 @@ from genre_core.models.registry import BLOCKS  # noqa: E402
 from genre_core.recipe import Recipe  # noqa: E402
 from genre_core.system.disk_cache import NodeCache  # noqa: E402
 from genre_core.training.fine_tune import FineTune  # noqa: E402
-from genre_core.training.segments import SegmentArrays, level_statistics  # noqa: E402
+from genre_core.training.segments import SegmentArrays, Segments, level_statistics  # noqa: E402
 from search.tune.torch_trainer import TorchTrainer, WorkingSet  # noqa: E402
 
 FAMILIES = tuple(BLOCKS)
@@ -139,6 +139,7 @@ class Bench:
         self.device = device
         self._folder = folder
         self._data = {side: (noise(segments, side), noise(segments // 4, side)) for side in (64, 128)}
+        self._on_device: dict[int, tuple[Segments, Segments]] = {}
 
     def create_weights(self, backbones: Sequence[str]) -> None:
         """Initialise the networks once, in all caches: it takes seconds, and is not measured."""
@@ -154,7 +155,7 @@ class Bench:
     def fine_tune(self, setting: Setting, *, cached: bool, recipe: Recipe | None = None) -> FineTune:
         """This project's fine-tune; without `cached`, each lookup computes its activations."""
         allow_tf32(setting.precision != "float32")
-        train, validation = (part.to(self.device) for part in self._data[setting.side])
+        train, validation = self._segments(setting.side)
         cache = NodeCache(self._folder / ("kept" if cached else "weights"), budget_bytes=CACHE_BYTES)
         network = build(
             setting.backbone,
@@ -175,6 +176,13 @@ class Bench:
                 validation=validation,
                 node_cache=cache,
             )
+
+    def _segments(self, side: int) -> tuple[Segments, Segments]:
+        """The segments on the device, once for all fine-tunes."""
+        if side not in self._on_device:
+            train, validation = (part.to(self.device) for part in self._data[side])
+            self._on_device[side] = train, validation
+        return self._on_device[side]
 
     def parameters(self, setting: Setting) -> int:
         """Number of trainable parameters."""

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genre_core.models.registry import BLOCKS
 from genre_core.training.fine_tune import FineTune
-from genre_core.training.fused import FusedFineTunes
+from genre_core.training.fused import FusedFineTunes, share_constants
 
 if TYPE_CHECKING:
     from gpu import Bench, Setting
@@ -59,13 +59,17 @@ def stacked_trials(bench: "Bench", setting: "Setting", counts: Sequence[int], ep
     return row
 
 
-def _members(bench: "Bench", setting: "Setting", count: int, epochs: int) -> Iterator[FineTune]:
-    """Fine-tunes that differ in their learning rates."""
+def _members(bench: "Bench", setting: "Setting", count: int, epochs: int) -> list[FineTune]:
+    """Fine-tunes that differ in their learning rates; a GPU would not have room for the frozen blocks of each."""
+    members: list[FineTune] = []
     with patch("genre_core.training.activation_cache.caching_is_faster", lambda *_, **__: True):
         for number in range(count):
             rate = plain.LEARNING_RATE * (1 + number / 100)
             recipe = replace(setting.recipe(epochs), learning_rate=rate)
-            yield bench.fine_tune(setting, cached=True, recipe=recipe)
+            members.append(bench.fine_tune(setting, cached=True, recipe=recipe))
+            if number:
+                share_constants(members[0], members[-1])
+    return members
 
 
 def _alone(bench: "Bench", setting: "Setting", epochs: int) -> tuple[float, float]:
@@ -83,7 +87,7 @@ def _alone(bench: "Bench", setting: "Setting", epochs: int) -> tuple[float, floa
 
 def _trained(bench: "Bench", setting: "Setting", count: int, epochs: int) -> float:
     """Seconds of all epochs of a stack, with stacking and taking apart."""
-    members = list(_members(bench, setting, count, epochs))
+    members = _members(bench, setting, count, epochs)
     bench.synchronize()
     began = time.perf_counter()
     stack = FusedFineTunes(members)

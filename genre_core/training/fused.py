@@ -7,6 +7,7 @@ uses it yet: `benchmarks/README.md` says what it gains on a CPU, and it has not 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -44,6 +45,19 @@ def obstacle(members: Sequence[FineTune]) -> str | None:
     """The reason why these fine-tunes cannot be trained as one stack; None if they can."""
     found = (_own_obstacle(member) or _difference(members[0], member) for member in members)
     return next(filter(None, found), None)
+
+
+def share_constants(first: FineTune, other: FineTune) -> None:
+    """Let a fine-tune use the frozen blocks and activations of another one, which are equal, and give its own back.
+
+    A stack does this when a fine-tune joins. Before, each has its own on a GPU.
+    """
+    assert can_fuse([first, other]), obstacle([first, other])
+    frozen = first.network.frozen, other.network.frozen
+    for shared, own in zip(*(chain(part.parameters(), part.buffers()) for part in frozen), strict=True):
+        own.data = shared.data
+    other.train_activations = first.train_activations
+    other.validation_activations = first.validation_activations
 
 
 def _own_obstacle(member: FineTune) -> str | None:
@@ -124,6 +138,7 @@ class FusedFineTunes:
         assert can_fuse(everyone), obstacle(everyone)
         for member in members:
             member.initialise_head()
+            share_constants(everyone[0], member)
         self._stack(everyone)
 
     def leave(self, member: FineTune) -> None:

@@ -306,6 +306,27 @@ def test_the_seconds_of_an_epoch_are_shared_by_the_members(tmp_path: Path, monke
     assert result.samples_per_second == pytest.approx(4 * len(TRAIN) / trained)
 
 
+def test_members_share_their_frozen_blocks_and_activations(tmp_path: Path) -> None:
+    make = Maker(tmp_path, "vgg16", 6)
+    first, other, later = make(), make(seed=1), make(seed=2)
+    stack = FusedFineTunes([first, other])
+    stack.leave(first)
+    stack.join([later])
+    addresses = [
+        [tensor.data_ptr() for tensor in own.network.frozen.state_dict().values()]
+        for own in (first, other, later)
+    ]
+    assert addresses[0] == addresses[1] == addresses[2]
+    assert len(set(addresses[0])) > 10
+    for own in (other, later):
+        assert own.train_activations is first.train_activations
+        assert own.validation_activations is first.validation_activations
+    for own, seed in ((other, 1), (first, 0)):
+        if own in stack.members:
+            stack.leave(own)
+        _assert_equal([own.epoch()], [make(seed=seed).epoch()])
+
+
 OBSTACLES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a convolution": ({}, {"frozen_blocks": 4}, "BasicBlock"),
     "another depth": ({"backbone": "alexnet"}, {"frozen_blocks": 6}, "layers differ"),
