@@ -3,6 +3,6 @@
 import logging
 import warnings
 
-# In a notebook, tqdm and Ray ask for ipywidgets as they are imported. Nothing here needs it.
+# In a notebook, tqdm and Ray ask for ipywidgets when they are imported. Nothing here needs it.
 warnings.filterwarnings("ignore", message="IProgress not found")
 logging.getLogger("ray.widgets").setLevel(logging.WARNING)

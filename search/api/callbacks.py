@@ -1,4 +1,4 @@
-"""The user's functions that are called while a search runs, and what becomes of their exceptions."""
+"""The user's callbacks of a running search, and the handling of their exceptions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ OnTrial = Callable[[TrialRow], object]
 
 @dataclass(kw_only=True)
 class Callbacks:
-    """Calls the user's functions, and remembers what one of them raised: Ray would wrap it in its own exceptions."""
+    """Calls the user's functions and remembers their exceptions, which Ray would wrap in its own."""
 
     on_epoch: OnEpoch | None
     on_trial: OnTrial | None
@@ -32,7 +32,7 @@ class Callbacks:
 
     @contextmanager
     def reraised(self) -> Iterator[None]:
-        """Raise what a function raised in place of the exception that it became."""
+        """Re-raise the exception of a user's function instead of the one that wraps it."""
         try:
             yield
         except BaseException:

@@ -21,7 +21,7 @@ def by_dotted_key(given: Mapping[str, Setting]) -> dict[str, Setting]:
 
 
 def _plain(value: Setting) -> Setting:
-    """Paths as text, and NumPy's numbers as Python's, as YAML has them."""
+    """The value as YAML stores it: paths as text, and NumPy's numbers as Python's."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A run's folder as an object: its trials, its epochs, and what can be made of them."""
+"""A run's folder as an object: its trials, its epochs, its report and its models."""
 
 import html
 from pathlib import Path
@@ -30,7 +30,7 @@ _COLUMNS = ("trial", "state", "val_f1", "backbone", "frozen_blocks", "learning_r
 
 
 class Result:
-    """A run: a search that has ended, was interrupted or still runs. Every attribute is read anew from its folder."""
+    """A search that is running, was interrupted or has ended. Every attribute is read from its folder on access."""
 
     def __init__(self, path: str | Path) -> None:
         """Args: path: the run folder.

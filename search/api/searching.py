@@ -38,14 +38,14 @@ def search(
         runs: the folder that contains the run folders.
         cache: the folder for spectrograms, audits and activations [default: GENRE_SEARCH_CACHE, or the user's].
         progress: whether to show progress, in a terminal, a notebook or a file.
-        on_epoch: called with each epoch that ends, in this process and after it was saved. What it raises ends the
-            search, which can then be resumed, and is raised from here.
+        on_epoch: called in this process with each epoch, after it was saved. An exception that it raises ends the
+            search, which can then be resumed, and is re-raised here.
         on_trial: called in the same way with each trial that ends.
         settings: any setting of docs/settings.md, such as `trials=50` or `space={"backbone": "resnet18"}`. A group
             (`space`, `training`, `split`, …) changes only the settings in it. Durations are texts: `"2h"`.
 
     Returns:
-        The run. It may also have ended because its time budget was spent.
+        The run. It may have ended before its last trial because a budget was spent.
 
     Raises:
         InputError: the data, a setting or the cluster cannot be used, or the run folder exists.
@@ -95,10 +95,10 @@ def resume(
         run: the run folder, or its name in runs/.
         trials: number of trials in all.
         time_budget: time after which the search ends, such as `"2h"`; it starts anew.
-        worker_budget: time that all workers together may train, which includes the time before.
-        stop_when_flat: whether to end when no trial promises a better score.
+        worker_budget: training time summed over all workers, including the time before resuming.
+        stop_when_flat: whether to end when no further improvement is expected.
         address: of a running Ray cluster.
-        workers: number of trials that run at the same time.
+        workers: maximum number of trials that run in parallel.
         trials_per_gpu: trials that share a GPU, or `"auto"`.
         repeat_seeds: seeds for each configuration of a finite space.
         storage: where to mirror the run's folder.

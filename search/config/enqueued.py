@@ -1,4 +1,4 @@
-"""Configurations that a search tries first: what they may be, and whether they are in the search space."""
+"""Configurations that a search tries first, and their validation against the search space."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -111,7 +111,7 @@ def in_space(entries: Sequence[Enqueued], space: Space, *, seeds: int) -> tuple[
         equal = [earlier for earlier in range(index) if found[earlier] == found[index]]
         if len(equal) >= seeds and _is_complete(entry, space):
             raise InputError(
-                f"{ENQUEUE}[{index}] must be another configuration than those before it, but got the same as "
+                f"{ENQUEUE}[{index}] must differ from the configurations before it, but equals "
                 f"{ENQUEUE}[{equal[0]}], {shown(entry.given)}; leave it out",
                 code=SearchErrorCode.ENQUEUED_TWICE,
             )

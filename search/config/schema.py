@@ -112,35 +112,35 @@ class SearchConfig(Settings):
     """All settings of a search."""
 
     data: Name = BUILTIN
-    """A folder with one subfolder per genre, a manifest (CSV or Parquet), or `builtin`."""
+    """A folder with one subfolder per genre, a manifest (CSV, TSV or Parquet), or `builtin`."""
     synthetic: SyntheticCorpus = SyntheticCorpus()
     """The built-in corpus; only with data: builtin."""
     split: Split = Split()
     """How tracks are split into train, validation and test."""
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
-    """The search does not start if more than this share of the audio files is bad."""
+    """Maximum share of bad audio files; with more, the search does not start."""
     front_end: str = "mel128"
     """`mel128`, `mel64` (half as many mel bands and frames, a quarter of the arithmetic), `mel128x3` (three window
-    sizes as three channels), or one that a backbone brings; that of the backbones if one of them needs its own."""
+    sizes as three channels), or one that a backbone defines. A backbone that needs its own front end sets this."""
     level: Literal["track", "absolute"] = "track"
     """Reference level of the mel spectrograms. Runs that do not name it are older than this setting: absolute."""
     segment_seconds: float = Field(default=3.0, gt=0)
     """Length of the segments that a network sees; shorter tracks are left out."""
     segments_per_track: int = Field(default=10, ge=1)
-    """Maximum number of segments per track; of longer tracks they are evenly spaced."""
+    """Maximum number of segments per track, evenly spaced in longer tracks."""
     weights: Annotated[
         Annotated[Name, Scalar] | Annotated[dict[str, Name], Keyed],
         by_shape("must be one value, or a mapping from backbones to values"),
     ] = IMAGENET
-    """`pretrained` or `imagenet` for the ones that a backbone names, `random` or the path of a state dict; or a mapping
-    from backbones to these (default pretrained)."""
+    """`pretrained` or `imagenet` for the pretrained weights of each backbone, `random`, or the path of a state dict; or
+    a mapping from backbones to these (default pretrained)."""
     space: Space = Space()
     """The hyperparameters that are searched."""
     training: Training = Training()
     """Settings of the fine-tune that are the same for all trials."""
     search: Literal["cost_aware", "optuna"] = COST_AWARE
-    """`cost_aware` trains what is worth most for its cost, and pauses trials. `optuna` uses `sampler` and `pruner`; it
-    is the default where one of them is given, and in runs that are older than this setting."""
+    """`cost_aware` always trains the trial with the most expected improvement per cost, and pauses the others. `optuna`
+    uses `sampler` and `pruner`; it is the default if one of them is given, and in runs older than this setting."""
     sampler: Annotated[Optuna | None, BeforeValidator(_named)] = None
     """Only with search: optuna; by default tpe. Others are random, qmc, gp, cmaes, and grid, which tries each
     configuration of a finite space once, in random order. Further keys are parameters of Optuna's class."""
@@ -149,17 +149,17 @@ class SearchConfig(Settings):
     patient. Further keys are parameters of Optuna's class."""
     enqueue: Queue = ()
     """Configurations to try first, each a mapping from hyperparameters of `space` to values, with a depth in blocks or
-    `all`; what one leaves out is sampled. Beyond `trials`, they wait until the search is resumed with more trials."""
+    `all`; missing ones are sampled. Those beyond `trials` wait until the search is resumed with more trials."""
     stop_when_flat: bool = False
-    """Whether a cost-aware search ends before its last trial when nothing promises a better score."""
+    """Whether a cost-aware search ends before its last trial when no further improvement is expected."""
     trials: int = Field(default=50, ge=1)
     """Number of trials after which the search ends."""
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
     """Seconds after which the search ends; written with a unit: 90s, 30m, 2h or 1.5d."""
     worker_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_seconds)] = None
-    """Seconds that all workers together may train, after which the search ends; written as `time_budget`."""
+    """Seconds of training, summed over all workers, after which the search ends; written like `time_budget`."""
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Price of an hour of one worker, in any currency, to show what the search costs."""
+    """Price of one worker-hour, in any currency, to show the cost of the search."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of every trial, so that trials differ in their settings only."""
     repeat_seeds: int = Field(default=1, ge=1)
@@ -169,16 +169,16 @@ class SearchConfig(Settings):
     address: Name | None = None
     """Address of a running Ray cluster, or `auto`; by default Ray is started on this machine."""
     workers: int | None = Field(default=None, ge=1)
-    """Number of trials that run at the same time; by default as many as the cluster has room for."""
+    """Maximum number of trials that run in parallel; by default as many as fit on the cluster."""
     cpus_per_trial: float = Field(default=1.0, gt=0)
     """CPU cores reserved for each trial, and its number of threads."""
     trials_per_gpu: Annotated[
         Annotated[int, Field(ge=0), Number] | Annotated[Literal["auto"], Word], number_or("auto")
     ] = "auto"
-    """Number of trials that share a GPU; `auto` decides by their memory use, measured, or estimated for trials that are
-    unlike all before. 0 runs all trials on CPUs."""
+    """Number of trials that share a GPU; `auto` decides by memory use, which is measured, or estimated for new kinds of
+    trials. 0 runs all trials on CPUs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type that layers compute in, the same for all trials of a search. `auto` is bfloat16 if all GPUs compute it
+    """Data type in which layers compute, the same for all trials of a search. `auto` is bfloat16 if all GPUs compute it
     natively (NVIDIA: compute capability 8.0 or more), else float32, as on CPUs; config.yaml records the choice."""
     feature_cache: float = Field(default=10.0, ge=0)
     """GiB on a node's disk for data shared by trials: initial weights and activations of frozen blocks. 0 for none."""
@@ -187,14 +187,14 @@ class SearchConfig(Settings):
     storage: str | None = None
     """Where to mirror the run's folder, as an address that pyarrow supports: s3://bucket/prefix, gs://…"""
     retries: int = Field(default=3, ge=0)
-    """How many times a trial continues elsewhere after its worker or node died, before it fails."""
+    """How many times a trial is restarted after its worker or node died, before it fails."""
     epoch_limit: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(_seconds)] = 3600.0
-    """Seconds after which an epoch counts as hanging and its worker is killed; written as `time_budget`."""
+    """Seconds after which an epoch counts as hanging and its worker is killed; written like `time_budget`."""
     checkpoint_budget: float = Field(default=20.0, ge=0)
     """GiB in the run's folder for checkpoints of running and paused trials. 0 for none: interrupted trials restart,
     and a trial that would be paused is pruned."""
     warm_start: tuple[Name, ...] = ()
-    """Folders of earlier searches whose trials the sampler and the pruner learn from."""
+    """Run folders of earlier searches whose trials the sampler and the pruner learn from."""
     mlflow: Name | None = None
     """MLflow tracking server to report trials to: its address, or sqlite:///FILE."""
     provenance: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from search.cost_aware.surrogate import ConfigurationModel, Derived, Encoder, Ri
 _VARIED = 8
 """Number of the best trials that are varied."""
 _SHORTEST = 0.01
-"""Seconds; whatever costs less is treated as equally cheap."""
+"""Seconds; lower costs are treated as equal."""
 FAILED_SCORE = 0.0
 """Score with which the model learns a failed trial: macro F1 cannot be lower."""
 
@@ -38,8 +38,8 @@ class Settings:
     rise: float = 0.25
     """Expected rise of a trial's best score from its first epoch to its last, before any was trained to its end."""
     hold: float = 2.0
-    """What has begun is left, or left paused, only for something with this many times its gain per cost: predictions
-    are rough, and the best of many new configurations is the one that is most overrated."""
+    """A trial is paused, or stays paused, only for an alternative with this many times its gain per cost: predictions
+    are rough, and the best of many new configurations is usually overrated."""
     flat: float = 0.001
     """Expected gain below which nothing more is worth its cost."""
     drawn: int = 128
@@ -52,7 +52,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a worker should do next."""
+    """The next step of a worker."""
 
     trial: int | None = None
     """A paused trial to resume."""
@@ -155,7 +155,7 @@ class FreezeThaw:
     def choose(
         self, study: optuna.Study, *, paused: Collection[int], busy: Collection[int], may_ask: bool
     ) -> Choice:
-        """Choose what an idle worker does next.
+        """Choose the next step of an idle worker.
 
         Args:
             study: the study.

@@ -8,12 +8,12 @@ from search.cost_aware.policy import FreezeThaw
 
 
 class CostAwarePruner(BasePruner):
-    """Wants a trial to end, or to pause, when something else has more expected gain for its cost."""
+    """Ends or pauses a trial when another one has more expected gain per cost."""
 
     def __init__(self, policy: FreezeThaw) -> None:
         """Args: the policy, which the sampler shares."""
         self._policy = policy
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the worker should turn to something else."""
+        """Whether the worker should switch to another trial."""
         return bool(trial.intermediate_values) and self._policy.prefers_other(study, trial)

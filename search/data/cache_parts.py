@@ -27,7 +27,7 @@ class Part:
     title: str
     size_bytes: int
     recreated: bool
-    """Whether it can be deleted at no loss but time."""
+    """Whether it can be deleted, since searches recreate it."""
 
 
 def parts(cache: Path) -> list[Part]:

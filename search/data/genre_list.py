@@ -29,7 +29,7 @@ def summary(corpus: Corpus) -> str:
     tracks, groups = _counts(corpus)
     names = [f"{_printable(genre)} {tracks[genre]}/{groups[genre]}" for genre in corpus.genres[:_LISTED]]
     more = len(corpus.genres) - _LISTED
-    rest = f", and {more} more genres; list them with: genre-search data check" if more > 0 else ""
+    rest = f", and {more} more genres (genre-search data check lists them)" if more > 0 else ""
     return f"Tracks/groups: {', '.join(names)}{rest}"
 
 

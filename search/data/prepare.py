@@ -82,7 +82,7 @@ def prepare(
     tracks, store = prepare_corpus(config, found, cache=cache, reporter=reporter, transform=transform)
     if config.training.augment_at == "input":
         reporter.say(
-            "Augmentation at the input: every epoch computes the frozen blocks, activations are not shared"
+            "augment_at: input: frozen blocks are computed in every epoch, activations are not shared"
         )
     return _prepared(config, tracks, store, weights, reporter)
 
@@ -270,7 +270,7 @@ def _segment_frames(config: SearchConfig, front_end: FrontEnd) -> int:
 
 def _weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
     """Download and check the weights of every backbone; return their identities."""
-    # files first: a wrong path is reported before anything is downloaded
+    # check files first, so that a wrong path is reported before anything is downloaded
     for backbone in sorted(config.backbones, key=lambda name: config.weights_of(name) in NAMED_WEIGHTS):
         weights = config.weights_of(backbone)
         checked = check_weights(backbone, weights)

@@ -10,6 +10,7 @@ from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
 from search.config.schema import SearchConfig, Split
 from search.errors import SearchErrorCode
+from search.run.commands import command
 
 MAX_SEGMENTS = 10
 """Segments per track; more of them cost more than they gain."""
@@ -34,7 +35,7 @@ def starting_point(corpus: Corpus, *, data: Path, workers: int, device: str) -> 
     if not corpus.usable:
         raise InputError(
             f"DATA must have usable tracks, but got {data} with none of {len(corpus.tracks)}; "
-            f"see genre-search data check",
+            f"list the bad files with: {command('data', 'check', data)}",
             code=SearchErrorCode.NO_USABLE_TRACK,
         )
     front_end, budget = _BUDGETS[device]
@@ -49,16 +50,16 @@ def starting_point(corpus: Corpus, *, data: Path, workers: int, device: str) -> 
         "# All settings: genre-search config show",
         f"data: {_yaml(str(data.expanduser().resolve()))}",
         "",
-        f"# Half of the tracks are at least {seconds:.0f} s long: {segments} of their segments of {segment:g} s.",
+        f"# Half of the tracks are at least {seconds:.0f} s long, which is {segments} segments of {segment:g} s.",
         f"segments_per_track: {segments}",
-        "# mel64 has a quarter of mel128's arithmetic; on GPUs, mel128 costs little more.",
+        "# mel64 needs a quarter of the computation of mel128; on GPUs, mel128 takes only a little longer.",
         f"front_end: {front_end}",
         "",
-        "# The families that are searched; fewer families leave more trials for each.",
+        "# The backbones to search; with fewer of them, each gets more trials.",
         "space:",
         f"  backbone: {_yaml(list(SearchConfig().backbones))}",
         "",
-        "# The search ends at the first of: so many trials, so much time, or nothing that promises a better score.",
+        "# The search ends after this many trials, after this time, or when no further improvement is expected.",
         "trials: 200",
         f"time_budget: {budget}",
         "stop_when_flat: true",
@@ -94,10 +95,10 @@ def _splitting(corpus: Corpus) -> list[str]:
         try:
             split_corpus(corpus, **drawn.model_dump())
         except InputError:
-            return ["", f"# run would refuse this corpus: {refusal}"]
+            return ["", f"# run would reject this corpus: {refusal}"]
         return [
             "",
-            "# The manifest has no validation part: it is drawn from train.",
+            "# The manifest has no validation tracks, so they are drawn from train.",
             "split:",
             "  draw_validation: true",
         ]

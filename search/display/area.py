@@ -1,4 +1,4 @@
-"""Where output appears: a terminal, a notebook or a file, and the part of it that is drawn anew while a search runs."""
+"""Output on a terminal, in a notebook or in a file, and the part of it that is redrawn while a search runs."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 Area = Callable[[RenderableType], AbstractContextManager[object]]
-"""Shows something inside the context, drawn anew as it changes, and removes it at the end."""
+"""Shows something inside the context, redraws it as it changes, and removes it at the end."""
 
 _PIPE_COLUMNS = 160
 """Width of tables written to a file or pipe, wide enough to keep each row on one line."""

@@ -1,4 +1,4 @@
-"""What is shown when a search ends: its best trials, a summary, and what to expect on new tracks."""
+"""The output at the end of a search: its best trials, a summary, and the expected score on new tracks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How busy this machine is: use of its CPU or GPU, and of that one's memory."""
+"""Utilization of this machine: its CPU or GPUs, and their memory."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ _MIB_PER_GIB = 1024
 EVERY_SECONDS = 5.0
 """Interval between two measurements."""
 _LONGEST_SECONDS = 2.0
-"""How long nvidia-smi may take; it hangs if a driver does."""
+"""Timeout of nvidia-smi, which hangs if the driver does."""
 _QUERY = (
     "nvidia-smi",
     "--query-gpu=utilization.gpu,memory.used,memory.total",

@@ -26,7 +26,7 @@ def title(config: SearchConfig, run: Path, *, resumed: bool = False) -> str:
 
 
 def plan_lines(plan: Plan, *, price: float | None = None) -> list[str]:
-    """What is searched, what it costs, and the forecast.
+    """The search space, the costs and the forecast.
 
     Args:
         plan: of the search.
@@ -82,7 +82,7 @@ def _costs(plan: Plan) -> Iterator[str]:
     epochs = plan.config.training.epochs
     match plan.source:
         case CostSource.UNKNOWN:
-            yield "Costs: none measured on this cluster yet, and none are probed on a cluster"
+            yield "Costs: unknown until the first search on this cluster has measured them"
             return
         case CostSource.PROBED:
             yield f"Costs on {plan.device}: one batch of each backbone was timed on this machine"
@@ -108,14 +108,14 @@ def short(seconds: float) -> str:
 
 def _forecast(plan: Plan, price: float | None) -> Iterator[str]:
     if plan.forecast is None:
-        yield "Forecast: after the first search on this cluster"
+        yield "Forecast: available after the first search on this cluster"
         return
     low, high, most = plan.forecast.low, plan.forecast.high, plan.forecast.most
     yield f"Forecast of {counted(plan.forecast.trials, 'trial')}: {between(low, high)} of worker time"
     if most > high:
         yield f"  at most {duration(most)}, with every trial trained to its last epoch"
     if plan.workers and (plan.config.workers or 0) > plan.workers:
-        yield f"  --workers {plan.config.workers} is more than this machine holds: {plan.workers} at a time"
+        yield f"  --workers {plan.config.workers} is more than this machine can run: {plan.workers} at a time"
     if plan.workers:
         yield f"  with {counted(plan.workers, 'worker')}: {between(low / plan.workers, high / plan.workers)}"
     if price is not None:

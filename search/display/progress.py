@@ -92,7 +92,7 @@ class Display:
         found = area or area_of(console)
         self._area = found if detail > Detail.RESULTS else None
         self._fits = found is not None
-        """Whether somebody reads the lines as they appear, so that they are made to fit."""
+        """Whether lines appear on a screen, so that they are made to fit."""
         self._screen = LiveScreen(self.tally, use=MachineUse() if local and self._area else None)
         self._progress_seconds = progress_seconds
         self._on_epoch = on_epoch
@@ -134,7 +134,7 @@ class Display:
 
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
-        """Show what is done inside the context and for how long, on a terminal only."""
+        """Show a title and the elapsed time inside the context, on a terminal only."""
         bar = Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=self._console)
         bar.add_task(title, total=None)
         with self._shown(bar):
@@ -165,7 +165,7 @@ class Display:
         self.tally.trials = trials
 
     def plan(self, plan: "Plan") -> None:
-        """Print what the search is about to do, and keep its forecast."""
+        """Print the plan of the search, and keep its forecast."""
         config = plan.config
         self._widths = Widths.of(
             trials=config.trials, epochs=config.training.epochs, backbones=config.backbones
@@ -175,7 +175,7 @@ class Display:
             self.say(line)
 
     def meter(self, seconds: Callable[[], float]) -> None:
-        """Show these seconds as the worker time spent so far: budgets count them, and so does who pays for workers."""
+        """Show these seconds as the worker time spent so far, which budgets and prices are based on."""
         self.tally.metered = seconds
 
     def take_up(
@@ -223,7 +223,7 @@ class Display:
         return f"{waiting} · {self.tally.headline()}" if waiting else self.tally.headline()
 
     def spent(self) -> str | None:
-        """What the search has spent and what had been forecast, in one line; None if it had nothing left to do."""
+        """The worker time of the search and its forecast, in one line; None if there was nothing left to do."""
         return self.tally.spent()
 
     def _print(self, text: Text, *, logged: str) -> None:

@@ -1,4 +1,4 @@
-"""What is known about a running search: its trials by state, the best ones, and the time spent and left."""
+"""The state of a running search: its trials by state, the best ones, and the time spent and left."""
 
 import math
 import time
@@ -199,7 +199,7 @@ class Tally:
         return f"{line}; forecast {between(spent + low, spent + high)}{price}"
 
     def spent(self) -> str | None:
-        """What the search has spent and what had been forecast, in one line; None if it had nothing left to do."""
+        """The worker time of the search and its forecast, in one line; None if there was nothing left to do."""
         if self.forecast is None or not self.forecast.trials:
             return None
         low, high = (self._earlier_seconds + end for end in (self.forecast.low, self.forecast.high))

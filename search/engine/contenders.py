@@ -37,7 +37,7 @@ _SHORT = {("random", "none"): "random", ("random", "successive_halving"): "rando
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What a search knows when it begins."""
+    """The information that a search has when it starts."""
 
     deck: Deck
     costs: Costs
@@ -47,7 +47,7 @@ class Situation:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What decides in a search."""
+    """The parts of a search that make its decisions."""
 
     sampler: BaseSampler | None
     """None for the order in which the trials were recorded."""

@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What measured costs depend on besides the network; they are proportional to the number of segments."""
+    """Everything except the network that costs depend on; they are proportional to the number of segments."""
 
     place: str
     """The name of the machine, or the address of the cluster."""
@@ -79,6 +79,6 @@ def _entries(cache: Path) -> list[dict[str, Any]]:
 
 
 def _key(entry: Mapping[str, Any]) -> str:
-    """What is replaced by a newer measurement."""
+    """The key of an entry: a newer measurement replaces an entry with the same key."""
     cost = entry["cost"]
     return json.dumps([entry["device"], entry["conditions"], cost["backbone"], cost["frozen_blocks"]])

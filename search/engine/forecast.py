@@ -96,7 +96,7 @@ class CostSource(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a search is about to do, and what it will cost."""
+    """The plan of a search and its expected cost."""
 
     config: SearchConfig
     workload: Workload

@@ -1,4 +1,4 @@
-"""The GPU memory that a trial asks for before any trial of its kind was measured, and what makes a kind."""
+"""The GPU memory that a trial requests before any trial of its kind was measured, and the definition of a kind."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ CONTEXT_BYTES = 600 * 1024**2
 WORKSPACE_BYTES = 256 * 1024**2
 """GPU memory for the buffers of cuBLAS and cuDNN, and for what PyTorch's allocator rounds up."""
 SAFETY = 1.25
-"""Factor for what the estimate does not know, such as fragments and the algorithms that cuDNN chooses."""
+"""Safety factor for memory that the estimate leaves out, such as fragmentation and cuDNN's choice of algorithms."""
 CHUNK = 256
 """Segments that pass the network at a time when activations are computed and segments are scored."""
 LIVE_TENSORS = 3
@@ -28,7 +28,7 @@ _INPUT_COPIES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DataShape:
-    """What the memory of a trial depends on in the data of its search."""
+    """The properties of a search's data that the memory use of a trial depends on."""
 
     segments: int
     """Of training and validation."""

@@ -28,7 +28,7 @@ _EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """What a search had cost when it improved its best validation F1."""
+    """The cost of a search at an improvement of its best validation F1."""
 
     f1: float
     seconds: float
@@ -179,7 +179,7 @@ class Replay:
             yield self.now
 
     def trace(self) -> Trace:
-        """What the search has cost so far."""
+        """The cost of the search so far."""
         return Trace(
             improvements=tuple(self._totals.improvements),
             seconds=self.now,
@@ -202,7 +202,7 @@ class Replay:
         return self.curve_of(trial.number).recipe
 
     def _assign(self) -> None:
-        """Give idle workers what the coordinator has for them."""
+        """Give idle workers the coordinator's assignments."""
         while self._idle:
             answer = self._coordinator.next_for(self._idle[0])
             if not isinstance(answer, Assignment):
@@ -264,7 +264,7 @@ class Replay:
             self._obey(self._coordinator.hear(worker, self._epoch_report(worker, turn)), worker, turn)
 
     def _obey(self, decision: Decision, worker: str, turn: _Turn) -> None:
-        """Let the worker do what the coordinator decided; one that pauses a trial stores its checkpoint first."""
+        """Carry out the coordinator's decision; a worker that pauses a trial stores its checkpoint first."""
         if decision is Decision.CONTINUE:
             self._after(worker, turn, self._next_epoch_seconds(turn))
             return

@@ -22,7 +22,7 @@ class OptunaStrategy:
 
 
 class CostAwareStrategy:
-    """Trains what is worth most for its cost: a new trial, or one that was paused because another was worth more."""
+    """Trains the new or paused trial with the most expected improvement per cost."""
 
     pauses = True
 
@@ -32,7 +32,7 @@ class CostAwareStrategy:
         self._study = study
 
     def choose(self, *, paused: Collection[int], busy: Collection[int], may_ask: bool) -> Choice:
-        """What the policy chooses."""
+        """The policy's choice."""
         chosen = self._policy.choose(self._study.of_optuna, paused=paused, busy=busy, may_ask=may_ask)
         if chosen.trial is not None:
             return Resume(chosen.trial)

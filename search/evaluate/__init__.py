@@ -1,1 +1,1 @@
-"""The test part: final models and the verdict on a search."""
+"""Final models and their scores on the test set."""

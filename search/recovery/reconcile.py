@@ -160,14 +160,14 @@ def _epochs_and_row(
 
 
 def _from_study(run: Path, trial: FrozenTrial, recipe: Recipe) -> tuple[pa.Table, TrialRow]:
-    """The epochs of a trial and its row, with what the study has of them."""
+    """The epochs of a trial and its row, as far as the study has them."""
     scores = dict(sorted(trial.intermediate_values.items()))
     rows = [
         dict.fromkeys(EPOCHS.names) | {"trial": trial.number, "attempt": 1, "epoch": epoch, "val_f1": f1}
         for epoch, f1 in scores.items()
     ]
     started = _utc(trial.datetime_start)
-    assert started, "a trial that was asked for has started"
+    assert started, "the study sets the start time of every trial"
     row = new_trial(RunFolder(run).name, trial.number, recipe, started=started)
     row.epochs = len(scores)
     if scores:

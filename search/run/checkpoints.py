@@ -30,7 +30,7 @@ _ENDED = ".ended"
 
 
 class Unsaved(NamedTuple):
-    """Why a checkpoint was not stored, which matters only if the trial's worker dies."""
+    """The reason why a checkpoint was not stored, which matters only if the trial's worker dies."""
 
     trial: int
     cause: str

@@ -12,7 +12,7 @@ Fact = TypeVar("Fact")
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Everything that all scores of a search depend on; scores of two searches are comparable if it is equal."""
+    """Everything that the scores of a search depend on; two searches are comparable if their conditions are equal."""
 
     corpus: str
     """Fingerprint of the corpus."""

@@ -1,4 +1,4 @@
-"""A copy of a run's folder in a storage, from which the search can be resumed when the head's disk is lost."""
+"""A copy of a run's folder in remote storage, from which the search can be resumed if the head's disk is lost."""
 
 import io
 import os
@@ -18,11 +18,11 @@ from search.run.identity import RUN_ID
 from search.run.remote_folder import STORAGE_ERRORS, RemoteFolder, ask, is_kept, masked, reason
 
 INTERVAL_SECONDS = 30.0
-"""Between two syncs: about how much work is lost with the head."""
+"""Time between two syncs: about this much work is lost if the head dies."""
 GIVE_UP_FILES = 3
-"""After so many files that fail in one sync, the storage is to blame: the rest waits for the next sync."""
+"""After this many failed files in one sync, the storage counts as unavailable: the rest waits for the next sync."""
 NAMED_FILES = 3
-"""How many of the files that the copy lacks in the end are named."""
+"""Maximum number of missing files that the last message names."""
 
 Stamp = tuple[int, int]
 """Size in bytes and modification time in ns: changed if the file has."""

@@ -1,4 +1,4 @@
-"""How much of a search's best validation F1 is luck: the best of many looks at the same tracks is too high.
+"""The optimism of a search's best validation F1: the best of many looks at the same tracks is too high.
 
 A look is one epoch of one trial, whose F1 on the validation tracks could have become the best. The estimate is the
 bootstrap bias correction of Tsamardinos, Greasidou and Borboudakis (2018, "Bootstrapping the out-of-sample predictions

@@ -1,4 +1,4 @@
-"""The runs in a folder, and what each one has reached."""
+"""The runs in a folder, each with its state and best score."""
 
 import glob
 import os
@@ -11,6 +11,7 @@ import pandas as pd
 
 from genre_core.errors import InputError
 from search.errors import SearchErrorCode
+from search.run.commands import command
 from search.run.folder import RUNS, RunFolder, runs_in
 from search.run.lock import is_driven
 from search.run.schemas import RUNNING
@@ -29,7 +30,7 @@ class Overview:
     trials: int
     """Number of trials that have begun."""
     last_change: datetime
-    """When a trial last began or ended, or the folder was made."""
+    """When a trial last started or ended, or the folder was created."""
     size_bytes: int
     """Of all files in the folder."""
 
@@ -53,7 +54,7 @@ def find_runs(given: Sequence[Path]) -> list[Path]:
         newest = runs_in(RUNS)[-1:]
         if not newest:
             raise InputError(
-                f"RUN may be left out if {RUNS}/ contains a run, but it contains none; give the run's folder",
+                f"RUN may be left out only if {RUNS}/ contains a run, but it contains none; give a run folder",
                 code=SearchErrorCode.RUN_NOT_FOUND,
             )
         return newest
@@ -68,7 +69,7 @@ def _matching(given: Path) -> list[Path]:
     runs = sorted(path for path in base.glob(pattern) if RunFolder(path).config.exists())
     if not runs:
         raise InputError(
-            f"RUN must match the folder of a search, but no run matches {given}",
+            f"RUN must match a run folder, but no run matches {given}; list runs with: {command('list')}",
             code=SearchErrorCode.RUN_NOT_FOUND,
         )
     return runs

@@ -19,7 +19,7 @@ SplitRecord = Mapping[str, Any]
 
 
 def split_record(corpus: Corpus) -> SplitRecord:
-    """What a card says of the split."""
+    """The split as a model's card records it."""
     ids = {part: [track.track_id for track in corpus.part(part)] for part in SPLITS}
     if len(corpus.usable) <= LISTED_TRACKS:
         return ids

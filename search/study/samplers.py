@@ -26,8 +26,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "gp": {"warn_independent_sampling": False},
     "cmaes": {"warn_independent_sampling": False},
 }
-# With group=True, TPE also models parameters that only some trials have, apart from those that all trials have. Where
-# all trials have the same parameters there is one group, and it changes nothing.
+# With group=True, TPE also models parameters that only some trials have, separately from those that all trials have. If
+# all trials have the same parameters, there is one group and the option has no effect.
 _CONDITIONAL_DEFAULTS: dict[str, dict[str, Any]] = {"tpe": {"group": True}}
 
 

@@ -85,7 +85,7 @@ class Study:
 
     @property
     def of_optuna(self) -> optuna.Study:
-        """The study to read, for what decides by all of its trials; it is changed by the other methods only."""
+        """The Optuna study, for strategies that read all of its trials; only the other methods change it."""
         return self._study
 
     @property
@@ -244,5 +244,5 @@ def stopped_by(trial: FrozenTrial) -> str | None:
 
 
 def best_epoch(scores: Mapping[int, float]) -> int:
-    """The epoch with the highest F1, the first one of equals."""
+    """The epoch with the highest F1; ties go to the first."""
     return max(scores, key=lambda epoch: (scores[epoch], -epoch))

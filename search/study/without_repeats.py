@@ -99,7 +99,7 @@ class WithoutRepeats(BaseSampler):
         self._sampler.reseed_rng()
 
     def _tried(self, study: optuna.Study, trial: FrozenTrial) -> _Tried:
-        """What the other trials tried."""
+        """The configurations of the other trials."""
         others = [other for other in all_trials(study) if other.number != trial.number]
         return _tried(others, self._grid, self._seeds)
 
@@ -134,8 +134,8 @@ def used_up(config: SearchConfig) -> str:
     what = f"All {space.size} configurations" if space.size > 1 else "The only configuration"
     times = f", with {seeds} seeds each" if seeds > 1 else ""
     return (
-        f"{what} of the search space ha{'ve' if space.size > 1 else 's'} been tried{times}; for more trials widen "
-        f"`space`, or repeat with other seeds: --repeat-seeds {seeds + 1}"
+        f"{what} of the search space ha{'ve' if space.size > 1 else 's'} been tried{times}; for more trials, widen "
+        f"`space` or repeat them with other seeds: --repeat-seeds {seeds + 1}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a search is about to do, and its forecast from the costs of this machine, before Ray starts."""
+"""The plan of a search and its forecast from the costs of this machine, before Ray starts."""
 
 import platform
 from collections.abc import Iterable, Mapping
@@ -97,7 +97,7 @@ def make_plan(
 
 
 def workload(config: SearchConfig, prepared: Prepared) -> Workload:
-    """What an epoch of the search's trials consists of."""
+    """The workload of an epoch of the search's trials."""
     mels, frames = _image(prepared)
     return Workload(
         train_segments=len(prepared.train.mels),

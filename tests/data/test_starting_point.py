@@ -64,7 +64,7 @@ def test_a_corpus_that_cannot_be_split_is_named(tmp_path: Path) -> None:
     file.write_text(
         starting_point(_corpus({"rock": 2, "jazz": 20}), data=Path("/m"), workers=1, device="cpu")
     )
-    assert "run would refuse this corpus" in file.read_text()
+    assert "run would reject this corpus" in file.read_text()
     load(file, {})
 
 
