@@ -43,7 +43,8 @@ MEASURED_SECONDS, LEAST_REPEATS = 0.3, 3
 def stacked_trials(bench: "Bench", setting: "Setting", counts: Sequence[int], epochs: int) -> dict[str, Any]:
     """Trials an hour of one kind: one after another, and in stacks of so many trials.
 
-    Building the networks is the same for both and measured apart; activations are cached before.
+    Building the networks is the same for both and measured apart; activations are cached before. On a CPU, an hour is
+    one of computing time of one core, whatever else runs.
     """
     row: dict[str, Any] = asdict(setting) | {"epochs": epochs, "stacked": []}
     _trained(bench, setting, 1, epochs)  # fills the cache
@@ -74,27 +75,31 @@ def _members(bench: "Bench", setting: "Setting", count: int, epochs: int) -> lis
 
 def _alone(bench: "Bench", setting: "Setting", epochs: int) -> tuple[float, float]:
     """Seconds to prepare a trial, and of its epochs."""
-    times = [time.perf_counter()]
+    times = [_now(bench.device)]
     (member,) = _members(bench, setting, 1, epochs)
-    bench.synchronize()
-    times.append(time.perf_counter())
+    times.append(_now(bench.device))
     for _ in range(epochs):
         member.epoch()
-    bench.synchronize()
-    times.append(time.perf_counter())
+    times.append(_now(bench.device))
     return times[1] - times[0], times[2] - times[1]
 
 
 def _trained(bench: "Bench", setting: "Setting", count: int, epochs: int) -> float:
-    """Seconds of all epochs of a stack, with stacking and taking apart."""
+    """Seconds of all epochs of a stack, and of stacking."""
     members = _members(bench, setting, count, epochs)
-    bench.synchronize()
-    began = time.perf_counter()
+    began = _now(bench.device)
     stack = FusedFineTunes(members)
     for _ in range(epochs):
         stack.epoch()
-    bench.synchronize()
-    return time.perf_counter() - began
+    return _now(bench.device) - began
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on a clock, after the device has finished; on a CPU, of this process's computing time."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _free(device: torch.device) -> int:
@@ -187,7 +192,7 @@ def stacked_convolution(
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median seconds; on a GPU, of a replayed graph, as steps are in training."""
+    """Median seconds, see `_now`; on a GPU, of a replayed graph, as steps are in training."""
     for _ in range(LEAST_REPEATS):
         work()
     if device.type == "cuda":
@@ -197,11 +202,9 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
         work = graph.replay
     seconds: list[float] = []
     while len(seconds) < LEAST_REPEATS or sum(seconds) < MEASURED_SECONDS:
-        began = time.perf_counter()
+        began = _now(device)
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_now(device) - began)
     if device.type == "cuda":
         del kept
     return statistics.median(seconds)
