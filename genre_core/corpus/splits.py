@@ -70,8 +70,9 @@ def require_genres(corpus: Corpus) -> None:
         where, names = below
         shown = f"{', '.join(map(repr, names[:3]))}{' and others' if len(names) > 3 else ''}"
         hint = f"add some, or, if the folders {shown} in {where} are the genres, give that folder"
+    found = f"only {corpus.genres[0]!r}" if corpus.genres else "none"
     raise InputError(
-        f"a corpus needs at least two genres with usable tracks, but has {list(corpus.genres)}: {hint}",
+        f"a corpus needs at least two genres with usable tracks, but has {found}; {hint}",
         code=ErrorCode.TOO_FEW_GENRES,
     )
 

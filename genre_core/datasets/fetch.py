@@ -64,7 +64,7 @@ def get(
             _write_manifest(found, folder)
     except Timeout as error:
         raise InputError(
-            f"{folder} is in use by another `data get`: wait until it has finished",
+            f"{folder} is in use by another `data get`; wait until it has finished",
             code=ErrorCode.FOLDER_IN_USE,
         ) from error
     except OSError as error:
@@ -83,9 +83,11 @@ def _check_arguments(name: str, folder: Path, split: str | None) -> None:
         )
     if split is not None and name != "gtzan":
         raise InputError(
-            f"--split is for gtzan only, but got --split {split} for {name}, which has its own split: omit it",
+            f"--split is for gtzan only, but got --split {split} for {name}, which has its own split; leave it out",
             code=ErrorCode.SPLIT_NOT_SELECTABLE,
         )
+    if split is not None:
+        gtzan.require_split(split)
     if folder.is_file():
         raise InputError(
             f"DIR must be a folder, but got the file {folder}; if it is an archive, move it into a folder and give "
@@ -99,8 +101,9 @@ def read_mirrors(path: Path, name: str) -> tuple[Remote, ...]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
         raise InputError(
-            f"--mirrors must be a readable YAML file, but got {path}: {error}",
+            f"--mirrors must be a readable YAML file, but got {path}: {reason}",
             code=ErrorCode.MIRRORS_UNREADABLE,
         ) from error
     rows = content.get(name) if isinstance(content, dict) else None

@@ -33,6 +33,15 @@ def recordings(folder: Path) -> dict[str, Path]:
     return found
 
 
+def require_split(split: str) -> None:
+    """Raise InputError if this is none of SPLITS."""
+    if split not in SPLITS:
+        raise InputError(
+            f"--split of gtzan must be {' or '.join(SPLITS)}, but got --split {split}",
+            code=ErrorCode.UNKNOWN_SPLIT,
+        )
+
+
 def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
     """List the tracks of a split that are in a folder.
 
@@ -49,11 +58,7 @@ def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
     Raises:
         InputError: the split is unknown, or the folder has none of its tracks.
     """
-    if split not in SPLITS:
-        raise InputError(
-            f"--split of gtzan must be {' or '.join(SPLITS)}, but got --split {split}",
-            code=ErrorCode.UNKNOWN_SPLIT,
-        )
+    require_split(split)
     found = recordings(folder)
     if split == "stratified":
         listed = tuple(_track(folder, name, path, None) for name, path in found.items())

@@ -37,7 +37,11 @@ def check(path: Path) -> list[Problem]:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", error)
-        return [Problem(Rule.YAML, f"a cluster file must be YAML, but is not{place}: {what}; correct it")]
+        return [
+            Problem(
+                Rule.YAML, f"a cluster file must be valid YAML, but has an error{place}: {what}; correct it"
+            )
+        ]
     return [problem for document in documents or [None] for problem in _check_document(document)]
 
 
@@ -46,7 +50,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"FILE must be a readable cluster file, but {path} is not: {error}",
+            f"FILE must be a cluster file, but {path} cannot be read: {getattr(error, 'strerror', None) or error}",
             code=SearchErrorCode.CLUSTER_FILE_UNREADABLE,
         ) from error
 

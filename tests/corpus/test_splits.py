@@ -111,7 +111,7 @@ FANO = ["123", "145", "167", "246", "257", "347", "356"]
 
 # corpus, shares of validation and test, code of the refusal, values in its message
 REFUSED: list[tuple[Corpus, tuple[float, float], ErrorCode, list[str]]] = [
-    (flat(jazz=9), (0.2, 0.2), ErrorCode.TOO_FEW_GENRES, ["['jazz']"]),
+    (flat(jazz=9), (0.2, 0.2), ErrorCode.TOO_FEW_GENRES, ["'jazz'"]),
     (flat(jazz=9, soul=2), (0.2, 0.2), ErrorCode.TOO_FEW_GROUPS, ["'soul'", "'soul 0', 'soul 1'"]),
     (
         corpus_of(*[("jazz", "x")] * 5, *[("soul", "y")] * 5),
