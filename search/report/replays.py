@@ -105,14 +105,11 @@ def comparison(own: Sequence[Outcome], others: Sequence[Outcome]) -> list[str]:
     lines = []
     for other in others:
         if other.margin == margin and other.seconds_median is None:
-            lines.append(
-                f"{other.strategy} came within {margin:g} of the best F1 in {other.reached:.0%} of its replays."
-            )
+            lines.append(f"{other.strategy} came within {margin:g} in {other.reached:.0%} of its replays.")
         elif other.margin == margin and other.seconds_median:
             ratio = recorded / other.seconds_median
             lines.append(
-                f"To within {margin:g} of the best F1, {other.strategy} is {ratio:.2g} times as fast as the "
-                "recorded search."
+                f"Within {margin:g}, {other.strategy} is {ratio:.2g} times as fast as the recorded search."
             )
     return lines
 
