@@ -10,6 +10,7 @@ pyarrow, scipy, safetensors, filelock and psutil only; `make gpu BIN_PYTHON=pyth
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -320,6 +321,7 @@ def whole_trials(bench: Bench, kinds: Sequence[Setting]) -> list[dict[str, Any]]
     """Each kind twice: with an empty cache, and with the activations of the first time."""
     trainer = bench.trainer(kinds[0].side)
     bench.trial(kinds[0], trainer)  # the first trial of a process initialises libraries
+    gc.freeze()  # as a worker of a search does: trials end with a collection of garbage
     rows = []
     for setting in kinds[1:]:
         first, again = bench.trial(setting, trainer), bench.trial(setting, trainer)
@@ -359,6 +361,7 @@ def _trials_in_window(
     bench = Bench(torch.device(device), segments, folder)
     trainer = bench.trainer(kinds[0].side)
     bench.trial(kinds[number % len(kinds)], trainer)
+    gc.freeze()
     _barrier.wait(300)
     ends, done = time.perf_counter() + WINDOW_SECONDS, 0.0
     while (began := time.perf_counter()) < ends:
