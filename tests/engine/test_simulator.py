@@ -376,7 +376,7 @@ def test_the_table_fits_80_columns_and_says_what_pruning_hides(tmp_path: Path, g
     done = genre_search("simulate", run, "--repeats", 2)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "1 was pruned" in done.stdout
+    assert "1 trial was pruned" in done.stdout
 
 
 CHOSEN = [
