@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,11 +33,14 @@ CACHE_SCHEMA = pa.schema(
     ]
 )
 
+CACHE_ROWS = 10_000
+"""Findings that are converted at a time: as dictionaries they take several times the memory."""
+
 FileVersion = tuple[int, int]
 """Size in bytes and modification time in ns: identifies the state in which a file was decoded."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """Result of decoding one file: its length, hashes and warnings, or the reason why it is bad."""
 
@@ -211,7 +214,9 @@ def _without_copies(corpus: Corpus) -> Corpus:
 
     return Corpus(
         tuple(
-            track if track.excluded_reason else replace(track, excluded_reason=reason(track))
+            replace(track, excluded_reason=why)
+            if not track.excluded_reason and (why := reason(track))
+            else track
             for track in corpus.tracks
         )
     )
@@ -241,7 +246,8 @@ def _load_cache(cache: Path) -> CachedFindings:
             (row.pop("size"), row.pop("modified")),
             Finding(**row | {"warnings": tuple(row["warnings"])}),
         )
-        for row in table.to_pylist()
+        for batch in table.to_batches(max_chunksize=CACHE_ROWS)
+        for row in batch.to_pylist()
     }
 
 
@@ -255,7 +261,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 def _save_cache(known: CachedFindings, cache: Path) -> None:
     rows = [
-        {"path": str(path), "size": size, "modified": modified} | vars(finding)
+        {"path": str(path), "size": size, "modified": modified} | asdict(finding)
         for path, ((size, modified), finding) in known.items()
         if finding.lasting
     ]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -87,7 +88,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Track:
     """One audio file. `seconds` and `content` are None until an audit has decoded it."""
 
@@ -355,8 +356,8 @@ def _track(root: Path, path: Path, genre: str, group: str = "", split: str | Non
 
 
 def _normalized(name: str) -> str:
-    """Convert a name to Unicode NFC, in which equal names are equal strings."""
-    return unicodedata.normalize("NFC", _escaped(name))
+    """Convert a name to Unicode NFC, in which equal names are equal strings, and one object for all their tracks."""
+    return sys.intern(unicodedata.normalize("NFC", _escaped(name)))
 
 
 def _escaped(name: str) -> str:
@@ -392,6 +393,8 @@ def load_corpus(path: Path) -> Corpus:
             code=ErrorCode.CORPUS_TABLE_VERSION,
         )
     columns = {name: table[name].to_pylist() for name in table.schema.names}
+    for name in ("genre", "group", "split"):  # one object for all tracks that have the value
+        columns[name] = [value and sys.intern(value) for value in columns[name]]
     columns["path"] = [Path(path) for path in columns["path"]]
     rows = zip(*columns.values(), strict=True)
     return Corpus(tuple(Track(**dict(zip(columns, row, strict=True))) for row in rows))

@@ -120,6 +120,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         _require_usable(config, folder, resumed=False)
         transform = transform_of(config, reporter.say)
         prepared = prepare.prepare(config, found, cache=cache, reporter=reporter, transform=transform)
+        del found  # of a large corpus, a second list of its tracks
         warm_start.require_same_data(config, earlier, prepared.corpus)
         with reporter.working(_MEASURING):
             config = with_local_precision(config)

@@ -239,3 +239,12 @@ def test_the_fingerprint_depends_only_on_the_usable_audio() -> None:
     assert Corpus(tuple(tracks[1:])).fingerprint != fingerprint
     spoilt = replace(tracks[0], excluded_reason="silent")
     assert Corpus((spoilt, *tracks[1:])).fingerprint == Corpus(tuple(tracks[1:])).fingerprint
+
+
+def test_tracks_of_a_large_corpus_share_the_names_of_their_genres_and_groups(tmp_path: Path) -> None:
+    touched(tmp_path / "music", *(f"{genre}/Queen/{n}.wav" for genre in ("pop", "rock") for n in range(3)))
+    found = read_corpus(tmp_path / "music")
+    write_corpus(found, tmp_path / "corpus.parquet")
+    for corpus in (found, load_corpus(tmp_path / "corpus.parquet")):
+        assert [len({id(getattr(t, name)) for t in corpus.tracks}) for name in ("genre", "group")] == [2, 1]
+        assert not any(hasattr(track, "__dict__") for track in corpus.tracks)
