@@ -19,6 +19,8 @@ from torch import Tensor
 FRAME_DTYPE = np.dtype(np.float16)
 AHEAD_BYTES = 32 * 2**20
 """How much of a mapped file is requested from the disk before it is used."""
+GATHERED = 2
+"""Batches that are read from files while one is used."""
 BUFFERS = 3
 """Batches in pinned memory: one that is copied to the GPU, and those that are gathered meanwhile."""
 
@@ -151,6 +153,10 @@ class Rows(Protocol):
     def dtype(self) -> torch.dtype:
         """The type of its values."""
 
+    @property
+    def in_files(self) -> bool:
+        """Whether reading them may wait for the disk."""
+
     def gather(self, rows: Tensor, out: Tensor) -> None:
         """Copy the rows with these indices, int64 [batch], to `out`."""
 
@@ -193,6 +199,11 @@ class SegmentReader:
         """Bytes of all segments if they were gathered."""
         return math.prod(self.shape) * FRAME_DTYPE.itemsize
 
+    @property
+    def in_files(self) -> bool:
+        """See `Rows`."""
+        return isinstance(self.frames, FrameFiles)
+
     def __getitem__(self, segments: Tensor) -> Tensor:
         """The segments with these indices, int64 [batch] on the CPU -> [batch, channels, mels, frames]."""
         out = torch.empty((len(segments), *self.shape[1:]), dtype=self.dtype)
@@ -224,12 +235,17 @@ class TensorRows:
         """See `Rows`."""
         return self.tensor.dtype
 
+    @property
+    def in_files(self) -> bool:
+        """False: only what fits into memory is stored."""
+        return False
+
     def gather(self, rows: Tensor, out: Tensor) -> None:
         """See `Rows`."""
         torch.index_select(self.tensor, 0, rows, out=out)
 
     def will_need(self, rows: Tensor) -> None:
-        """Do nothing: only what fits into memory is stored."""
+        """Do nothing: see `in_files`."""
 
 
 Sent = tuple[Tensor, Callable[[], object]]
@@ -251,7 +267,11 @@ def in_batches(rows: Rows, batches: Sequence[Tensor], device: torch.device) -> I
         return
     wanted = _on_host(batches)
     if device.type == "cpu":
-        yield from _mapped_ahead(rows, wanted)
+        yield from (
+            _read_ahead(rows, wanted)
+            if rows.in_files and len(wanted) > 1
+            else (_gathered(rows, batch) for batch in wanted)
+        )
         return
     shape = (max(map(len, wanted)), *rows.shape[1:])
     buffers = [torch.empty(shape, dtype=rows.dtype, pin_memory=True) for _ in range(BUFFERS)]
@@ -269,13 +289,13 @@ def sent_ahead(
 ) -> Iterator[Tensor]:
     """Gather batches into buffers in another thread, and send each when it is asked for.
 
-    The thread does nothing but copy memory, since CUDA calls of another thread would break the capture of a graph.
+    The thread does nothing but read, since CUDA calls of another thread would break the capture of a graph.
     """
-    left, free = iter(batches), deque(buffers)
+    left, free, requested = iter(batches), deque(buffers), _Requested(rows, batches)
     gathering: deque[Future[Tensor]] = deque()
 
     def gather(batch: Tensor, buffer: Tensor) -> Tensor:
-        rows.gather(batch, buffer[: len(batch)])
+        requested.gather(batch, buffer[: len(batch)])
         return buffer
 
     with ThreadPoolExecutor(1) as thread:
@@ -290,17 +310,38 @@ def sent_ahead(
                 gathering.append(thread.submit(gather, later, buffer))
 
 
-def _mapped_ahead(rows: Rows, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
-    ahead = max(1, AHEAD_BYTES // (len(batches[0]) * row_bytes))
-    for batch in batches[:ahead]:
-        rows.will_need(batch)
-    for number, batch in enumerate(batches):
-        if number + ahead < len(batches):
-            rows.will_need(batches[number + ahead])
-        out = torch.empty((len(batch), *rows.shape[1:]), dtype=rows.dtype)
-        rows.gather(batch, out)
-        yield out
+def _read_ahead(rows: Rows, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Read batches from files in another thread, which waits for the disk instead of the one that trains."""
+    requested = _Requested(rows, batches)
+    with ThreadPoolExecutor(1) as thread:
+        reading = deque(thread.submit(_gathered, requested, batch) for batch in batches[: 1 + GATHERED])
+        for later in [*batches[1 + GATHERED :], *[None] * len(reading)]:
+            batch = reading.popleft().result()
+            if later is not None:
+                reading.append(thread.submit(_gathered, requested, later))
+            yield batch
+
+
+class _Requested:
+    """Rows that are gathered in batches, in order, and requested from the disk some batches before."""
+
+    def __init__(self, rows: Rows, batches: Sequence[Tensor]) -> None:
+        self._rows, self._left = rows, iter(batches)
+        self.shape, self.dtype = rows.shape, rows.dtype
+        batch_bytes = len(batches[0]) * math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        self._ahead = 1 + AHEAD_BYTES // batch_bytes
+
+    def gather(self, batch: Tensor, out: Tensor) -> None:
+        for later in islice(self._left, self._ahead):
+            self._rows.will_need(later)
+        self._ahead = 1
+        self._rows.gather(batch, out)
+
+
+def _gathered(rows: Rows | _Requested, batch: Tensor) -> Tensor:
+    out = torch.empty((len(batch), *rows.shape[1:]), dtype=rows.dtype)
+    rows.gather(batch, out)
+    return out
 
 
 def _send(source: Tensor, *, stream: torch.cuda.Stream) -> Sent:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genre_core.system.disk_cache import NodeCache
-from genre_core.training import segments
+from genre_core.training import frames, segments
 from genre_core.training.fine_tune import FineTune
 from genre_core.training.frames import (
     FrameFiles,
@@ -186,3 +186,70 @@ def test_levels_are_computed_once_on_a_node_and_have_the_same_bits(
     assert torch.equal(shared_level_statistics(TRAIN, cache)[0], expected[0])
     other = shared_level_statistics(VALIDATION, cache)
     assert torch.equal(other[0], level_statistics(VALIDATION)[0])
+
+
+class _Unreadable(TensorRows):
+    """Rows in a file that breaks in the second batch."""
+
+    in_files = True
+
+    def gather(self, rows: Tensor, out: Tensor) -> None:
+        if 2 in rows:
+            raise OSError("the disk is broken")
+        super().gather(rows, out)
+
+
+def test_an_error_in_the_reading_thread_reaches_the_one_that_trains_after_the_batches_before_it() -> None:
+    rows, before = _Unreadable(tensor=torch.rand(8, 3)), threading.active_count()
+    batches = in_batches(rows, torch.split(torch.arange(8), 2), CPU)
+    assert torch.equal(next(batches), rows.tensor[:2])
+    with pytest.raises(OSError, match="broken"):
+        next(batches)
+    assert threading.active_count() == before
+
+
+def test_an_epoch_that_is_given_up_leaves_no_thread_behind(tmp_path: Path) -> None:
+    reader, _ = _reader(_written(_tracks(1), [[2, 3]], tmp_path))
+    before = threading.active_count()
+    batches = in_batches(reader, torch.split(torch.arange(len(reader)), 2), CPU)
+    next(batches)
+    assert threading.active_count() == before + 1
+    del batches
+    assert threading.active_count() == before
+
+
+class _Recorded(TensorRows):
+    """Rows in a file of which it is recorded in which order they are requested and read."""
+
+    in_files = True
+
+    def will_need(self, rows: Tensor) -> None:
+        CALLS.append(("request", int(rows[0])))
+
+    def gather(self, rows: Tensor, out: Tensor) -> None:
+        CALLS.append(("read", int(rows[0])))
+        super().gather(rows, out)
+
+
+CALLS: list[tuple[str, int]] = []
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["read by the CPU", "sent to a GPU"])
+@pytest.mark.parametrize(("ahead_bytes", "ahead"), [(0, 1), (2 * 12, 3), (10**6, 7)])
+def test_batches_are_requested_once_and_a_bounded_number_ahead(
+    ahead_bytes: int, ahead: int, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "AHEAD_BYTES", ahead_bytes)
+    rows, batches = _Recorded(tensor=torch.rand(7, 3)), torch.split(torch.arange(7), 1)
+    CALLS.clear()
+    if sent:
+        buffers = [torch.empty(1, 3) for _ in range(2)]
+        read = [b.clone() for b in sent_ahead(rows, batches, buffers, lambda source: (source, bool))]
+    else:
+        read = list(in_batches(rows, batches, CPU))
+    assert torch.equal(torch.cat(read), rows.tensor)
+    assert [number for call, number in CALLS if call == "request"] == list(range(7))
+    assert [number for call, number in CALLS if call == "read"] == list(range(7))
+    at = [CALLS.index(("read", number)) for number in range(7)]
+    requested = [sum(call == "request" for call, _ in CALLS[:place]) for place in at]
+    assert requested == [min(7, number + ahead) for number in range(7)]
