@@ -1,4 +1,4 @@
-"""One fine-tune of an ImageNet CNN on mel spectrograms; knows nothing of a search.
+"""Fine-tuning of ImageNet CNNs on mel spectrograms, independent of any search.
 
 The names in `__all__` are public: docs/python.md describes them.
 """

@@ -100,7 +100,7 @@ class Model:
             device: `cpu` or `cuda` [default: a GPU if there is one].
 
         Raises:
-            InputError: the folder contains no model, or a damaged one, or its backbone cannot be imported.
+            InputError: the folder contains no model, or a damaged model, or its backbone cannot be imported.
         """
         folder = Path(folder)
         card = read_card(folder)
@@ -156,7 +156,7 @@ class Model:
     def predict(self, audio: Tracks, *, over_time: bool = False) -> list[Prediction]: ...
 
     def predict(self, audio: Audio | Tracks, *, over_time: bool = False) -> Prediction | list[Prediction]:
-        """Classify a track of any length, or each one of a list, exactly as tracks were classified in training.
+        """Classify a track of any length, or each one of a list, in the same way as validation tracks.
 
         Args:
             audio: the path of an audio file, or (samples, sample_rate): an array of shape [samples],

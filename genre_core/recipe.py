@@ -36,7 +36,7 @@ class Recipe:
     backbone: str
     """Its name, see `registry.find_backbone`."""
     weights: str
-    """`imagenet` for those that the backbone names, `random`, or the path of a state dict with its network's names."""
+    """`imagenet` for the backbone's published weights, `random`, or the path of a state dict of its network."""
     frozen_blocks: int
     """The freeze depth: number of leading blocks to freeze. 0 trains all, the number of blocks only the new head."""
     learning_rate: float
@@ -79,11 +79,11 @@ class Recipe:
     precision: str = "float32"
     """The type that layers compute in; with `bfloat16` (autocast), weights and sums stay float32."""
     seed: int = 0
-    """Seed for randomly initialised weights, the order of segments, dropout, mixup and masking."""
+    """Seed for randomly initialized weights, the order of segments, dropout, mixup and masking."""
 
     @classmethod
     def checked_elsewhere(cls, values: Mapping[str, Any]) -> Self:
-        """A recipe from all values of one that another process has checked; its backbone is not imported here yet."""
+        """Create a recipe from all values of one that another process has checked, without importing its backbone."""
         recipe = object.__new__(cls)
         for name, value in values.items():
             object.__setattr__(recipe, name, value)

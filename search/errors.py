@@ -1,10 +1,10 @@
-"""The codes of all kinds of mistakes that search raises as InputError."""
+"""Error codes of the InputErrors that search raises."""
 
 from enum import StrEnum
 
 
 class SearchErrorCode(StrEnum):
-    """Kinds of mistakes, for programs and tests: they depend on the code, not on the wording."""
+    """Kinds of input errors. Programs and tests should check the code, not the wording of the message."""
 
     # cli
     OPTION_REPEATED = "option-repeated"

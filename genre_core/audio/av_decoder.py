@@ -22,7 +22,7 @@ _BLOCK_VALUES = 2**16
 _GAP_SECONDS = 0.1
 """A longer time between the end of a frame and the start of the next is damage; rounding causes less."""
 _MAX_REJECTED_PACKETS = 100
-"""A file is given up after so many packets that FFmpeg rejects before it decodes anything."""
+"""Number of rejected packets after which a file counts as damaged if nothing has been decoded."""
 _FORMATS_WITH_LENGTH = {
     "mov",
     "mp4",
@@ -45,8 +45,8 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open a file to decode it with FFmpeg.
 
     Raises:
-        BadAudio: FFmpeg does not open it or finds no audio in it.
-        OSError: the system does not open it.
+        BadAudio: FFmpeg cannot open it or finds no audio in it.
+        OSError: the system cannot open it.
     """
     with path.open("rb") as file, _container(file) as container:
         stream = container.streams.best("audio")
@@ -69,7 +69,7 @@ def open_source(path: Path) -> Iterator[Source]:
 
 @contextmanager
 def _container(file: object) -> Iterator[InputContainer]:
-    """Open an already open file, so that FFmpeg cannot open anything else its name or content refers to."""
+    """Open an already open file, so that FFmpeg opens no other file that its name or content refers to."""
     try:
         container = av.open(file, mode="r", metadata_errors="replace")
     except av.FFmpegError as error:
@@ -103,7 +103,7 @@ def _frames(
         of = "".join(f" of {length.seconds:.2f} s" for length in stated)
         raise unreadable(Fault.DAMAGED, f"damaged at {decoded:.2f} s{of}: {error.strerror}") from error
     if damage and not decoded:
-        raise unreadable(Fault.DAMAGED, "damaged: FFmpeg decodes none of its packets")
+        raise unreadable(Fault.DAMAGED, "damaged: FFmpeg cannot decode any of its packets")
 
 
 def _blocks(first: AudioFrame, others: Iterator[AudioFrame]) -> Iterator[Samples]:
@@ -135,7 +135,7 @@ def _samples(frame: AudioFrame) -> Samples:
         return values.astype(np.float32) / np.float32(128) - 1
     if values.dtype.kind == "i":
         return (values / 2.0 ** (8 * values.itemsize - 1)).astype(np.float32)
-    with np.errstate(over="ignore"):  # overflow becomes infinity, which is refused later
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later
         return np.ascontiguousarray(values, np.float32)
 
 

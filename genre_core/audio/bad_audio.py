@@ -18,7 +18,7 @@ class Fault(StrEnum):
     """Kinds of faults within `Reason.UNREADABLE` and `Reason.SILENT`."""
 
     NOT_ACCESSIBLE = "not-accessible"
-    """The file does not exist or the system does not open it."""
+    """The file does not exist or cannot be opened."""
     NOT_A_FILE = "not-a-file"
     INVALID_NAME = "invalid-name"
     NOT_AUDIO = "not-audio"
@@ -28,7 +28,7 @@ class Fault(StrEnum):
     """The file ends before its audio."""
     DAMAGED = "damaged"
     UNDECODABLE = "undecodable"
-    """A known format that no decoder opens."""
+    """A known format that no decoder can open."""
     NO_AUDIO_STREAM = "no-audio-stream"
     SAMPLE_RATE = "sample-rate"
     FORMAT_CHANGES = "format-changes"
@@ -47,8 +47,8 @@ class BadAudio(Exception):
     """An audio file that cannot be used.
 
     Attributes:
-        reason: why; the message is the reason and the detail, on one line.
-        detail: what else is known, "" if nothing is.
+        reason: why the file cannot be used; the message is the reason and the detail on one line.
+        detail: further details, or "".
         fault: the kind of fault, for reasons that have several.
     """
 

@@ -68,7 +68,7 @@ def read(
     Args:
         path: the file.
         sample_rate: Hz of the waveform.
-        content: the expected content hash, see `AudioInfo`; None if any will do.
+        content: the expected content hash, see `AudioInfo`; None to accept any.
         file_hash: the expected hash of the file, see `AudioInfo`. If it is given, `content` is not compared, since
             decoders of two machines may differ by one bit.
         refuse_silence: whether silence raises BadAudio, as in `inspect`.
@@ -77,16 +77,16 @@ def read(
         float32 [samples], full scale = 1.
 
     Raises:
-        BadAudio: the file is unreadable or empty, has samples that are not finite or impossibly loud, has another
-            hash than `file_hash` or `content`, or is silent and `refuse_silence` is set.
+        BadAudio: the file is unreadable or empty, has samples that are not finite or impossibly loud, does not
+            match `file_hash` or `content`, or is silent and `refuse_silence` is set.
     """
     with _open_source(path) as source:
         if file_hash not in (None, _hash_of(path)):
-            raise BadAudio(Reason.CHANGED, "it has other bytes than before")
+            raise BadAudio(Reason.CHANGED, "its bytes are not the same as before")
         decoding = _DecodingPass(source, sample_rate, hashes=content is not None and file_hash is None)
         blocks = list(decoding.mono())
     if file_hash is None and content not in (None, decoding.content()):
-        raise BadAudio(Reason.CHANGED, "it decodes to other samples than before")
+        raise BadAudio(Reason.CHANGED, "it does not decode to the same samples as before")
     return _waveform(decoding, blocks, refuse_silence=refuse_silence)
 
 
@@ -133,7 +133,7 @@ def inspect(path: Path, analysis_rate: int = ANALYSIS_RATE) -> AudioInfo:
 
 
 def examine(path: Path, sample_rate: int) -> tuple[AudioInfo, Samples]:
-    """What `inspect` and `read` return, from one pass over the file if the levels are measured at this sample rate.
+    """Return what `inspect` and `read` do, from one pass over the file if levels are measured at this sample rate.
 
     Raises:
         BadAudio: see `inspect`.
@@ -223,7 +223,9 @@ class _DecodingPass:
             low, high = sample_range(block)
             if not max(high, -low) <= MAX_AMPLITUDE:
                 reason = Reason.TOO_LOUD if np.isfinite(max(high, -low)) else Reason.NOT_FINITE
-                raise BadAudio(reason, f"first within {len(block)} frames of frame {self.frames}")
+                raise BadAudio(
+                    reason, f"the first one is within {len(block)} frames after frame {self.frames}"
+                )
             self.frames += len(block)
             yield block
         if not self.frames:
@@ -232,19 +234,22 @@ class _DecodingPass:
 
 @contextmanager
 def _open_source(path: Path) -> Iterator[Source]:
-    """Open a file, and turn the errors of the system and the decoder, also later ones, into BadAudio."""
+    """Open a file; errors of the system and the decoder become BadAudio, also while the file is read."""
     try:
         _require_regular_file(path)
         with _decoder(path) as source:
             if source.sample_rate not in SAMPLE_RATES:
-                raise unreadable(Fault.SAMPLE_RATE, f"a sample rate of {source.sample_rate} Hz")
+                raise unreadable(
+                    Fault.SAMPLE_RATE,
+                    f"its header states an implausible sample rate, {source.sample_rate} Hz",
+                )
             yield source
     except OSError as error:
         raise unreadable(Fault.NOT_ACCESSIBLE, error.strerror or str(error)) from error
 
 
 def _require_regular_file(path: Path) -> None:
-    """Refuse pipes, which would block, and folders and missing files, for which libsndfile's texts are unclear."""
+    """Reject pipes, which would block, and folders and missing files, which libsndfile reports unclearly."""
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a name that is not Unicode or has a zero byte
@@ -273,7 +278,7 @@ def _decoder(path: Path) -> Iterator[Source]:
 
 
 def _require_av(path: Path, error: sndfile_decoder.UnsupportedFile) -> tuple[ModuleType, str]:
-    """Return the PyAV decoder and the name of the format; raise BadAudio if PyAV could not help."""
+    """Return the PyAV decoder and the name of the format; raise BadAudio if PyAV would not help."""
     text = "no MPEG audio in it" if error.refusal is Refusal.NO_MPEG_FRAMES else str(error)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

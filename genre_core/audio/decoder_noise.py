@@ -1,8 +1,8 @@
 """Suppression of the messages that libmpg123 writes to standard error.
 
-libmpg123, which libsndfile includes, prints a line for each frame it rejects and libsndfile has no setting against
-that. C code writes to file descriptor 2, which belongs to the whole process: it is redirected to a temporary file
-while a decoder runs, and everything else written meanwhile is forwarded afterwards.
+libmpg123, which libsndfile includes, prints a line for each frame it rejects, and libsndfile cannot turn this off. C
+code writes to file descriptor 2, which belongs to the whole process: while a decoder runs, it is redirected to a
+temporary file, and everything else that was written is forwarded afterwards.
 """
 
 import os
@@ -36,7 +36,7 @@ def quiet_decoder() -> Iterator[None]:
 
 
 def without_noise(output: bytes) -> bytes:
-    """Remove libmpg123's lines; their wording is no interface and has a canary test."""
+    """Remove libmpg123's lines; their wording is undocumented and has a canary test."""
     return _NOISE.sub(b"", output)
 
 

@@ -57,7 +57,7 @@ class LevelMeter:
         self.add_resampled(resampled)
 
     def add_resampled(self, resampled: Samples) -> None:
-        """Add samples of the mono mix that the resampler had held back."""
+        """Add samples of the mono mix that the resampler had buffered."""
         amplitudes = np.abs(resampled)
         self._resampled_peak = max(self._resampled_peak, float(amplitudes.max(initial=0)))
         self._clipped += int(np.count_nonzero(amplitudes >= CLIPPED_LEVEL))
@@ -72,7 +72,7 @@ class LevelMeter:
         return next((scale for scale in _INTEGER_SCALES if self._channel_peak <= 2 * scale), 2**31)
 
     def refuse_silence(self) -> None:
-        """Raise BadAudio with the cause if there is nothing to hear."""
+        """Raise BadAudio with the cause if nothing is audible."""
         peak, swing = max(self._high, -self._low), self._high - self._low
         if self._channel_peak < SILENCE_PEAK:
             raise BadAudio(Reason.SILENT, f"nothing above {SILENCE_DBFS:.0f} dBFS", Fault.TOO_QUIET)

@@ -1,4 +1,4 @@
-"""Interpretation of libsndfile's errors, whose codes and texts are no documented interface.
+"""Interpretation of libsndfile's errors, whose codes and texts are undocumented.
 
 The canary tests in tests/audio/test_libsndfile_errors.py fail if a new libsndfile changes them.
 """
@@ -15,7 +15,7 @@ _INTERNAL_ERROR = "Unspecified internal error."
 
 
 class Refusal(Enum):
-    """Why libsndfile does not open a file."""
+    """Why libsndfile cannot open a file."""
 
     NO_MPEG_FRAMES = auto()
     UNSUPPORTED_CODEC = auto()
@@ -33,7 +33,7 @@ def refusal_of(error: soundfile.LibsndfileError) -> Refusal:
 
 
 def decoding_error_text(error: soundfile.LibsndfileError) -> str:
-    """Return the text of an error during decoding, replaced where libsndfile's own says nothing."""
+    """Return the text of an error during decoding, replaced if libsndfile's own is meaningless."""
     if error.error_string == _INTERNAL_ERROR:
         return "the MPEG decoder cannot skip it; repair the file or leave it out"
     return str(error.error_string)

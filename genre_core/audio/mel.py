@@ -17,7 +17,7 @@ from genre_core.errors import ErrorCode, InputError
 SAMPLE_RATE = 22_050
 """Hz. All audio is resampled to it; GTZAN has it already."""
 DYNAMIC_RANGE_DB = 80.0
-"""Levels further below a track's maximum are raised to this distance, as librosa.power_to_db does."""
+"""Lower levels are clipped to this distance below the track's maximum, as librosa.power_to_db does (top_db)."""
 LEVELS = ("track", "absolute")
 """Reference for 0 dB: the maximum power of the track, or a power of 1."""
 _BLOCK_FRAMES = 1024
@@ -37,7 +37,7 @@ class FrontEnd:
     """Hann window lengths in samples: one is repeated in the three channels of the image, three fill them."""
     sample_rate: int = SAMPLE_RATE
     level: str = "absolute"
-    """One of `LEVELS`. Models and stores that do not name it predate the setting and are absolute."""
+    """One of `LEVELS`. Models and stores without it predate the setting and use `absolute`."""
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -132,7 +132,7 @@ def cut_segments(
 def _power(samples: Tensor, front_end: FrontEnd, window: int) -> Tensor:
     """Power in mel bands, [mels, frames], computed in blocks of frames; the track is padded with silence.
 
-    The last block is the longest and never a single frame, whose sum would be taken in another order.
+    The last block is the longest and never a single frame, which would be summed in another order.
     """
     frames, half = 1 + len(samples) // front_end.hop_length, front_end.n_fft // 2
     firsts = range(0, max(frames - _BLOCK_FRAMES, 1), _BLOCK_FRAMES)

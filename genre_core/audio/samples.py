@@ -24,7 +24,7 @@ def source_of(samples: ArrayLike, sample_rate: int) -> Source:
         sample_rate: Hz.
 
     Raises:
-        InputError: the samples are no such array, or the sample rate is impossible.
+        InputError: the samples have another shape or type, or the sample rate is impossible.
     """
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate not in SAMPLE_RATES:
         raise InputError(

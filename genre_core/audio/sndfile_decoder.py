@@ -35,7 +35,7 @@ _OPUS_RATE = 48_000
 
 
 class UnsupportedFile(Exception):
-    """A file that libsndfile does not open."""
+    """A file that libsndfile cannot open."""
 
     def __init__(self, text: str, refusal: Refusal = Refusal.OTHER) -> None:
         super().__init__(text)
@@ -108,9 +108,9 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open a file to decode it with libsndfile.
 
     Raises:
-        UnsupportedFile: libsndfile does not open it.
-        BadAudio: it does, but cannot decode past some damage.
-        OSError: the system does not open it.
+        UnsupportedFile: libsndfile cannot open it.
+        BadAudio: libsndfile can open it, but cannot decode past some damage.
+        OSError: the system cannot open it.
     """
     with path.open("rb") as bytes_, _open(path) as file:
         if file.format == "RAW":  # libsndfile opens any bytes named .au, .snd, .gsm or .vox this way
@@ -145,7 +145,7 @@ def _reopen_patched(
 
 
 def _open(file: Path | _PatchedFile) -> soundfile.SoundFile:
-    """Open by name, not by descriptor: libsndfile recognises an MP3 after leading junk only by its extension."""
+    """Open by name, not by descriptor: libsndfile recognizes an MP3 after leading junk only by its extension."""
     try:
         with quiet_decoder():
             return soundfile.SoundFile(file)

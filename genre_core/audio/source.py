@@ -50,5 +50,5 @@ class Source:
             places = ", ".join(f"{place:.2f} s" for place in self.damage[:_PLACES_NAMED])
             found.append(f"damaged: near {places}" + (f" and {more} more places" * (more > 0)))
         if self.cut:
-            found.append(f"cut off: its stream has no end mark after {seconds:.2f} s")
+            found.append(f"cut off: no end-of-stream mark after {seconds:.2f} s")
         return found

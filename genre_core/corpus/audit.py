@@ -82,8 +82,8 @@ def audit(
 ) -> Corpus:
     """Decode every file that is not yet excluded.
 
-    Excluded are files that `audio.inspect` refuses, files that are too short, all but the first of exact copies within
-    a genre, and all exact copies across genres, since none of their labels can be trusted.
+    Files are excluded if `decode.inspect` rejects them or they are too short. Of exact copies within a genre, all but
+    the first are excluded; of exact copies across genres, all, since none of their labels can be trusted.
 
     Args:
         corpus: the tracks.

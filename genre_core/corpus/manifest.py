@@ -98,9 +98,10 @@ def _without_missing(row: Mapping[str, str]) -> dict[str, str]:
 
 def _missing_columns(path: Path, names: Sequence[str], missing: Sequence[str]) -> str:
     renames = [f"rename {similar[0]!r} to {name}" for name in missing if (similar := _similar(name, names))]
+    way_out = ", ".join(renames) or f"add a header and a column for {' and '.join(missing)}"
     return (
         f"a manifest needs the columns path and genre, but {path} lacks {' and '.join(missing)}: "
-        f"it has {_quoted(names) or 'none'}{'; ' if renames else ''}{', '.join(renames)}"
+        f"it has {_quoted(names) or 'no columns'}; {way_out}"
     )
 
 

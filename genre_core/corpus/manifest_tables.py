@@ -50,7 +50,8 @@ def read_table(path: Path) -> Table:
         return readers.get(path.suffix.lower(), _read_csv)(path)
     except (OSError, ValueError, LookupError, OverflowError, RecursionError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} cannot be read ({' '.join(str(error).split())}): save it again, as UTF-8",
+            f"{path} cannot be read ({' '.join(str(error).split())}): save it again"
+            f"{'' if path.suffix.lower() == '.parquet' else ', as UTF-8'}",
             code=ErrorCode.MANIFEST_UNREADABLE,
         ) from error
 

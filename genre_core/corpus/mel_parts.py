@@ -38,21 +38,21 @@ class AudioFile:
     path: Path
     content: str | None = None
     file_hash: str | None = None
-    """The hashes that it must have; without them it is examined first."""
+    """The expected hashes; without any, the file is examined first."""
     minimum_seconds: float = 0.0
     """Length below which it has no spectrogram."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transformed:
-    """What became of a file."""
+    """The result of transforming a file."""
 
     path: Path
     version: FileVersion
-    """Of the file before it was decoded."""
+    """The file's version before it was decoded."""
     finding: Finding
     mel: NDArray[np.float16] | None
-    """[frames, channels, mels], dB; None for a file that is bad, too short or not the expected one."""
+    """[frames, channels, mels], dB; None for a file that is bad, too short or has other hashes than expected."""
 
     @property
     def identity(self) -> str:
@@ -104,7 +104,7 @@ def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the spectrogram of a track is."""
+    """The position of a track's spectrogram in a part."""
 
     part: Path
     first: int
@@ -113,14 +113,14 @@ class Place:
 
 @dataclass(kw_only=True)
 class MelParts:
-    """A folder of parts with one front end. A part is complete or absent, and found again by its tracks."""
+    """A folder of parts with one front end. A part is complete or absent, and is named by a hash of its tracks."""
 
     folder: Path
     front_end: FrontEnd
     places: dict[str, Place] = field(default_factory=dict, init=False)
-    """Identity of a track -> where its spectrogram is."""
+    """Identity of a track -> the position of its spectrogram."""
     findings: dict[Path, tuple[FileVersion, Finding]] = field(default_factory=dict, init=False)
-    """The findings on files that were examined, as long as they do not change."""
+    """The findings on examined files, valid as long as a file's version is the same."""
 
     @property
     def frame_bytes(self) -> int:
@@ -197,7 +197,7 @@ def _grouped(items: Iterable[T], bytes_of: Callable[[T], int]) -> Iterator[Seque
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread, since tracks are processed in parallel."""
+    """Limit torch to one thread inside the context, since tracks are processed in parallel."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -25,7 +25,7 @@ def relocate_corpus(
         corpus: an audited corpus.
         data: folder or manifest, see `read_corpus`.
         cache: folder for the findings of the audit, see `audit`.
-        progress: called with (files done, files to decode) for files that are searched by content.
+        progress: called with (files done, files to decode) while files are decoded to find tracks by content.
 
     Returns:
         The corpus with new paths.

@@ -90,7 +90,7 @@ class SpectrogramStore:
 
     @property
     def _settings(self) -> list[object]:
-        """What the mel of a track depends on besides its audio."""
+        """Everything that a track's mel depends on except its audio."""
         return [FORMAT_VERSION, asdict(self.front_end)]
 
 
@@ -105,9 +105,9 @@ def open_or_build(
 ) -> SpectrogramStore:
     """Open the store of a set of tracks, or build it in parallel if the cache has none.
 
-    A store is put together from parts, which are kept as they are finished: a build that was interrupted or killed
-    continues where it was, and stores share the tracks that they have in common. Several processes may call this at
-    once: a store is created atomically, and while one process builds it, the others wait. Tracks that can no longer be
+    A store refers to parts, each of which is kept once it is complete: an interrupted or killed build resumes, and
+    stores share the spectrograms of tracks that they have in common. Several processes may call this at once: a store
+    is created atomically, and while one process builds it, the others wait. Tracks that can no longer be
     read, or whose content has changed since the audit, are left out, and the store is keyed by those that it has.
 
     Args:
@@ -182,7 +182,7 @@ def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
 
 
 def is_stored_here(frames: FrameFiles) -> bool:
-    """Whether this machine has the files of frames that were opened on another one, perhaps on a shared disk."""
+    """Whether this machine has the files of frames that were opened on another machine, perhaps on a shared disk."""
     whole = {shard.path.parent for shard in frames.shards if shard.path.name == _MELS}
     try:
         layouts = {folder: _layout((folder / _INDEX).read_text()) for folder in whole}
@@ -222,7 +222,7 @@ def _cut(places: Iterable[tuple[int, int]], frames: int) -> Iterator[tuple[int, 
 def _complete(
     parts: MelParts, tracks: Sequence[Track], transform: Transform, progress: ProgressCallback | None
 ) -> None:
-    """Compute the spectrograms that the parts lack; of a track that is not what it was, there is none."""
+    """Compute the spectrograms that the parts lack; tracks whose content has changed get none."""
     missing = [
         AudioFile(path=track.path, content=track.content, file_hash=track.file_hash)
         for track in tracks
@@ -237,7 +237,7 @@ def _complete(
 
 
 def _put_together(parts: MelParts, tracks: Sequence[Track], wanted: Path) -> Path:
-    """Write a store of those tracks that the parts have; returns its folder."""
+    """Write a store of the tracks that the parts contain, and return its folder."""
     found = {t.identity: parts.places[t.identity] for t in tracks if t.identity in parts.places}
     frames = {
         part: part.stat().st_size // parts.frame_bytes for part in sorted({p.part for p in found.values()})

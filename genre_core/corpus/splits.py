@@ -78,7 +78,7 @@ def require_genres(corpus: Corpus) -> None:
 
 
 def _folders_below(corpus: Corpus) -> tuple[Path, list[str]] | None:
-    """The folder within that of the only genre whose subfolders hold all tracks, and their names; None without one."""
+    """The folder in that of the only genre whose subfolders hold all tracks, and their names; None if there is none."""
     of_folders = [
         track.path.parent
         for track in corpus.usable

@@ -30,7 +30,7 @@ from genre_core.system.atomic import atomic_file
 
 
 class Exclusion(StrEnum):
-    """Kinds of reasons for excluding a file, in addition to `genre_core.audio.decode.Reason`."""
+    """Kinds of reasons for excluding a file, in addition to `genre_core.audio.bad_audio.Reason`."""
 
     HIDDEN = "hidden file"
     """The file was never meant as audio."""
@@ -113,7 +113,7 @@ class Track:
 
     @property
     def identity(self) -> str:
-        """What identifies the audio of an audited track, on machines whose decoders differ by a bit, too."""
+        """A string that identifies the audio of an audited track, even if decoders of two machines differ by a bit."""
         identity = self.file_hash or self.content
         assert identity, "only an audited track has an identity"
         return identity
@@ -182,7 +182,7 @@ def read_corpus(source: Path) -> Corpus:
         tracks, notes = _from_manifest(root, root.parent) if is_manifest else _from_folder(root, source)
     except OSError as error:
         raise InputError(
-            f"cannot list {error.filename}: {error.strerror}; repair or remove it",
+            f"cannot list {error.filename}: {error.strerror}; check the folder and its permissions, or remove it",
             code=ErrorCode.CORPUS_FOLDER_UNREADABLE,
         ) from error
     tracks.sort(key=lambda track: track.track_id)
@@ -203,7 +203,8 @@ def _from_folder(root: Path, source: Path) -> Found:
     if not root.is_dir():
         unpack = "unpack it and " if ARCHIVE_NAME.search(root.name) and root.is_file() else ""
         raise InputError(
-            f"a corpus is a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), and {source} is neither: "
+            f"a corpus is a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), but {source} "
+            f"{'is neither' if os.path.lexists(root) else 'does not exist'}: "
             f"{unpack}give a folder with one subfolder per genre",
             code=ErrorCode.CORPUS_NOT_FOUND,
         )
@@ -382,14 +383,16 @@ def load_corpus(path: Path) -> Corpus:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} cannot be read as a corpus ({error}): write it again",
+            f"{path} cannot be read as a corpus ({error}): restore it from a backup",
             code=ErrorCode.CORPUS_TABLE_UNREADABLE,
         ) from error
     version = (table.schema.metadata or {}).get(b"schema_version")
     earlier = SCHEMA.remove(SCHEMA.get_field_index("file_hash"))
     if (version, table.schema) not in ((SCHEMA_VERSION, SCHEMA), (EARLIER_VERSION, earlier)):
         raise InputError(
-            f"{path} must be a corpus table of version {SCHEMA_VERSION.decode()}: write it again",
+            f"a corpus table must have version {EARLIER_VERSION.decode()} or {SCHEMA_VERSION.decode()}, with its "
+            f"columns, but {path} has version {(version or b'unknown').decode(errors='replace')} or other "
+            "columns: use the genre-search that wrote it",
             code=ErrorCode.CORPUS_TABLE_VERSION,
         )
     columns = {name: table[name].to_pylist() for name in table.schema.names}

@@ -59,8 +59,8 @@ def tracks(folder: Path, subset: str) -> tuple[tuple[Track, ...], list[str]]:
             )
     if not listed:
         raise InputError(
-            f"{folder}/fma_{subset} has no track of {folder / METADATA}: delete the folder fma_{subset} and "
-            "repeat the command",
+            f"{folder}/fma_{subset} contains none of the tracks in {folder / METADATA}: delete the folder "
+            f"fma_{subset} and repeat the command",
             code=ErrorCode.NO_TRACKS,
         )
     counts = {

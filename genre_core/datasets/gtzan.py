@@ -12,7 +12,7 @@ STRATIFIED_SHARE = 0.2
 """Share of the tracks for validation; as many are for test."""
 LEAK = (
     "warning: the stratified split leaks. 64% of its test tracks share an artist with its training tracks, and it "
-    "includes GTZAN's replicas and mislabelled tracks: scores are far too high and not comparable with those on "
+    "includes GTZAN's replicas and mislabeled tracks: scores are far too high and not comparable with those on "
     "--split filtered"
 )
 
@@ -68,7 +68,7 @@ def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
     listed = tuple(_track(folder, name, path, sides[name]) for name, path in found.items() if name in sides)
     if not listed:
         raise InputError(
-            f"{folder} has no track of GTZAN's filtered split: delete its files and repeat the command",
+            f"{folder} contains none of the tracks in GTZAN's filtered split: delete its files and repeat the command",
             code=ErrorCode.NO_TRACKS,
         )
     notes = []
@@ -91,7 +91,7 @@ def _track(folder: Path, name: str, path: Path, side: str | None) -> Track:
 def filtered_split() -> dict[str, str]:
     """Map the names in the filtered split (443, 197 and 290 tracks) to train, validation or test.
 
-    The lists are no documented interface of torchaudio; a canary test fails if they change.
+    The lists are undocumented in torchaudio; a canary test fails if they change.
     """
     from torchaudio.datasets import gtzan  # imports torch, which takes two seconds
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _STREAMED = 0x7FFF_0000
-"""Bytes. A larger size than the file has, from here on, means "unknown", as streaming programs write it."""
+"""Bytes. A declared size that is at least this and exceeds the file means "unknown": streaming programs write it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _rf64_size(file: BinaryIO, head: bytes) -> int | None:
 
 
 def _undeclared(file: BinaryIO, layout: _Layout, end: int, size: int) -> int:
-    """Bytes between the end of the declared samples and the end of the file that nothing accounts for."""
+    """Bytes between the end of the declared samples and the end of the file that are in no chunk."""
     position = _aligned(end, layout)
     for chunk in _chunks(file, layout, position, size):
         if chunk.content + chunk.declared > size:

@@ -1,7 +1,7 @@
 """A saved model: a folder with its tensors in model.safetensors and everything else in model.json, its card.
 
-Models of one search share frozen blocks, which no training changes: a card may name blocks whose tensors are in a file
-of their own in the folder `shared` next to the model's folder, named after a hash of its content.
+Models of one search share frozen blocks, which training does not change: a card may list blocks whose tensors are
+stored in separate files, each named after a hash of its content, in the folder `shared` next to the model's folder.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path, card: Card) -> dict[str, NDArray[Any]]:
-    """All tensors of the model in this folder by `block.layer...` name, with those of its shared blocks.
+    """All tensors of the model in this folder, including those of its shared blocks, by `block.layer...` name.
 
     Raises:
         InputError: a file is damaged.
@@ -72,8 +72,8 @@ def shared_tensors(folder: Path, card: Card) -> dict[str, NDArray[Any]]:
         tensors = _load(path)
         if block_digest(tensors) != path.stem:
             raise InputError(
-                f"{path} must have the content that its name is a hash of, but has another one, so block {block} of "
-                f"{folder} is damaged; restore the file from a copy",
+                f"{path} must match the hash in its name, but its content does not, so block {block} of {folder} is "
+                "damaged; restore the file from a backup",
                 code=ErrorCode.MODEL_INCONSISTENT,
             )
         found |= tensors
@@ -95,21 +95,21 @@ def block_digest(tensors: Mapping[str, NDArray[Any]]) -> str:
     """Hash of a block's tensors with their names, types and shapes."""
     hashed = hashlib.sha256()
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])  # which gives a scalar the shape [1], as saving it does
+        array = np.ascontiguousarray(tensors[name])  # a scalar gets the shape [1], as when it is saved
         hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         hashed.update(array.reshape(-1).view(np.uint8).data)
     return hashed.hexdigest()
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError  # which commands that show results need not import
+    from safetensors import SafetensorError  # lazily: commands that only show results do not need it
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"{path} must be intact, but cannot be read: {error}; restore the file from a copy",
+            f"{path} is damaged and cannot be read: {error}; restore the file from a backup, or export the model again",
             code=ErrorCode.MODEL_INCONSISTENT,
         ) from error
 

@@ -1,4 +1,4 @@
-"""What is known of a network that can be fine-tuned: its blocks, its features, its weights and its input."""
+"""Backbone, the description of a network that can be fine-tuned: its blocks, features, weights and input."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from genre_core.errors import ErrorCode, InputError
 
-if TYPE_CHECKING:  # what decides on backbones needs no torch
+if TYPE_CHECKING:  # choosing a backbone does not need torch
     from torch import nn
 
     from genre_core.audio.mel import FrontEnd
@@ -38,7 +38,7 @@ class Backbone:
     """Builds the whole network, its own head included, with random weights. Weights files have its tensors' names;
     the tensors of the head, which belong to no block, are ignored."""
     blocks: Mapping[str, Callable[[Any], "nn.Module"]]
-    """Name of a block -> takes it from the network. A segment passes them in this order: the first one gets
+    """Name of a block -> function that returns it, given the network. Segments pass them in order: the first one gets
     [segments, channels, mels, frames], the last one returns [segments, features]. Depth d freezes the first d."""
     features: int
     """Number of features after the last block, the inputs of the head."""
@@ -48,14 +48,14 @@ class Backbone:
     channels: int = 3
     """Channels of the input. A spectrogram of one window is repeated in all of them."""
     front_end: "FrontEnd | None" = None
-    """The front end that it needs; None if any will do. Its `level` is ignored: that is a setting of the search."""
+    """The required front end; None for any. Its `level` is ignored, because that is a setting of the search."""
     min_side: int = 32
-    """Fewest mel bands and fewest frames of a segment."""
+    """Minimum number of mel bands, and of frames, of a segment."""
     channels_last_on_cpu: bool = False
     """Whether it trains faster on a CPU with the channels_last memory format; on a GPU it always has that."""
     cuda_graphs: bool = True
-    """Whether a GPU may replay its training steps: no layer waits for the device, as `.item()` does, or decides by
-    a Python value that changes from step to step."""
+    """Whether a GPU may replay its training steps as CUDA graphs. False if a layer synchronizes with the device, as
+    `.item()` does, or depends on a Python value that changes from step to step."""
 
     def __post_init__(self) -> None:
         names = self.names

@@ -1,4 +1,4 @@
-"""Arithmetic, parameters and memory of each block of the backbones; for the built-in ones, without torch."""
+"""Arithmetic, parameters and memory of each block of a backbone; for built-in ones, without importing torch."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Checks and measures the blocks of a user's backbone: the shapes between them, their arithmetic and parameters."""
+"""Checks of the blocks of a user's backbone, and measurement of their arithmetic and parameters."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,7 @@ MELS, FRAMES = 224, (224, 448)
 
 @dataclass(frozen=True, kw_only=True)
 class BlockProfile:
-    """What a block costs."""
+    """Parameters and arithmetic of a block."""
 
     parameters: int
     fixed: float

@@ -1,4 +1,4 @@
-"""Measures how many values each block of a backbone holds for a segment, by shapes alone (the meta device)."""
+"""Measurement of the values that each block of a backbone holds for a segment, from shapes (on the meta device)."""
 
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from genre_core.models.registry import find_backbone
 SIDE = 224
 """Mel bands and frames of the segments that are measured; a backbone with its own front end has its mel bands."""
 _SEGMENTS = 13
-"""Unlike the first dimension of parameters, so that tensors of segments are recognized."""
+"""Differs from the first dimension of all parameters, so that tensors of segments can be recognized."""
 
 
 class BlockValues(NamedTuple):
-    """Numbers of values of a block for one segment."""
+    """Number of values that a block holds for one segment."""
 
     saved: float
-    """That the backward pass needs, as far as the block's tensors do not hold them."""
+    """Saved for the backward pass; parameters are not counted."""
     largest: float
     """In the largest tensor."""
     output: float
@@ -56,7 +56,7 @@ def _measure(block: nn.Module, inputs: Tensor) -> tuple[BlockValues, Tensor]:
 
 
 class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the number of values in the largest result of the operations inside the context."""
+    """Records the number of values in the largest result of the operations inside the context."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

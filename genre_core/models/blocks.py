@@ -34,8 +34,8 @@ def block_of(tensor: str) -> str:
 
 
 def model_without_weights(backbone: str) -> nn.Module:
-    """The whole network on the meta device, without storage; the global random state is left alone."""
-    if is_own(backbone):  # may compute with values when it is built, which the meta device does not have
+    """The whole network on the meta device, without storage; the global random state does not change."""
+    if is_own(backbone):  # its constructor may need values, which the meta device does not have
         with torch.random.fork_rng(devices=[]):
             return new_model(backbone).to("meta")
     with torch.device("meta"):
@@ -56,8 +56,8 @@ def blocks_without_weights(backbone: str) -> Blocks:
 def code_digest(backbone: str) -> str:
     """Hash of the structure and the code of a backbone that is not built in; empty for a built-in one.
 
-    What is cached of a user's network must not outlive a change to it. The code is that of the modules that define the
-    backbone and the classes of its layers, except torch's, whose version identifies them.
+    It is part of cache keys, so that changing a user's network invalidates what was cached for it. The code is that of
+    the modules that define the backbone and the classes of its layers, except torch's, whose version identifies them.
     """
     if not is_own(backbone):
         return ""
@@ -73,7 +73,7 @@ def code_digest(backbone: str) -> str:
 
 @cache
 def _pickled_blocks(backbone: str) -> bytes:
-    """Pickled, because unpickling DenseNet is 25 times as fast as building and initialising it."""
+    """Pickled, because unpickling DenseNet is 25 times as fast as building and initializing it."""
     try:
         return pickle.dumps(blocks_of(backbone, model_without_weights(backbone)))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The weights that a fine-tune starts from: pretrained, or random where none are given; cached on each node."""
+"""The weights that a fine-tune starts from, pretrained or random, cached on each node."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ class InitialWeights:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Block -> hash of its tensors and of the code: what its output depends on."""
+        """Block -> hash of everything that its output depends on: its tensors and its code."""
         return {
             block: hashlib.sha256((self.code + content).encode()).hexdigest() if self.code else content
             for block, content in self.contents.items()
@@ -44,7 +44,7 @@ class InitialWeights:
 
 
 def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: NodeCache) -> InitialWeights:
-    """The backbone with the given weights; layers that these lack are initialised randomly from the seed.
+    """The backbone with the given weights; layers that these lack are initialized randomly from the seed.
 
     Raises:
         InputError: the weights are not available or do not fit.
@@ -62,7 +62,7 @@ def initial_weights(backbone: str, *, weights: Weights, seed: int, node_cache: N
             created = _create(backbone, weights, seed)
             _store(created, name, node_cache)
             return created
-    except OSError as error:  # such as a full disk: continue without the cache
+    except OSError as error:  # for example a full disk: continue without the cache
         node_cache.record_error(error)
         return _create(backbone, weights, seed)
 

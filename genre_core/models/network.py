@@ -1,4 +1,4 @@
-"""A backbone split at its freeze depth: frozen blocks, whose activations are constants, and a trainable rest."""
+"""A backbone split at its freeze depth into frozen blocks, whose activations are constants, and a trainable part."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from genre_core.models.registry import find_backbone
 from genre_core.system.disk_cache import NodeCache
 
 CHUNK = {"cpu": 16, "cuda": 256}
-"""Segments per pass through the frozen blocks, by device type: the smallest number that keeps it busy."""
+"""Segments per pass through the frozen blocks, by device type: the smallest number that keeps the device busy."""
 PADDED_LOOKUPS = ("cpu",)
 """Device types on which lookups of activations that are not stored are padded to `CHUNK` too, so that they have the
 bits of stored ones. On a GPU, a batch of 32 would take eight times as long."""
@@ -107,8 +107,8 @@ class Network(nn.Module):
     def forward_by_block(self, chunk: Tensor, *, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Pass one chunk of segments through the frozen blocks.
 
-        The chunk is padded to a fixed number of segments, because kernels depend on the batch size: a segment's
-        activations are bit-identical whichever other segments it comes with.
+        The chunk is padded to a fixed number of segments, because kernels depend on the batch size. A segment's
+        activations are therefore bit-identical, whatever the other segments in its chunk.
 
         Args:
             chunk: at most `CHUNK` segments: log-mels in dB, [segments, channels, mels, frames], if `start` is 0,
@@ -163,7 +163,7 @@ class Network(nn.Module):
 
     @contextmanager
     def frozen_whole(self) -> Iterator["Network"]:
-        """A view of this network with all blocks frozen, before any training: its tensors are the same ones."""
+        """Yield a view of this network with all blocks frozen, which shares its tensors; use it before any training."""
         *blocks, (_, head) = self.trainable.named_children()
         assert len(blocks) == len(self._trainable_digests), "the network is built to be trained"
         assert isinstance(head, nn.Linear)
@@ -224,8 +224,8 @@ def build(
         weights: `imagenet`, `random`, the path of a weights file, or its content.
         n_genres: number of outputs of the new head.
         frozen_blocks: the freeze depth: number of leading blocks to freeze.
-        image: converts segments to the network's input, with the training segments' statistics; the number of its
-            channels becomes the backbone's.
+        image: converts segments to the network's input, with the training segments' statistics; its number of
+            channels is replaced by the backbone's.
         seed: for the head and every other layer without given weights.
         node_cache: where initial weights are cached.
         precision: see `Recipe.precision`.

@@ -16,15 +16,15 @@ from genre_core.models.registry import BUILTIN, find_backbone, is_own
 from genre_core.models.weights_file import WeightsFile, read_weights, source_name
 
 Weights = str | bytes
-"""`random`, `imagenet` for the ones that the backbone names, the path of a weights file, or a file's content."""
+"""`random`, `imagenet` for the backbone's published weights, the path of a weights file, or a file's content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedWeights:
-    """How weights that fit a backbone will be used."""
+    """How weights that fit a backbone are used."""
 
     random_blocks: tuple[str, ...] = ()
-    """Blocks that are initialised randomly, because the weights have none of their layers."""
+    """Blocks that are initialized randomly, because the weights contain none of their layers."""
     changes: str = ""
     """How the file's content was converted, in words; empty if it was used as it is."""
 
@@ -93,8 +93,8 @@ def _tensor_misfit(expected: StateDict, given: StateDict, absent: list[str]) -> 
     """The first tensor that does not fit by itself."""
     if unexpected := sorted(given.keys() - expected.keys()):
         return _Misfit(
-            rule=f"have the network's names, but contain {_listed(unexpected)}",
-            way_out="rename them",
+            rule=f"have the network's parameter names, but contain {_listed(unexpected)}",
+            way_out="rename or remove them",
             code=ErrorCode.WEIGHTS_UNKNOWN_NAMES,
         )
     for key, value in given.items():
@@ -183,7 +183,7 @@ def _of_blocks(model: nn.Module, inside: set[nn.Module], state: StateDict) -> St
 
 
 def _outside(model: nn.Module, inside: set[nn.Module]) -> tuple[str, ...]:
-    """Prefixes of the tensors' names in all modules that have no part in the blocks."""
+    """Prefixes of the tensors' names in all modules outside the blocks."""
     modules = (name for name, module in model.named_modules() if name and inside.isdisjoint(module.modules()))
     return tuple(f"{name}." for name in modules)
 
@@ -201,25 +201,25 @@ def weights_path(backbone: str, weights: str) -> Path | None:
 
 
 def imagenet_file(backbone: str) -> Path:
-    """The path in torch.hub's cache for the weights that a backbone names, whether or not it exists.
+    """The path of a backbone's published weights in torch.hub's cache, whether or not it exists.
 
     Raises:
-        InputError: the backbone names none.
+        InputError: the backbone has no published weights.
     """
     if not (name := find_backbone(backbone).file_name):
         raise InputError(
-            f"weights of {backbone} must be a file or random, since it names none, but got weights=pretrained; "
-            f"give --set weights.{backbone}=PATH or --set weights=random",
+            f"weights of {backbone} must be a file or random, since it has no published ones, but got "
+            f"weights=pretrained; give --set weights.{backbone}=PATH or --set weights=random",
             code=ErrorCode.WEIGHTS_NOT_PUBLISHED,
         )
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def imagenet_weights(backbone: str) -> StateDict:
-    """The weights that a backbone names, from torch.hub's cache or downloaded to it with a progress bar.
+    """A backbone's published weights, from torch.hub's cache or downloaded to it with a progress bar.
 
     Raises:
-        InputError: they are not cached and cannot be downloaded, or the backbone names none.
+        InputError: they are not cached and cannot be downloaded, or the backbone has none.
     """
     own, file = find_backbone(backbone), imagenet_file(backbone)
     if not file.is_file():
@@ -237,7 +237,7 @@ def imagenet_weights(backbone: str) -> StateDict:
 
 
 def _finite(value: Tensor) -> bool:
-    """Whether a tensor has content, of a floating-point type and finite."""
+    """Whether a tensor is dense, of a floating-point type and finite."""
     dense = value.layout == torch.strided and not value.is_meta and value.is_floating_point()
     return dense and bool(value.float().isfinite().all())
 

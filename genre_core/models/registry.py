@@ -1,4 +1,4 @@
-"""Backbones by name: the built-in ones, and those that users write, which are imported. Needs no torch by itself."""
+"""Backbones by name: built-in ones and users' own, which are imported. This module does not import torch."""
 
 import difflib
 import importlib
@@ -95,10 +95,10 @@ _registered: dict[str, str] = {}
 
 
 def register_backbone(name: str, path: str) -> Backbone:
-    """Give a backbone a short name in this process. Searches and models name it by its path nevertheless.
+    """Give a backbone a short name in this process. Searches and models still store its path.
 
     Args:
-        name: the short name, which is not that of a built-in backbone.
+        name: the short name; it must not be that of a built-in backbone.
         path: `package.module:NAME`; other processes import it from there.
 
     Raises:
@@ -106,8 +106,8 @@ def register_backbone(name: str, path: str) -> Backbone:
     """
     if name in BUILTIN or ":" in name:
         raise InputError(
-            f"a backbone's short name must be neither built in nor contain a colon, but got name={name!r}; "
-            "choose another one",
+            f"a backbone's short name must not be a built-in name or contain a colon, but got name={name!r}; "
+            "choose another name",
             code=ErrorCode.BACKBONE_NAME_TAKEN,
         )
     backbone = _imported(path)
@@ -116,7 +116,7 @@ def register_backbone(name: str, path: str) -> Backbone:
 
 
 def full_name(name: str) -> str:
-    """The name of a backbone that holds in every process: `package.module:NAME`, or a built-in name."""
+    """The name of a backbone that is valid in every process: `package.module:NAME`, or a built-in name."""
     return _registered.get(name, name)
 
 
@@ -181,7 +181,7 @@ def _imported(path: str) -> Backbone:
     if not isinstance(found, Backbone):
         raise InputError(
             f"backbone must name a genre_core.models.backbone.Backbone, but backbone={path!r} is a "
-            f"{type(found).__name__}; docs/backbones.md shows how to make one",
+            f"{type(found).__name__}; docs/backbones.md shows how to define one",
             code=ErrorCode.NOT_A_BACKBONE,
         )
     return found

@@ -9,7 +9,7 @@ from genre_core.models.registry import block_names
 
 
 def torchvision_model(backbone: str) -> nn.Module:
-    """Build the torchvision model of a backbone with random weights, initialised by torchvision."""
+    """Build the torchvision model of a backbone with random weights, initialized by torchvision."""
     import torchvision  # here, because the import takes seconds and the driver does not need it
 
     kwargs = {"init_weights": True} if backbone.startswith("vgg") else {}

@@ -72,7 +72,7 @@ def read_weights(source: Path | bytes) -> WeightsFile:
 
 
 def source_name(source: Path | bytes) -> str:
-    """What messages call a weights file that is given by its path or by its content."""
+    """The name of a weights file in messages, given its path or its content."""
     return str(source) if isinstance(source, Path) else "the file sent to this node"
 
 
@@ -130,7 +130,7 @@ def _unreadable(name: str, reason: str, code: ErrorCode) -> InputError:
 
 
 def _reason(error: Exception) -> tuple[str, ErrorCode]:
-    """Why a file could not be read, in one line; torch's own advice is to run the code that it has refused to run."""
+    """Why a file could not be read, in one line; torch's own message advises running the code it refused."""
     if isinstance(error, pickle.UnpicklingError):
         refused = refused_global(error)
         kind = f" ({refused})" if refused else ""
@@ -140,7 +140,7 @@ def _reason(error: Exception) -> tuple[str, ErrorCode]:
             ErrorCode.WEIGHTS_NOT_ONLY_TENSORS,
         )
     line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return line, ErrorCode.WEIGHTS_UNREADABLE
+    return f"{line}; check the path, or save the file again", ErrorCode.WEIGHTS_UNREADABLE
 
 
 def refused_global(error: pickle.UnpicklingError) -> str | None:

@@ -1,6 +1,6 @@
 """Arrangement: drums, bass, comping and lead of an excerpt from a recording in a genre's style.
 
-All randomness comes from random(), the only method whose values random.Random keeps the same in every version.
+All randomness comes from random(), the only method of random.Random with the same values in every Python version.
 """
 
 import functools

@@ -34,7 +34,7 @@ class SyntheticCorpus:
     seconds: float = 12.0
     """Length of a track in seconds, 1 to 600."""
     tracks_per_recording: int = 2
-    """Consecutive tracks that are excerpts of one recording: a group, which must not be split."""
+    """Consecutive tracks that are excerpts of one recording: a group, which must stay in one split."""
     difficulty: float = 0.3
     """From 0, where genres differ most, to 1, where they borrow most elements from each other and noise is loud."""
     seed: int = 0
@@ -51,7 +51,7 @@ def _require(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         rule = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         raise InputError(
-            f"synthetic corpus: {name} must be {rule}, but got {name}={value}; change it",
+            f"{name} of the synthetic corpus must be {rule}, but got {name}={value}",
             code=ErrorCode.SYNTHETIC_OUT_OF_RANGE,
         )
 

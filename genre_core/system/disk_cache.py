@@ -62,13 +62,13 @@ class NodeCache:
 
         Args:
             folder: on a disk of this node.
-            budget_bytes: that its files may take; 0 keeps nothing.
-            waiting: a context that is entered while this process waits for another one to make a file.
+            budget_bytes: maximum size of all its files together; 0 turns the cache off.
+            waiting: a context that is entered while this process waits for another one to create a file.
         """
         self.folder = folder
         self.budget_bytes = budget_bytes
         self.waited_seconds = 0.0
-        """How long this process has waited for others to make files."""
+        """How long this process has waited for files of other processes."""
         self._waiting = waiting
         self._error: str | None = None
 
@@ -188,7 +188,7 @@ class NodeCache:
         return sorted(found, key=lambda file: file[1].st_mtime)
 
     def _wait_for(self, lock: FileLock) -> None:
-        """Acquire a lock, for as long as who holds it may be at work."""
+        """Acquire a lock; wait as long as its holder may still be working."""
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -1,4 +1,4 @@
-"""The folder for files shared by the trials on a node: the driver's cache if local to the node, else a local folder."""
+"""The folder for files that trials on a node share: the driver's cache if it is local, otherwise a local folder."""
 
 import os
 import platform
@@ -76,7 +76,7 @@ class NodeFolder:
 
     path: Path
     note: str | None = None
-    """Why it is not the driver's cache, for the user; None if it is."""
+    """For the user: why this is not the driver's cache; None if it is."""
 
 
 def node_folder(

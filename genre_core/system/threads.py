@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ALL_CORES = 0
-"""As many threads as the process may use cores, by affinity and container limits."""
+"""One thread per core that the process may use, by affinity and container limits."""
 AHEAD = 2
 """Results computed in advance, for each thread."""
 

@@ -1,4 +1,4 @@
-"""Ends a process that hangs; time that it waits for others does not count."""
+"""Termination of a process that hangs; time in which it waits for other processes does not count."""
 
 import faulthandler
 import sys
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 
 class Watchdog:
-    """Ends this process, its threads' stacks on standard error, where guarded work takes too long.
+    """Terminates this process if guarded work takes too long, and prints the stacks of its threads to standard error.
 
-    By a timer that needs neither the interpreter nor its lock, since what hangs may hold both. A process has one.
+    The timer does not need the interpreter or its lock, which hanging code may hold. A process can have only one.
     """
 
     def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args: the most that guarded work may take, and a clock in seconds."""
+        """Args: seconds: maximum duration of guarded work. clock: returns seconds, monotonic."""
         self._seconds = seconds
         self._clock = clock
         self._left: float | None = None
@@ -24,7 +24,7 @@ class Watchdog:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """The process ends if the context lasts longer than the limit, waits not counted."""
+        """Terminate the process if the context lasts longer than the limit, excluding waits."""
         self._arm(self._seconds)
         try:
             yield
@@ -34,7 +34,7 @@ class Watchdog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The context is a wait for another process: it neither uses up the limit nor counts as work."""
+        """Mark the context as a wait for another process: it does not count towards the limit or as work."""
         began, left = self._clock(), self._left
         if left is not None:
             self._disarm()

@@ -50,7 +50,7 @@ class ActivationCache:
         """Find or compute the activations.
 
         Args:
-            network: whose frozen blocks compute them, on the segments' device.
+            network: its frozen blocks compute the activations, on the segments' device.
             segments: the input of the frozen blocks.
             node_cache: where activations are stored.
             epochs: how often each segment will be looked up.
@@ -139,7 +139,7 @@ class ActivationCache:
         """Pass all segments through the frozen blocks into files; False if caching them is not faster."""
         size = CHUNK[self._network.device.type]
         start, chunks = self._source(names, size)
-        # two, because the first one's time includes the initialisation of kernels
+        # two, because the first one's time includes the initialization of kernels
         measured = [self._measure(chunk, start) for chunk in islice(chunks, 2)]
         with ExitStack() as stack:
             files = self._new_files(names, start, measured[-1], stack)

@@ -20,7 +20,7 @@ class Mixed(NamedTuple):
 
 
 class MixupDraw(NamedTuple):
-    """What is random in mixing a batch; see `Mixed`."""
+    """The random choices of mixing a batch; see `Mixed`."""
 
     partner: Tensor
     """int64 [batch], on the CPU."""
@@ -43,7 +43,7 @@ def mixup(activations: Tensor, *, alpha: float, random: np.random.Generator) -> 
     Args:
         activations: float [batch, ...].
         alpha: of the symmetric beta distribution from which the batch's weight is drawn, above 0.
-        random: draws on the CPU, which needs no synchronisation with a GPU.
+        random: draws on the CPU, which needs no synchronization with a GPU.
     """
     partner, weight = mixup_draw(len(activations), alpha=alpha, random=random)
     partner = partner.to(activations.device, non_blocking=True)
@@ -59,7 +59,7 @@ def spec_augment(activations: Tensor, *, share: float, fill: Tensor, random: np.
         activations: float [batch, channels, height, width] or [batch, units].
         share: maximum fraction of an axis, or of the units, to mask; a mask's width is uniform up to it.
         fill: value of masked elements, [] or [channels, 1, 1].
-        random: draws on the CPU, which needs no synchronisation with a GPU.
+        random: draws on the CPU, which needs no synchronization with a GPU.
     """
     batch = len(activations)
     if activations.dim() == 2:

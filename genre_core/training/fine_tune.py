@@ -46,7 +46,7 @@ class EpochResult:
     epoch: int
     """Number of the epoch, from 1."""
     train_loss: float
-    """Mean over the epoch's segments, each before the optimiser step on its batch."""
+    """Mean over the epoch's segments, each before the optimizer step on its batch."""
     val_loss: float
     """Loss of the tracks' mean logits, without genre weights or label smoothing."""
     scores: Scores
@@ -56,7 +56,7 @@ class EpochResult:
     """At the end of the epoch, for the trainable blocks."""
     seconds: float
     arithmetic_seconds: float
-    """Seconds of the epoch in forward, backward and optimiser: a lower bound without any overhead. On a GPU,
+    """Seconds of the epoch in forward, backward and optimizer: a lower bound without any overhead. On a GPU,
     which runs asynchronously, seconds until the work was queued."""
     samples_per_second: float
     """Training segments per second of the epoch's training part."""
@@ -64,7 +64,7 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDraws:
-    """What is random in one epoch of a recipe. It depends only on (seed, epoch), so that a fine-tune can resume."""
+    """The random choices of one epoch of a recipe. They depend only on (seed, epoch), so it can be resumed."""
 
     seed: int
     """Of torch's generator, from which dropout draws."""
@@ -249,7 +249,7 @@ class FineTune:
         self.epochs_done, self.best_epoch = int(done), int(best)
 
     def initialise_head(self) -> None:
-        """Before the first epoch, set the head as `Recipe.head_init` says; a resumed fine-tune has its head already."""
+        """Set the head by `Recipe.head_init` before the first epoch; a resumed fine-tune already has its head."""
         has_trainable_blocks = len(self.network.trainable) > 1
         if self.epochs_done or self.recipe.head_init != "probe" or not has_trainable_blocks:
             return
@@ -287,7 +287,7 @@ class FineTune:
     def _captured(self, step: Step, inputs: tuple[Tensor, ...]) -> Replay:
         """Capture a step as a CUDA graph.
 
-        AdamW must be declared `capturable` for it, but torch warns if steps of an optimizer that is are not captured.
+        AdamW must be `capturable` for that, but torch warns if steps of a capturable optimizer are not captured.
         """
         groups = [group for group in self.optimizer.param_groups if "capturable" in group]
         for group in groups:
@@ -300,7 +300,7 @@ class FineTune:
 
     @property
     def _steps_are_asynchronous(self) -> bool:
-        """Whether a step waits for nothing on the device: PyTorch's loss does with both smoothing and weights."""
+        """Whether steps never wait for the device; PyTorch's loss does with both label smoothing and genre weights."""
         waits = self.recipe.label_smoothing and self.genre_weights is not None
         return find_backbone(self.recipe.backbone).cuda_graphs and not waits
 
@@ -321,7 +321,7 @@ class FineTune:
         return inputs, genre, *mixed
 
     def _step(self, inputs: Tensor, genre: Tensor, *mixed: Tensor) -> Tensor:
-        """Take a step of the optimizer; on a GPU, without synchronisation.
+        """Take a step of the optimizer; on a GPU, without synchronization.
 
         Args:
             inputs: segments or activations, [batch, ...].
@@ -340,7 +340,7 @@ class FineTune:
             loss = own_weight * loss + partner_weight * self._loss(logits, partner)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.optimizer.zero_grad()  # a fine-tune that rests holds no gradients
+        self.optimizer.zero_grad()  # an idle fine-tune holds no gradients
         return loss.detach()
 
     def _loss(self, logits: Tensor, genre: Tensor) -> Tensor:

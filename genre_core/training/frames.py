@@ -18,7 +18,7 @@ from torch import Tensor
 
 FRAME_DTYPE = np.dtype(np.float16)
 AHEAD_BYTES = 32 * 2**20
-"""How much of a mapped file is requested from the disk before it is used."""
+"""Bytes of a mapped file that are requested from the disk before they are used."""
 GATHERED = 2
 """Batches that are read from files while one is used."""
 BUFFERS = 3
@@ -41,7 +41,7 @@ class FrameShard:
 class FrameFiles:
     """The frames of a corpus in one or several files, which are mapped when they are first read.
 
-    It is pickled as the names of the files, whatever their size.
+    Only the names of the files are pickled, not their content.
     """
 
     shards: tuple[FrameShard, ...]
@@ -161,7 +161,7 @@ class Rows(Protocol):
         """Copy the rows with these indices, int64 [batch], to `out`."""
 
     def will_need(self, rows: Tensor) -> None:
-        """Start to read these rows from the disk if they are there."""
+        """Start to read these rows if they are on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class SegmentReader:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all segments if they were gathered."""
+        """Bytes of all segments once gathered."""
         return math.prod(self.shape) * FRAME_DTYPE.itemsize
 
     @property
@@ -258,7 +258,7 @@ def in_batches(rows: Rows, batches: Sequence[Tensor], device: torch.device) -> I
     Args:
         rows: where to read.
         batches: indices, int64 [batch] each, on any device.
-        device: where the batches are wanted.
+        device: of the yielded batches.
 
     Yields:
         [batch, ...] on the device, for each batch.

@@ -48,7 +48,7 @@ def obstacle(members: Sequence[FineTune]) -> str | None:
 
 
 def share_constants(first: FineTune, other: FineTune) -> None:
-    """Let a fine-tune use the frozen blocks and activations of another one, which are equal, and give its own back.
+    """Let a fine-tune use the frozen blocks and activations of another one, which are equal, and free its own.
 
     A stack does this when a fine-tune joins. Before, each has its own on a GPU.
     """
@@ -306,7 +306,7 @@ class FusedFineTunes:
         return masks
 
     def _step(self, inputs: Tensor, genre: Tensor, rates: Tensor, *others: Tensor) -> Tensor:
-        """Take a step of each member; on a GPU, without synchronisation.
+        """Take a step of each member; on a GPU, without synchronization.
 
         Args:
             inputs: activations, [members, batch, units].
@@ -401,7 +401,7 @@ class FusedFineTunes:
 
 
 class _Settings:
-    """The members' own settings as tensors, and what none of them needs."""
+    """The members' settings as tensors, and flags of the terms that no member needs."""
 
     def __init__(self, members: Sequence[FineTune], optimizer: str) -> None:
         recipes, device = [member.recipe for member in members], members[0].network.device

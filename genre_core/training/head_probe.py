@@ -50,8 +50,8 @@ class Probe:
 def probe(network: Network, train: Segments, *, genre_weights: Tensor | None, node_cache: NodeCache) -> Probe:
     """Fit the head of an untrained network to the features of its frozen blocks, or find it in the node's cache.
 
-    All blocks count as frozen, in eval mode, at whatever depth the network is cut. The result is thus a constant of
-    (backbone, weights, corpus, front end) that trials share, and depends on the seed as far as weights are random.
+    All blocks count as frozen and are in eval mode, whatever the freeze depth. The result therefore depends only on
+    (backbone, weights, corpus, front end), and on the seed if some weights are random: trials share it.
 
     Args:
         network: before its first training step, on the segments' device.
@@ -89,7 +89,7 @@ def logistic_regression(
 ) -> Probe:
     """Multinomial logistic regression with an L2 penalty, by L-BFGS in float64 from weights of 0.
 
-    Features are centred and divided by one number, so that their mean squared norm is 1. Dividing each by its own
+    Features are centered and divided by one number, so that their mean squared norm is 1. Dividing each by its own
     deviation would give large weights to features that hardly vary, which trained blocks may change a lot.
 
     Args:

@@ -47,7 +47,7 @@ class Segments:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are wanted."""
+        """Device of the batches."""
         return self.genre.device
 
     @property

@@ -10,7 +10,7 @@ EAGER_STEPS = 3
 """Steps of each batch size that run eagerly in every epoch before its graph is captured: PyTorch asks for a warm-up,
 and a resumed fine-tune, whose first epoch needs one, must take the same steps as an undisturbed one."""
 MIN_STEPS = 10
-"""Steps of one batch size in an epoch from which capturing pays."""
+"""Minimum number of steps of one batch size in an epoch for which capturing pays off."""
 
 Step = Callable[..., Tensor]
 """A training step: takes the batch's tensors, and returns the loss on the device: [], or [members] of a stack."""
@@ -31,7 +31,7 @@ class StepGraph:
         """Capture the step without taking it.
 
         Args:
-            step: which synchronises nothing and reads no Python value that changes from step to step.
+            step: must not synchronize with the device or read Python values that change from step to step.
             inputs: tensors on the device, of the shapes and types of all later ones.
         """
         self._inputs = tuple(torch.empty_like(tensor) for tensor in inputs)
@@ -74,7 +74,7 @@ class EpochSteps:
         self._replays: dict[int, Replay] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Take the next step; returns what the step does."""
+        """Take the next step and return its loss."""
         size = inputs[0].shape[self._batch_axis]
         self._taken[size] += 1
         if self._capture is None or self._planned[size] < MIN_STEPS or self._taken[size] <= EAGER_STEPS:

@@ -30,7 +30,7 @@ _COLUMNS = ("trial", "state", "val_f1", "backbone", "frozen_blocks", "learning_r
 
 
 class Result:
-    """A search that is running, was interrupted or has ended. Every attribute is read from its folder on access."""
+    """A search that is running, was interrupted or has ended. Attributes are read from its folder on access."""
 
     def __init__(self, path: str | Path) -> None:
         """Args: path: the run folder.
@@ -49,7 +49,7 @@ class Result:
 
     @property
     def state(self) -> str:
-        """`running`, `interrupted` (trials are left unfinished), `ended`, or `finished` (its test set was used)."""
+        """`running`, `interrupted` (some trials are unfinished), `ended`, or `finished` (the test set was used)."""
         return state_of(self.path, self.trials)
 
     @property
@@ -81,7 +81,7 @@ class Result:
         return best_row(self.path)
 
     def winner(self) -> Path:
-        """Write winner.yaml, the settings of a search that repeats the best trial: `search(config=result.winner())`.
+        """Write winner.yaml, the settings to repeat the best trial with `search(config=result.winner())`.
 
         Raises:
             InputError: no trial has a score.
@@ -99,11 +99,11 @@ class Result:
 
         Args:
             out: the file [default: report.html in the run folder].
-            data: where the music is now, if it was moved.
+            data: the new folder or manifest of the music, if it has moved.
             cache: see `search`.
 
         Returns:
-            The file.
+            The path of the report.
         """
         page = Path(out) if out else RunFolder(self.path).report
         write_report(
@@ -131,14 +131,14 @@ class Result:
         Args:
             top: number of configurations, the best by validation F1 [default: 3].
             seeds: number of models for each [default: 3].
-            data: where the music is now, if it was moved.
+            data: the new folder or manifest of the music, if it has moved.
             cache: see `search`.
             progress: whether to show progress.
             resources: `address`, `workers` and `trials_per_gpu` if they differ from the search's.
 
         Returns:
-            A row per configuration, the winner first, which is the best by validation F1: its settings, `test_f1` and
-            the other scores as means over seeds, and `test_f1_low` and `test_f1_high`, the ends of the 95 % interval.
+            A row per configuration, the winner (by validation F1) first: its settings, `test_f1` and the other scores
+            as means over seeds, and the limits of the 95 % interval, `test_f1_low` and `test_f1_high`.
 
         Raises:
             InputError: there is nothing to finish, or the run was finished with other options.
@@ -164,12 +164,12 @@ class Result:
         """Export the winner of `finish` or, without one, the model with the best validation F1.
 
         Args:
-            folder: to create [default: export in the run folder].
-            trial: whose model to export instead.
+            folder: the folder to create [default: export in the run folder].
+            trial: the number of a trial, to export its model instead.
             onnx: also write model.onnx, checked against PyTorch; needs the extra `onnx`.
 
         Returns:
-            The folder.
+            The path of the folder.
 
         Raises:
             InputError: there is no such model, the folder is not empty, or a package for ONNX is missing.
@@ -182,7 +182,7 @@ class Result:
         """Load the model that `export` would export.
 
         Args:
-            trial: whose model to load instead of the best.
+            trial: the number of a trial, to load its model instead.
             device: `cpu` or `cuda` [default: a GPU if there is one].
 
         Raises:

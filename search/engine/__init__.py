@@ -1,1 +1,1 @@
-"""The decisions of a search, without Ray and without a clock."""
+"""The engine of a search: decides what runs, executes it and simulates it, without Ray."""

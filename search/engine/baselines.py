@@ -1,4 +1,4 @@
-"""Simple pausing strategies, with which others are compared in replays."""
+"""Simple strategies that pause trials: baselines for replays."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
@@ -13,7 +13,7 @@ from search.engine.ports import Strategy
 Scores = Callable[[], Mapping[int, Sequence[float]]]
 """Returns the validation F1 by epoch of each trial so far."""
 REDUCTION = 3
-"""Of each rung, one in this many trials is promoted, to this many times its epochs."""
+"""Reduction factor: one in this many trials of a rung is promoted, to this many times the epochs."""
 
 
 class AtEpochs(BasePruner):
@@ -29,7 +29,7 @@ class AtEpochs(BasePruner):
 
 
 class OneEpochThenBest(Strategy):
-    """Trains all trials for one epoch, and then the best one of them to its end, the second best, and so on."""
+    """Trains all trials for one epoch, then the best to its end, then the second best, and so on."""
 
     pauses = True
 
@@ -51,8 +51,8 @@ class OneEpochThenBest(Strategy):
 class Promotion(Strategy):
     """Asynchronous successive halving (Li et al. 2020): trials pause at rungs, and the best of each are resumed.
 
-    A worker resumes a trial that is among the best of its rung, of the highest rung that has one; otherwise it starts a
-    new trial.
+    A worker resumes a paused trial that is among the best of its rung, starting with the highest rung; if there is
+    none, it starts a new trial.
     """
 
     pauses = True

@@ -133,7 +133,7 @@ def _policy(given: Situation, settings: Settings | None) -> FreezeThaw:
 
 
 def _plain(sampler: str, pruner: str) -> Contender:
-    """With Optuna's defaults."""
+    """A search with Optuna's defaults for a sampler and a pruner."""
     return of_optuna(Optuna(name=sampler), Optuna(name=pruner))
 
 

@@ -43,7 +43,7 @@ class Limits:
     workers: int
     """Number of trials that run at the same time."""
     retries: int
-    """How often a trial is requeued after losing its worker, or after a failure of its node if no other is left."""
+    """Number of times that a trial is requeued after it lost its worker, or its node failed and no other is left."""
     epoch_limit: float
     """Seconds after which a worker terminates itself because its epoch hangs."""
     time_budget: float | None = None
@@ -141,7 +141,7 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether a worker was told that the search is finished."""
+        """Whether a worker received the answer that the search is finished."""
         return self._finished
 
     @property
@@ -220,14 +220,14 @@ class Coordinator:
         self._fail(worker, number, too_long if hung else loss.reason)
 
     def notice(self, notice: Notice) -> None:
-        """Print a line for the user, once per key."""
+        """Print a notice, once per key."""
         key = notice.key or notice.text
         if key not in self._shown:
             self._shown.add(key)
             self._say(notice.text)
 
     def budget_spent(self) -> bool:
-        """Whether a budget is used up; that of time is counted from the first call."""
+        """Whether a budget is used up; the time budget starts with the first call."""
         return self.spent_budget() is not None
 
     def spent_budget(self) -> str | None:
@@ -314,7 +314,7 @@ class Coordinator:
         return Decision.PAUSE
 
     def _make_room(self) -> None:
-        """Give up paused trials until the checkpoints of all others fit into their budget."""
+        """Prune paused trials until the checkpoints of all others fit into their budget."""
         budget = self._limits.checkpoint_bytes
         if budget is None or not self._paused:
             return

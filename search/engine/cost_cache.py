@@ -12,12 +12,12 @@ from search.engine.costs import CellCost
 FILE = "costs.json"
 """Name in the cache folder."""
 VERSION = 1
-"""Of the file's format; a file of another version counts as empty."""
+"""Version of the file format; a file of another version counts as empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Everything except the network that costs depend on; they are proportional to the number of segments."""
+    """What costs depend on, except the network, and the number of segments, to which they are proportional."""
 
     place: str
     """The name of the machine, or the address of the cluster."""
@@ -46,7 +46,7 @@ def update(
 ) -> None:
     """Add costs to the file, in place of earlier ones of the same kind of trial.
 
-    The file is replaced atomically. Of two searches that end at the same moment, one may be lost.
+    The file is replaced atomically. If two searches end at the same time, the costs of one may be lost.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The cost of training by backbone and frozen depth: measured in the trials so far, estimated where none has run."""
+"""The cost of training by backbone and freeze depth: measured in the trials so far, estimated if none has run."""
 
 import math
 from collections import defaultdict, deque
@@ -22,7 +22,7 @@ STEP_SECONDS = 1e-3
 CPU_RATE, GPU_RATE = 1.5e-11, 2e-13
 """Seconds per multiply-add before anything is measured."""
 WHOLE_PASS = 0.5
-"""Fraction of the expected rate; a pass through frozen blocks below it found some of the activations stored."""
+"""Fraction of the expected rate below which a pass through frozen blocks must have found stored activations."""
 
 BUILD_SECONDS = 0.05
 """Time to build a network beyond that for its parameters."""
@@ -41,7 +41,7 @@ RECENT_TURNS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What an epoch consists of; the defaults serve where only relative costs are needed."""
+    """The segments and steps of an epoch; the defaults are sufficient for relative costs."""
 
     train_segments: int = 1000
     validation_segments: int = 300
@@ -65,7 +65,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class CellCost:
-    """The cost of trials of one backbone and frozen depth for a workload."""
+    """The cost of trials with one backbone and freeze depth, for a workload."""
 
     backbone: str
     frozen_blocks: int
@@ -76,7 +76,7 @@ class CellCost:
     """Overhead of a turn of a trial on a worker, the same for all trials on the device, if that was measured."""
 
     def scaled(self, factor: float) -> "CellCost":
-        """The cost with that many times as many segments."""
+        """The cost for `factor` times as many segments."""
         whole = None if self.pass_seconds is None else factor * self.pass_seconds
         return replace(self, epoch_seconds=factor * self.epoch_seconds, pass_seconds=whole)
 
@@ -91,7 +91,7 @@ class Costs:
         self._counted: dict[int, tuple[float, int]] = {}
         """Trial -> its seconds and epochs that are already included in a cell."""
         self._answers: dict[tuple[str, int, str | None], Cost] = {}
-        """What `of` has computed since the last epoch, because samplers ask for many configurations."""
+        """Cached results of `of` since the last change, because samplers ask for many configurations."""
 
     def observe(self, row: TrialRow) -> None:
         """Add the new epochs in a trial's row; epochs without a recorded time are left out."""
@@ -107,7 +107,7 @@ class Costs:
         self._add(row, seconds=seconds, epochs=1)
 
     def turn(self, row: TrialRow, *, seconds: float, resumed: bool) -> None:
-        """Add the time from a trial's assignment to its first report that went neither into epochs nor activations."""
+        """Add the overhead of a turn: time from assignment to first report, without epochs and activations."""
         expected = build_seconds(row.backbone, row.frozen_blocks)
         if resumed:
             expected += restore_seconds(row.backbone, row.frozen_blocks)
@@ -168,10 +168,10 @@ class Costs:
 class _DeviceCosts:
     """Costs on one kind of device.
 
-    An epoch is modelled as its multiply-adds, forward and backward, plus the update of the parameters, times a rate
-    in seconds per multiply-add, plus a constant per step. The rate of a cell that was not measured is that of the
-    nearest depth of the same backbone. If there is none, it is that of the pass through its frozen blocks, corrected by
-    how training and such passes differ for the others; and without that, the median of the others.
+    The model of an epoch's time: multiply-adds, forward and backward, plus the update of the parameters, times a rate
+    in seconds per multiply-add, plus a constant per step. A cell that was not measured has the rate of the nearest
+    depth of the same backbone; if there is none, the rate of the pass through its frozen blocks, times the median ratio
+    of training to such passes for other backbones; without such a pass, the median rate of other backbones.
     """
 
     def __init__(self, workload: Workload, *, default_rate: float) -> None:
@@ -192,7 +192,7 @@ class _DeviceCosts:
 
     @property
     def turn_seconds(self) -> float:
-        """What a turn costs beyond building the network and reading a checkpoint: calls, copies, waiting."""
+        """Overhead of a turn except building the network and reading a checkpoint: calls, copies and waiting."""
         return median([self._usual_turn] * PRIOR_TURNS + list(self.turns))
 
     @property
@@ -242,7 +242,7 @@ class _DeviceCosts:
     def activations(self, backbone: str, depth: int, *, kind: str | None, seconds: float) -> None:
         """Add the time that a trial needed for its activations.
 
-        It is short if they, or those of some of the blocks, were stored already, so that the longest pass counts.
+        It is shorter if some activations were stored already, so the longest pass counts.
         """
         if depth == 0:
             return
@@ -258,14 +258,14 @@ class _DeviceCosts:
             return seconds / epochs
         if depth == len(block_names(backbone)) and self._is_shared(backbone, depth):
             alike = [s / n for _, (s, n) in self._measured(head_only=True)]
-            if alike:  # a head costs the same after all backbones, but for the cost of a step
+            if alike:  # the head costs about the same after all backbones
                 return median(alike)
         return self._rate(backbone, depth) * self._amount(backbone, depth) + self._overhead
 
     def activation_seconds(self, backbone: str, depth: int) -> float:
-        """Seconds of the pass through the frozen blocks before the first epoch: from the deepest stored activations.
+        """Seconds of the pass through the frozen blocks before the first epoch, from the deepest stored activations on.
 
-        A pass also stores the activations of the blocks before, so that nothing shallower is computed again.
+        A pass also stores the activations of earlier blocks, so that shallower depths need no pass of their own.
         """
         if depth == 0 or not self._is_shared(backbone, depth):
             return 0.0
@@ -338,7 +338,7 @@ class _DeviceCosts:
         return median(rate for cells in rates.values() for rate in cells.values())
 
     def _rate_by_passes(self, backbone: str, depth: int) -> float | None:
-        """What the pass through the frozen blocks suggests; updates take as long after all backbones."""
+        """The rate estimated from the pass through the frozen blocks; updates cost the same for all backbones."""
         passes = self._whole_passes()
         if backbone not in passes:
             return None
@@ -369,7 +369,7 @@ def default_rate(device: str) -> float:
 
 
 def _typical(rates: Iterable[float]) -> float | None:
-    """Their median; None of none."""
+    """The median; None if there are no rates."""
     known = list(rates)
     return median(known) if known else None
 
@@ -397,5 +397,5 @@ def _cost(costs: _DeviceCosts, backbone: str, frozen_blocks: int) -> Cost:
 
 
 def _nearest(depths: Iterable[int], depth: int) -> int:
-    """The nearest of some depths; of two, the shallower."""
+    """The nearest of some depths; if two are equally near, the shallower."""
     return min(depths, key=lambda other: (abs(other - depth), other))

@@ -1,4 +1,4 @@
-"""The forecast of a search: the working time of its trials, as a range."""
+"""Forecast of a search: a range for the working time of its trials."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from search.config.space import DepthRange, Space, choices
 from search.engine.costs import Costs, Workload, build_seconds
 
 DRAWS = 200
-"""Searches that are simulated."""
+"""Number of simulated searches."""
 SIMULATED_TRIALS = 1000
-"""Trials in each; longer searches continue at the mean of these."""
+"""Maximum number of trials in each; longer searches are extrapolated."""
 OUTSIDE = 0.05
 """Fraction of the simulated searches outside either end of the range."""
 
@@ -44,41 +44,41 @@ class Cell:
 class Forecast:
     """Seconds of all workers together.
 
-    Both ends leave out the same small fraction of searches that happen to draw cheaper or costlier trials.
+    At both ends, the same small fraction of simulated searches, with cheaper or costlier trials, is outside.
     """
 
     trials: int
     low: float
-    """Every trial is pruned at its first look."""
+    """If every trial is pruned at its first opportunity."""
     high: float
-    """Trials are pruned or paused as little as in any replay."""
+    """If trials are pruned or paused as rarely as in any replay."""
     most: float
-    """Every trial is trained to its last epoch."""
+    """If every trial is trained to its last epoch."""
     fit: tuple[int, int] | None = None
     """Fewest and most trials that fit into the budget; None if there is none, or if all of them do."""
 
     @property
     def per_trial(self) -> tuple[float, float]:
-        """The range of one trial's mean."""
+        """The range of the mean per trial."""
         trials = max(self.trials, 1)
         return self.low / trials, self.high / trials
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """How many epochs a trial is trained."""
+    """The number of epochs of a trial."""
 
     first: int
-    """At least."""
+    """Minimum."""
     complete: int
     """Trials that are trained to the end before any can be pruned."""
     all: int
-    """At most."""
+    """Maximum."""
     prunes: bool = True
     """Whether trials are pruned or paused."""
 
     def usual(self, trials: int) -> float:
-        """The most epochs of the mean trial that are to be expected."""
+        """The expected maximum of the mean number of epochs per trial."""
         share = min(1.0, USUAL_SHARE + SHORT_SEARCH_TRIALS / trials) if self.prunes else 1.0
         return max(float(self.first), share * self.all)
 
@@ -87,7 +87,7 @@ class CostSource(Enum):
     """Where the costs of a forecast come from."""
 
     MEASURED = "measured"
-    """In earlier trials under the same conditions."""
+    """Measured in earlier trials under the same conditions."""
     PROBED = "probed"
     """One batch of each backbone was timed."""
     UNKNOWN = "unknown"
@@ -105,18 +105,18 @@ class Plan:
     configurations: int | None
     """Number of configurations; None if there are infinitely many."""
     workers: int | None
-    """Trials at a time; None if only the cluster knows."""
+    """Trials at a time; None if the cluster decides."""
     device: str
     source: CostSource
     costs: Costs
     kinds: tuple[Cell, ...]
     """Kinds of trials in the search space."""
     measured: int
-    """Of these, with measured costs."""
+    """Number of kinds with measured costs."""
     budget: float | None
-    """Seconds of all workers together, including those that the search has spent already; None for no limit."""
+    """Seconds of all workers together, including those already spent; None for no limit."""
     forecast: Forecast | None
-    """Of the trials that are left; None if the costs are unknown."""
+    """Forecast of the remaining trials; None if the costs are unknown."""
 
 
 def cells(space: Space) -> list[Cell]:
@@ -160,8 +160,8 @@ def forecast(
 
     Args:
         costs: of the kinds of trials.
-        kinds: of trials.
-        looks: how long trials are trained.
+        kinds: all kinds of trials.
+        looks: the number of epochs of a trial.
         trials: number of trials to run.
         budget: seconds of all workers together; None for no limit.
         seed: of the simulation.

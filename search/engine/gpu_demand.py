@@ -1,4 +1,4 @@
-"""The GPU memory that a trial requests before any trial of its kind was measured, and the definition of a kind."""
+"""Estimate of the GPU memory of a trial, for kinds of trials that were not measured yet, and what a kind is."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ CACHED_SHARE = 0.4
 _FLOAT_BYTES = 4
 _HALF_BYTES = 2
 _INPUT_COPIES = 4
-"""Copies of a batch of segments as float32: normalised, mixed and masked."""
+"""Copies of a batch of segments as float32: normalized, mixed and masked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Demand:
     kind: str
     """Equal for trials that take the same memory."""
     estimate: int | None
-    """Bytes with those of its process, in case none of its kind has been measured; None if they are unknown."""
+    """Estimated bytes, including those of its process, used until its kind is measured; None if unknown."""
 
 
 def demand_of(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int) -> Demand:
@@ -90,7 +90,7 @@ def _estimate(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int)
     except Exception:
         if not is_own(recipe.backbone):
             raise
-        return None  # shapes alone do not pass a user's backbone: the trial has the GPU to itself
+        return None  # a user's backbone may not run on shapes alone: the trial gets the whole GPU
     return int(SAFETY * tensors) + WORKSPACE_BYTES + CONTEXT_BYTES + resident * data.bytes
 
 
@@ -104,7 +104,7 @@ def _parameter_bytes(recipe: Recipe, data: DataShape) -> int:
 
 
 def _activation_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
-    """Bytes of activations: saved for the backward pass, of a forward pass, and kept ones of frozen blocks."""
+    """Bytes of activations: saved for the backward pass, of a forward pass, and cached ones of frozen blocks."""
     width = _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
     blocks = block_values(recipe.backbone, pixels=data.pixels)
     trained = blocks[recipe.frozen_blocks :]

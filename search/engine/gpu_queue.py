@@ -1,4 +1,4 @@
-"""Decides which of the trials that share a GPU have its memory, and which wait."""
+"""The queue for the memory of a shared GPU: which trials may use it, and which wait."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Self
 from search.engine.gpu_demand import CONTEXT_BYTES, Demand
 
 MOST_PASSES = 4
-"""How many trials may be granted memory while an earlier one, which needs more, waits."""
+"""Maximum number of trials that may pass an earlier one, which needs more memory and waits."""
 FORGETTING = 0.25
-"""By which share of the difference a kind's peak falls when a trial of it took less."""
+"""Fraction of the difference by which a kind's peak decreases after a trial that needed less."""
 
 
 class Worker(NamedTuple):
@@ -18,7 +18,7 @@ class Worker(NamedTuple):
 
     pid: int
     created: float
-    """When it was started, seconds since the epoch: another process may get the same id later."""
+    """Start time, seconds since the epoch, because another process may get the same id later."""
 
 
 @dataclass(kw_only=True)
@@ -30,24 +30,24 @@ class Request:
     bytes: int
     granted: bool = False
     passed: int = 0
-    """Trials that have been granted memory although they asked later."""
+    """Number of later requests that were granted first."""
     peak: int = 0
-    """Bytes that the trial has been measured to take."""
+    """Measured peak of the trial, bytes."""
 
 
 @dataclass(kw_only=True)
 class GpuQueue:
-    """Requests in order, and the peaks of kinds of trials, in bytes with those of their process.
+    """Requests in order, and the peaks of kinds of trials in bytes, including those of their process.
 
-    A trial of a kind that was measured asks for the peak of its kind, another one for its estimate. Later requests that
-    fit may pass an earlier one that does not, but only MOST_PASSES times. Whatever its size, a request is granted when
-    nothing else is.
+    A trial requests the measured peak of its kind, or an estimate if there is none. Later requests that fit may pass an
+    earlier one that does not fit, but only MOST_PASSES times. If no other request is granted, the first one is,
+    whatever its size.
     """
 
     capacity: int
     """Bytes that all trials together may use."""
     context: int = CONTEXT_BYTES
-    """Bytes that a process without memory for a trial uses nevertheless."""
+    """Bytes that a process uses even without a trial."""
     requests: list[Request] = field(default_factory=list)
     peaks: dict[str, int] = field(default_factory=dict)
     workers: dict[Worker, int] = field(default_factory=dict)
@@ -63,18 +63,18 @@ class GpuQueue:
         return self.is_granted(by)
 
     def is_granted(self, by: Worker) -> bool:
-        """Grant what can be granted; whether the request of a worker, which has one, is."""
+        """Grant what fits; returns whether the request of this worker, which must have one, is granted."""
         self._grant()
         return self._of(by).granted
 
     def restore(self, by: Worker, demand: Demand, *, alone: bool, granted: bool) -> None:
-        """Add the request of a worker again if it is lost; what was granted stays granted."""
+        """Add the request of a worker again if it was lost; a granted one stays granted."""
         if all(request.by != by for request in self.requests):
             self.request(by, demand, alone=alone)
             self._of(by).granted |= granted
 
     def measured(self, by: Worker, peak: int) -> None:
-        """A worker's trial has taken so many bytes; the peak of its kind replaces the size of its request."""
+        """Record the measured bytes of a worker's trial; the peak of its kind replaces the size of its request."""
         own = self._of(by)
         own.peak = max(own.peak, peak)
         self.peaks[own.kind] = max(own.peak, self.peaks.get(own.kind, 0))
@@ -86,7 +86,7 @@ class GpuQueue:
         return any(not request.granted and request.bytes >= self.capacity for request in self.requests)
 
     def release(self, by: Worker, *, holds: int = 0) -> None:
-        """Drop the request of a worker, if any; its kind's peak falls towards that of the trial.
+        """Drop the request of a worker, if any; its kind's peak decreases towards that of the trial.
 
         Args:
             by: the worker.
@@ -99,7 +99,7 @@ class GpuQueue:
                 self.peaks[own.kind] = max(own.peak, round(known + FORGETTING * (own.peak - known)))
 
     def keep_alive(self, is_alive: Callable[[Worker], bool]) -> None:
-        """Drop the requests of dead processes, which took their memory with them."""
+        """Drop the requests of dead processes, whose memory is free."""
         self.workers = {worker: holds for worker, holds in self.workers.items() if is_alive(worker)}
         self.requests = [request for request in self.requests if request.by in self.workers]
 

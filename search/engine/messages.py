@@ -22,7 +22,7 @@ class Assignment:
     epochs: int = 0
     """Epochs of the trial that the study has."""
     paused: tuple[int, ...] = ()
-    """Numbers of the trials that may be resumed later: what a worker still holds of them is worth keeping."""
+    """Numbers of the trials that may be resumed later, so that a worker may keep them in memory."""
 
     @property
     def may_have_checkpoint(self) -> bool:
@@ -67,7 +67,7 @@ class New:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Nothing is worth its cost until another report arrives."""
+    """Train nothing until another report arrives."""
 
 
 Choice = Resume | New | Nothing
@@ -131,7 +131,7 @@ class EpochReport:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
-        """Make a report from such values."""
+        """Create a report from the values that `flat` returned."""
         return cls(
             row=EpochRow(**_of(EpochRow, values)),
             usage=Usage(**_of(Usage, values)),
@@ -142,7 +142,7 @@ class EpochReport:
 
     @classmethod
     def of_checkpoint(cls, values: Mapping[str, Any], *, trial: int) -> Self:
-        """Make the report that a trial's checkpoint contains, perhaps one of version 0.1.0."""
+        """Create the report stored in a trial's checkpoint, possibly by version 0.1.0."""
         return cls.from_flat({**_NOT_IN_0_1, **values, "trial": trial})
 
     def replay(self, *, attempt: int, node: str, pid: int) -> Self:

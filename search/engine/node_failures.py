@@ -9,7 +9,7 @@ REST_SECONDS = 60.0
 """Rest of a worker after its node's first failure; doubled after each further failure without an epoch in between."""
 MAX_REST_SECONDS = 600.0
 IDLE_SECONDS = 5.0
-"""Time without any running trial after which a rest ends early: the search may be over, or no other worker is left."""
+"""A rest ends early if no trial has run for so long: the search may be over, or no other worker is left."""
 
 
 class Verdict(Enum):
@@ -45,25 +45,25 @@ class NodeFailures:
         self._idle_since = -math.inf
 
     def trial_started(self, worker: str) -> None:
-        """A trial was assigned to a worker."""
+        """Record that a trial was assigned to a worker."""
         self._running.add(worker)
         self._silent.add(worker)
 
     def trial_ended(self, worker: str) -> None:
-        """The trial of a worker has ended or was requeued."""
+        """Record that the trial of a worker has ended or was requeued."""
         self._running.discard(worker)
         self._silent.discard(worker)
         if not self._running:
             self._idle_since = self._clock()
 
     def epoch_done(self, worker: str, node: str) -> None:
-        """A worker has finished an epoch on its node."""
+        """Record that a worker has finished an epoch on its node."""
         self._silent.discard(worker)
         self._nodes.add(node)
         del self._in_a_row[node]
 
     def failed(self, worker: str, node: str, number: int) -> Verdict:
-        """A node has failed a trial; returns what happens next."""
+        """Record that a node failed during a trial, and decide what happens next."""
         self.trial_ended(worker)
         self._nodes.add(node)
         self._in_a_row[node] += 1
@@ -100,5 +100,5 @@ class NodeFailures:
         return True
 
     def died(self, worker: str) -> None:
-        """A resting worker has died."""
+        """Record that a resting worker has died."""
         del self._resting[worker]

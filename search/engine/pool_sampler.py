@@ -1,4 +1,4 @@
-"""Samples configurations of a pool: a sampler's proposal is replaced by the nearest one that was not used yet."""
+"""A sampler of recorded configurations: each proposal is replaced by the nearest unused member of a pool."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from search.engine.recorded import Curve, Pool
 
 BACKBONE = "backbone"
 _LOG = ("learning_rate",)
-"""Settings whose range is sampled in the logarithm."""
+"""Settings that are sampled on a logarithmic scale."""
 _OTHER_BACKBONE, _OTHER_CHOICE = 10.0, 1.0
 """Squared distances between different choices; numbers are scaled to [0, 1]."""
 
@@ -53,7 +53,7 @@ class Deck:
     """The members of a pool, each of which can be used once."""
 
     def __init__(self, space: PoolSpace) -> None:
-        """Args: the space, none of whose members is used yet."""
+        """Args: the space of the pool."""
         self.space = space
         self._unused = np.ones(len(space.members), bool)
         self._configurations = [Configuration(member, space.distributions) for member in space.members]
@@ -88,17 +88,17 @@ def _distribution(name: str, values: Sequence[Any]) -> BaseDistribution:
 
 
 class PoolSampler(BaseSampler):
-    """Samples as another sampler does, but only members of a pool, each of them once.
+    """Wraps a sampler so that it samples only members of a pool, each of them once.
 
-    A proposal becomes the nearest unused member. Where the sampler proposes nothing, because it is random or has too
-    few trials to learn from, an unused member is drawn at random.
+    A proposal is replaced by the nearest unused member. If the sampler proposes nothing, because it is random or has
+    too few trials to learn from, an unused member is drawn at random.
     """
 
     def __init__(self, sampler: BaseSampler | None, deck: Deck, *, random: np.random.Generator) -> None:
         """Wrap a sampler.
 
         Args:
-            sampler: the sampler to wrap; None for the members in their order.
+            sampler: the sampler to wrap; None to return the members in their order.
             deck: the pool.
             random: draws members.
         """
@@ -117,7 +117,7 @@ class PoolSampler(BaseSampler):
         return self._member[trial]
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """The wrapped sampler's."""
+        """Call the wrapped sampler."""
         if self._sampler:
             self._sampler.before_trial(study, trial)
 
@@ -138,13 +138,13 @@ class PoolSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The member's value; Optuna asks for none that `sample_relative` returned."""
+        """The member's value; Optuna does not call this for parameters that `sample_relative` returned."""
         return self._space.members[self._member[trial.number]][param_name]
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """The wrapped sampler's."""
+        """Call the wrapped sampler."""
         if self._sampler:
             self._sampler.after_trial(study, trial, state, values)
 

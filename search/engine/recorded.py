@@ -1,4 +1,4 @@
-"""Recorded learning curves of earlier searches and what each of their parts cost, for replays."""
+"""Recorded learning curves and costs of earlier searches, for replays."""
 
 import math
 import statistics
@@ -118,14 +118,14 @@ def read_pool(runs: Sequence[Path]) -> Pool:
         cells |= costs | {cell: cells[cell] for cell in cells.keys() & costs.keys()}
     if not any(curve.scores for curve in curves):
         raise InputError(
-            f"RUN must have recorded epochs, but {', '.join(map(str, runs))} has none",
+            f"RUN must have recorded epochs, but {', '.join(map(str, runs))} has none; give a run with finished epochs",
             code=SearchErrorCode.NOTHING_RECORDED,
         )
     return Pool(curves=tuple(curves), cells=cells)
 
 
 def _require_comparable(runs: Sequence[Path]) -> None:
-    """Raise InputError if runs whose folders say so have other data than the first, or another length of training."""
+    """Raise InputError if a run has other data or training settings than the first; tables alone are not compared."""
     first: tuple[Path, Conditions, Training] | None = None
     for run in runs:
         folder = RunFolder(run)
@@ -204,7 +204,7 @@ def _curve(
 ) -> Curve | None:
     """A trial's curve; None if it has no epoch and did not fail.
 
-    A trial that fails is noticed to fail at the end of an epoch, which has no row and costs what others of its cell do.
+    A failing trial fails at the end of an epoch, which has no row and takes as long as other epochs of its cell.
     """
     failed = row.state == _FAILED
     if epochs is None and not failed:
@@ -228,7 +228,7 @@ def _curve(
 
 
 def _build_seconds(row: TrialRow, epochs: Sequence[float]) -> float:
-    """A trial's working time besides epochs and activations, per worker that it had; 0 if unknown."""
+    """A trial's working time without epochs and activations, per attempt; 0 if unknown."""
     if row.seconds is None:
         return 0.0
     return max(0.0, row.seconds - (row.features_seconds or 0.0) - sum(epochs)) / row.attempt
@@ -239,7 +239,7 @@ def _mean(values: Collection[float]) -> float:
 
 
 def _recipe(row: TrialRow) -> Recipe:
-    """The settings of a trial; what earlier versions did not record has its default."""
+    """The settings of a trial; those that earlier versions did not record have their defaults."""
     known = {field.name: getattr(row, field.name, None) for field in fields(Recipe)} | {
         "epochs": row.max_epochs
     }

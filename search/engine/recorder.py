@@ -1,4 +1,4 @@
-"""The rows of the results tables, updated with every report and every decision."""
+"""Recorder: updates the results tables with every report and every decision."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ class Recorder:
             name: name of the run.
             show: called with each changed row.
             show_epoch: called with each new epoch.
-            costs: learns the costs of trials from their rows.
+            costs: updated from the rows of trials.
             now: returns the time in UTC.
         """
         self._study = study
@@ -76,7 +76,7 @@ class Recorder:
         return size
 
     def pause(self, number: int) -> None:
-        """Record that a trial was paused: the tables have it as RUNNING, and the user sees that no worker has it."""
+        """Record that a trial was paused: it stays RUNNING in the tables, and is displayed as paused."""
         row = self._rows[number]
         row.pauses = (row.pauses or 0) + 1  # None in a table of an earlier version
         self._writer.put_trial(row)
@@ -88,7 +88,7 @@ class Recorder:
         row.decision_seconds = (row.decision_seconds or 0.0) + seconds
 
     def epoch(self, report: EpochReport, *, took: float, first: bool) -> None:
-        """Record an epoch, which is on disk when this returns; a recorded one is only counted as repeated.
+        """Record an epoch, which is on disk when this returns; one that was recorded before only counts as repeated.
 
         Args:
             report: the report of the epoch.
@@ -127,7 +127,7 @@ class Recorder:
         self._show_epoch(report.row)
 
     def end(self, reason: str | None) -> None:
-        """End the search: running trials are stopped for this reason, or can be resumed if it is None."""
+        """End the search: running trials are stopped for this reason; if it is None, they can be resumed."""
         for number in self._study.running if reason else ():
             self._study.stop(number, str(reason))
             self.changed(number)

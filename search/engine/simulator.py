@@ -1,4 +1,4 @@
-"""Replays recorded learning curves: the coordinator decides as in a search, and the time that passes is virtual."""
+"""Simulator: replays recorded learning curves with the coordinator of a real search, in virtual time."""
 
 import heapq
 import logging
@@ -32,7 +32,7 @@ class Reached:
 
     f1: float
     seconds: float
-    """Since the start, on the clock on the wall."""
+    """Wall-clock time since the start."""
     worker_seconds: float
     """Working time of all workers; waiting is excluded."""
     epochs: int
@@ -49,7 +49,7 @@ class Trace:
     trials: int
 
     def reach(self, f1: float) -> Reached | None:
-        """The first improvement to this F1; None if the search did not reach it."""
+        """The first improvement to this F1 or more; None if the search did not reach it."""
         return next((step for step in self.improvements if step.f1 >= f1), None)
 
 
@@ -67,7 +67,7 @@ class NoTables:
 
 
 def simulate(pool: Pool, contender: Contender, *, workers: int, seed: int, target: float = inf) -> Trace:
-    """Replay a search over the pool until it has reached an F1, or has no more trials.
+    """Replay a search over the pool until it reaches an F1 or has no more trials.
 
     Args:
         pool: the recorded curves.
@@ -92,16 +92,16 @@ class _Turn:
     curve: Curve
     attempt: int
     epoch: int
-    """The last epoch that is done."""
+    """The last finished epoch."""
     replays: bool
-    """Whether the next report is the one of the checkpoint."""
+    """Whether the next report replays the checkpoint."""
     begins: float = 0.0
     """Time at which the work for the next report began or begins, in seconds."""
 
 
 @dataclass
 class _Progress:
-    """What a trial has used over all of its attempts."""
+    """Epochs and time of a trial over all of its attempts."""
 
     epoch: int = 0
     seconds: float = 0.0
@@ -241,7 +241,7 @@ class Replay:
         return curve.seconds[turn.epoch] if turn.epoch < len(curve.seconds) else curve.failing_seconds
 
     def _after(self, worker: str, turn: _Turn, work: float) -> None:
-        """Let the worker's next report happen after this much work, in seconds."""
+        """Schedule the worker's next report after this much work, in seconds."""
         progress = self._progress[turn.trial]
         progress.seconds += work
         heapq.heappush(self._events, (turn.begins + work, next(self._order), worker))
@@ -288,7 +288,7 @@ class Replay:
             )
 
     def _worker_seconds(self) -> float:
-        """Working time so far, with what is unfinished."""
+        """Working time so far, including unfinished work."""
         return self._totals.worker_seconds + sum(
             max(0.0, self.now - turn.begins) for turn in self._turns.values()
         )

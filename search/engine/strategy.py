@@ -8,7 +8,7 @@ from search.study.study import Study
 
 
 class OptunaStrategy:
-    """Trains new trials until there are enough; a trial that the pruner wants to end has ended."""
+    """Trains new trials until there are enough; a trial that the pruner stops has ended."""
 
     pauses = False
 

@@ -35,8 +35,8 @@ from search.engine.ports import (
 )
 
 MOST_WARM = 8
-"""Number of paused trials that a worker keeps in memory: of more, few are resumed here, and each slows down the garbage
-collection before the next trial by milliseconds."""
+"""Maximum number of paused trials that a worker keeps in memory: more are rarely resumed here, and each slows down the
+garbage collection before the next trial by milliseconds."""
 POLL_SECONDS = 1.0
 """Interval at which a waiting or resting worker reports."""
 
@@ -68,8 +68,8 @@ class WorkerSession:
     """One worker: `begin` an assignment, then `step` until the coordinator decides to stop.
 
     The only decisions of this class are about memory. While there is enough of it, fine-tunes of paused trials stay
-    in memory, where they are resumed from without their checkpoints. A fine-tune that runs out of it is repeated
-    without those, then with the device to itself, then with the data in host memory, and only then fails.
+    in memory and are resumed without their checkpoints. If memory runs out, these are freed and the current fine-tune
+    is repeated, then with the device to itself, then with the data in host memory, before it fails.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class WorkerSession:
             self._reached = assignment.epochs
 
     def step(self) -> Report:
-        """Train the next epoch, or replay the one of the last checkpoint; reports what happened.
+        """Train the next epoch, or replay the one of the last checkpoint, and report it.
 
         Raises:
             RemoteError: a call to another process failed.
@@ -174,7 +174,7 @@ class WorkerSession:
         return self._trainer.card(self._assignment.recipe, trial=self._assignment.trial, epoch=epoch)
 
     def notices(self) -> Iterator[Notice]:
-        """Problems of this worker that the user should know, each once."""
+        """Problems of this worker that the user should know; each is returned once."""
         if self._checkpoints and (unsaved := self._checkpoints.unsaved()):
             yield Notice(text=f"{unsaved} (reported once)", key=unsaved.cause)
         if trouble := self._trainer.trouble():
@@ -190,7 +190,9 @@ class WorkerSession:
         if self._ledger is None:
             self._trainer.release()
             return
-        self._trainer.release(data=self._ledger.whole_is_wanted())  # alone is alone
+        self._trainer.release(
+            data=self._ledger.whole_is_wanted()
+        )  # a trial that needs the whole GPU needs the memory of the data, too
         self._ledger.release(holds=self._trainer.data_bytes())
 
     def _attempt(self, work: Callable[[Training], T]) -> T | Waiting:
@@ -288,7 +290,7 @@ class WorkerSession:
         return self._ledger.granted(within=POLL_SECONDS)
 
     def _keep_warm(self, trials: Collection[int]) -> None:
-        """Keep the fine-tunes of these trials, the last one's too, as long as there is memory; free all others."""
+        """Keep the fine-tunes of these trials, including the last one's, while there is memory; free all others."""
         # memory of a shared GPU is granted to the trial that trains, and streaming means that there is too little
         if self._training and self._assignment and not self._ledger and self._memory is not Memory.STREAMED:
             self._warm[self._assignment.trial] = Warm(training=self._training, seconds=self._seconds)

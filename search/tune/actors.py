@@ -1,4 +1,4 @@
-"""Actors on the head, as the ports of a worker, and the barrier at which workers wait for each other."""
+"""A worker's ports, implemented by actors on the head node, and the startup barrier."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class RemoteModels:
         return bool(ask(self._actor.wants.remote, trial, f1))
 
     def lacks(self, blocks: Mapping[str, str]) -> tuple[str, ...]:
-        """Those of these frozen blocks that are not stored."""
+        """The blocks, of these frozen ones, that are not stored."""
         return tuple(ask(self._actor.lacks.remote, dict(blocks)))
 
     def offer(self, trial: int, f1: float, tensors: Arrays, card: Mapping[str, Any]) -> tuple[str, ...]:
@@ -93,8 +93,8 @@ class RemoteFrames:
 class RemoteCheckpoints:
     """The checkpoint store of the search, in an actor. Checkpoints are sent one at a time, in the background.
 
-    A checkpoint that cannot be sent is not an error of the trial, which then resumes from an earlier one: `unsaved`
-    reports it.
+    A checkpoint that cannot be sent does not fail the trial, which can resume from an earlier one; `unsaved` reports
+    it.
     """
 
     def __init__(self, actor: ActorHandle[Any], *, sends: bool = True) -> None:
@@ -170,7 +170,7 @@ class StartupBarrier:
 
     def __init__(self, expected: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Args: the number of workers to wait for, and a clock in seconds."""
-        # a restarted actor does not know which workers had arrived, so none waits
+        # a restarted actor does not know which workers had arrived, so that nobody waits
         self._expected = 0 if ray_internals.was_restarted() else expected
         self._clock = clock
         self._arrived: set[str] = set()
@@ -185,7 +185,7 @@ class StartupBarrier:
         return len(self._arrived)
 
     def complete(self) -> bool:
-        """Whether trials may begin: all workers have started, or the first call was too long ago."""
+        """Whether trials may begin: all workers have started, or the time limit since the first call is over."""
         if self._until is None:
             self._until = self._clock() + LONGEST_WAIT_SECONDS
         return len(self._arrived) >= self._expected or self._clock() >= self._until

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CoordinatorSearcher(Searcher):
-    """Gives assignments to Tune trials. A Tune trial is one turn of a worker, not a trial of the study."""
+    """Passes assignments to Tune trials. A Tune trial is one turn of a worker, not a trial of the study."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         """Args: the coordinator to ask."""
@@ -51,7 +51,7 @@ class CoordinatorSearcher(Searcher):
 class CoordinatorScheduler(FIFOScheduler):
     """Passes every result and error to the coordinator and carries out its decision.
 
-    The searcher cannot do this, because Tune does not show it the result that stops a trial.
+    The searcher cannot do this, because Tune does not pass it the result that stops a trial.
     """
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -70,7 +70,7 @@ class CoordinatorScheduler(FIFOScheduler):
         """Report that the worker died or its code raised.
 
         Raises:
-            RunFolderFull: nothing can be stored any more, so the search ends.
+            RunFolderFull: the run folder cannot be written any more, so the search ends.
         """
         self._coordinator.lost(trial.trial_id, loss_of(trial))
 
@@ -85,7 +85,7 @@ class BudgetStopper(Stopper):
         self.stopped = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to stop this trial alone: never, because the budget belongs to the whole search."""
+        """Return False: the budget applies to the whole search, not to a single trial."""
         return False
 
     def stop_all(self) -> bool:
@@ -104,7 +104,7 @@ def loss_of(trial: Trial) -> Lost:
     """Why a Tune trial ended with an error.
 
     Raises:
-        RunFolderFull: nothing can be stored any more.
+        RunFolderFull: the run folder cannot be written any more.
     """
     error = ray_internals.trial_error(trial)
     cause = getattr(error, "cause", None) or error
@@ -118,7 +118,7 @@ def loss_of(trial: Trial) -> Lost:
     )
     return Lost(
         reason=f"{type(cause).__name__}: {cause}" if remote else _last_line(trial),
-        retryable=died or isinstance(cause, RayError | OSError),  # OSError: of a file
+        retryable=died or isinstance(cause, RayError | OSError),  # OSError: an error of a file
         preempted=isinstance(error, RayActorError) and error.preempted,
         died=died,
     )

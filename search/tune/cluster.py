@@ -28,19 +28,19 @@ OBJECT_STORE_BYTES = 2 * 1024**3
 """Size of a local Ray's object store: models and checkpoints pass through it, but no spectrograms."""
 
 AUTO_TRIALS_PER_GPU = 4
-"""The most trials that share a GPU by default: the CUDA context of each takes about half a GiB."""
+"""Default maximum number of trials that share a GPU: each needs about half a GiB for its CUDA context."""
 
 ANSWER_SECONDS = 5.0
-"""How long the head of a cluster may take to answer."""
+"""Maximum time for the head node of a cluster to answer."""
 
 RESOURCE_PARTS = 10_000
 """Ray counts resources in units of 1 / RESOURCE_PARTS."""
 
 REASON_CHARACTERS = 300
-"""The most characters of a Ray error that are shown."""
+"""Maximum length of a Ray error in a message."""
 
 HELPER_RETRIES = 10
-"""How often a call of a helper actor is repeated if the actor dies."""
+"""Number of times that a call of a helper actor is repeated if the actor dies."""
 
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_FRAME_BYTES, _HTTP2_SETTINGS = 9, b"\x04"
@@ -57,11 +57,11 @@ class Needs:
 
     cpus_per_trial: float
     trials_per_gpu: int | Literal["auto"]
-    """How many trials share a GPU; `auto` for at most AUTO_TRIALS_PER_GPU if the cluster has GPUs."""
+    """Number of trials that share a GPU; `auto` means at most AUTO_TRIALS_PER_GPU if the cluster has GPUs."""
     workers: int | None
-    """The most trials at a time."""
+    """Maximum number of trials at a time; None for as many as fit."""
     growing: bool
-    """Whether the cluster may add nodes on demand, so that `workers` is taken as given."""
+    """Whether the cluster may add nodes on demand, so that `workers` is not reduced to what fits now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Resources:
 
     @property
     def has_other_nodes(self) -> bool:
-        """Whether the cluster has more nodes than this one now; it may grow."""
+        """Whether the cluster currently has other nodes than this one."""
         return len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
 
     @property
@@ -240,13 +240,13 @@ def _parts(resource: float) -> int:
 
 def _configure_process() -> None:
     ray_internals.set_environment()
-    for name in ("ray.tune", "optuna"):  # errors of trials are in the tables, not on the screen
+    for name in ("ray.tune", "optuna"):  # errors of trials are recorded in the tables, not printed
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def _local_ray(folder: Path) -> Iterator[None]:
-    """A Ray on this machine that ends with the context."""
+    """Start a local Ray that ends with the context."""
     with socket_folder() as sockets:
         try:
             ray_internals.init_local(
@@ -263,7 +263,7 @@ def _local_ray(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _remote_ray(address: str) -> Iterator[None]:
-    """A connection to the Ray cluster at an address."""
+    """Connect to the Ray cluster at an address inside the context."""
     with _address_checked(address), _standard_error_muted():
         head = head_of(address)
     try:

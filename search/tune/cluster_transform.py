@@ -1,7 +1,7 @@
 """Decoding and spectrograms on all nodes of a Ray cluster that can read the audio."""
 
-# Plain Ray tasks rather than Ray Data: groups of files are independent, the driver writes what they return part by
-# part, and a group must run on a node that can read its files, which Ray Data's scheduler does not know.
+# Plain Ray tasks rather than Ray Data: groups of files are independent, the driver writes the results part by part,
+# and a group must run on a node that can read its files, which Ray Data's scheduler does not know.
 
 import os
 import time
@@ -28,13 +28,13 @@ from search.tune.cluster import connected
 from search.tune.ray_internals import alive_nodes
 
 SAMPLE_FILES = 3
-"""Files that a node must see as the driver does before it gets work."""
+"""Number of files that a node must read with the same content as the driver before it gets work."""
 LOOK_SECONDS = 2.0
-"""How often new nodes are looked for."""
+"""Interval at which new nodes are detected."""
 PROBE_SECONDS = 60.0
-"""How long the first nodes may take to look at the sample: they have to start a process."""
+"""Time limit for the first nodes to read the sample, including the start of a process."""
 FORECAST_SECONDS = 20.0
-"""Time after which the remaining time is reported, if nothing was done before."""
+"""Time after which the remaining time is estimated and reported, once."""
 
 Group = Sequence[AudioFile]
 Sample = Sequence[tuple[Path, str]]
@@ -47,7 +47,7 @@ class Node:
 
     name: str
     slots: int
-    """Groups that it transforms at a time."""
+    """Number of groups that it transforms at a time."""
 
 
 class WorkerLost(Exception):
@@ -64,38 +64,38 @@ class Tasks(Protocol):
         """Start to transform a group on a node; returns the task."""
 
     def wait(self, tasks: Sequence[Any]) -> Sequence[Any]:
-        """Wait for a moment; returns the tasks that have ended."""
+        """Wait briefly for tasks; returns those that have ended."""
 
     def result(self, task: Any) -> Sequence[Transformed]:
-        """What a task returned; raises WorkerLost."""
+        """The result of a task; raises WorkerLost."""
 
     def doubt(self, name: str) -> None:
-        """Give a node no work until it has answered again: it lost a task, and may be dead."""
+        """Suspend a node that lost a task, because it may be dead, until it has answered again."""
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was done where."""
+    """Number of files by node, and of repeated ones."""
 
     done_by: Counter[str] = field(default_factory=Counter)
     """Node -> number of files."""
     repeated: int = 0
-    """Number of files that were begun again."""
+    """Number of files that were started again."""
 
 
 def spread(
     groups: Iterator[Group], tasks: Tasks, *, retries: int, tally: Tally
 ) -> Iterator[Sequence[Transformed]]:
-    """Transform groups on all nodes, each once, except those whose node or process died.
+    """Transform groups on all nodes; a group is repeated if its node or process dies.
 
     Args:
         groups: of files.
         tasks: of the cluster.
-        retries: how often a group is transformed again, elsewhere if possible.
-        tally: is kept up to date.
+        retries: maximum number of repetitions of a group, on another node if possible.
+        tally: updated with every result.
 
     Raises:
-        InputError: a group ended its worker each time.
+        InputError: a group's worker died in all attempts.
     """
     lost: deque[tuple[Group, int]] = deque()
     running: dict[Any, tuple[Group, int, str]] = {}
@@ -135,13 +135,13 @@ def _gave_up(group: Group, times: int) -> InputError:
 
 
 def transform_of(config: SearchConfig, say: Callable[[str], None]) -> Transform | None:
-    """How a search decodes its audio: on the nodes of its cluster; None for threads of this process."""
+    """The function with which a search decodes its audio on its cluster; None to use threads of this process."""
     return None if config.address is None else ClusterTransform(config.address, config.retries, say)
 
 
 @dataclass(frozen=True)
 class ClusterTransform:
-    """Transforms files on the cluster at an address, to which it connects as long as it has work."""
+    """Transforms files on the cluster at an address; connected only while it has work."""
 
     address: str
     retries: int
@@ -166,23 +166,19 @@ class ClusterTransform:
 
 def _announcement(nodes: Sequence[Node], files: int) -> str:
     cores = sum(node.slots for node in nodes)
-    where = f"{len(nodes)} nodes" if len(nodes) > 1 else "this node alone, since no other one can read them"
+    where = f"{len(nodes)} nodes" if len(nodes) > 1 else "this node alone, since no other node can read them"
     return f"Decoding {files} files on {cores} cores of {where}"
 
 
 def _summary(tally: Tally) -> str:
     nodes = len(tally.done_by)
     counts = ", ".join(map(str, tally.done_by.values()))
-    again = (
-        f"; {tally.repeated} were given to another node or process, since theirs had died"
-        if tally.repeated
-        else ""
-    )
+    again = f"; {tally.repeated} were repeated because a node or process had died" if tally.repeated else ""
     return f"Decoded on {nodes} {'node' if nodes == 1 else 'nodes'}: {counts} files{again}"
 
 
 def _sample(files: Sequence[AudioFile]) -> Sample:
-    """Readable files from the beginning, the middle and the end."""
+    """Readable files from the beginning, the middle and the end of the list, with their hashes."""
     found = []
     for number in range(SAMPLE_FILES):
         path = files[number * (len(files) - 1) // max(1, SAMPLE_FILES - 1)].path
@@ -198,13 +194,13 @@ class RayTasks:
     sample: Sample
     front_end: FrontEnd
     _looking: dict[str, Any] = field(default_factory=dict, init=False)
-    """Node -> its look at the sample."""
+    """Node -> its pending check of the sample."""
     _sees: dict[str, bool] = field(default_factory=dict, init=False)
     _looked: float | None = field(default=None, init=False)
     _nodes: Sequence[Node] = field(default=(), init=False)
 
     def nodes(self) -> Sequence[Node]:
-        """The nodes that see the sample; the first call waits until all have looked at it."""
+        """The nodes that can read the sample; the first call waits until all have checked it."""
         first = self._looked is None
         if self._looked is None or time.monotonic() - self._looked > LOOK_SECONDS:
             cores = _cores()
@@ -230,7 +226,7 @@ class RayTasks:
         return list(ended)
 
     def result(self, task: Any) -> Sequence[Transformed]:
-        """What the task returned."""
+        """The result of the task."""
         try:
             result: Sequence[Transformed] = ray.get(task)
         except RayTaskError as error:
@@ -240,13 +236,13 @@ class RayTasks:
         return result
 
     def doubt(self, name: str) -> None:
-        """Look at the sample again on a node; the driver's own is never in doubt."""
+        """Check the sample on a node again; the driver's own node needs no check."""
         self._sees.pop(name, None)
         self._nodes = [node for node in self._nodes if node.name != name]
         self._looked = 0.0
 
     def _collect(self, *, timeout: float) -> None:
-        """Note which nodes have looked at the sample; a node that died while it looked is forgotten."""
+        """Collect the nodes' checks of the sample; a node that died meanwhile is dropped."""
         ended, _ = ray.wait(list(self._looking.values()), num_returns=len(self._looking), timeout=timeout)
         for name in [name for name, look in self._looking.items() if look in ended]:
             with suppress(RayError):
@@ -269,7 +265,7 @@ def _on(name: str, task: Callable[..., Any], *, num_cpus: int = 0) -> Any:
 
 @cache
 def _remote(task: Callable[..., Any]) -> Any:
-    """A function as one of Ray, which sends its code to a cluster once."""
+    """A function as a Ray remote function; cached, so that its code is sent to the cluster once."""
     decorate: Any = ray.remote
     return decorate(task)
 

@@ -1,4 +1,4 @@
-"""Shipping of spectrograms from the head to nodes that lack the store, shard by shard, once per node."""
+"""Shipping of spectrograms from the head node to nodes without the store, shard by shard, once per node."""
 
 import platform
 from dataclasses import replace
@@ -39,11 +39,11 @@ class StoreShards:
 
 
 def on_this_node(parts: SegmentArrays, *, source: FrameSource | None, cache: NodeCache) -> SegmentArrays:
-    """The segments, read from files of this node: the store itself where it is visible, else copies in the cache.
+    """The segments, read from files of this node: the store itself if this node has it, otherwise copies in the cache.
 
     Args:
-        parts: whose files are those of the driver.
-        source: where to read shards that this node lacks; None if it lacks none.
+        parts: segments that refer to files of the driver.
+        source: provides the shards that this node lacks; None if every node has the store.
         cache: where this node stores the copies.
 
     Raises:
@@ -53,7 +53,7 @@ def on_this_node(parts: SegmentArrays, *, source: FrameSource | None, cache: Nod
     frames = parts.mels.frames
     if not isinstance(frames, FrameFiles) or is_stored_here(frames):
         return parts
-    assert source, "there is a source of spectrograms where a node may lack them"
+    assert source, "nodes without the store need a source of spectrograms"
     if frames.nbytes > cache.budget_bytes:
         raise _no_room(cache, frames.nbytes)
     copies = tuple(_copy(shard, frames.frame_bytes, source, cache) for shard in frames.shards)

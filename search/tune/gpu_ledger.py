@@ -1,4 +1,4 @@
-"""A ledger of GPU memory, by which trials that share a GPU wait until the memory they need is free."""
+"""A ledger of GPU memory: trials that share a GPU wait in it until the memory that they need is free."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from search.engine.gpu_demand import CONTEXT_BYTES, Demand
 from search.engine.gpu_queue import GpuQueue, Worker
 
 LOOK_SECONDS = 0.02
-"""Interval at which a waiting worker looks whether the file has changed."""
+"""Interval at which a waiting worker checks whether the file has changed."""
 CHECK_SECONDS = 1.0
-"""Interval at which it also looks for processes that have died, which change nothing in the file."""
+"""Interval at which it also checks for dead processes, which do not change the file."""
 
 
 class GpuMemoryLedger:
     """One worker's view of the ledger of a GPU, a file shared by all workers on that GPU; see `GpuQueue`.
 
-    A file that is damaged starts anew: peaks are measured again, and each worker adds its own request again.
+    A damaged file is replaced by an empty one: peaks are measured again, and each worker adds its own request again.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class GpuMemoryLedger:
             return queue.whole_is_wanted
 
     def release(self, *, holds: int = 0) -> None:
-        """Drop the request: the trial has ended. The data of so many bytes stays on the GPU for the next one."""
+        """Drop the request of a trial that has ended; `holds` bytes of data stay on the GPU for the next one."""
         self._asked = None
         with self._open() as queue:
             queue.release(self._me, holds=holds)
@@ -106,14 +106,14 @@ class GpuMemoryLedger:
                     partial.write_text(changed)
 
     def _read(self) -> str:
-        """The file's content; empty if it does not exist or holds other than text."""
+        """The file's content; empty if it does not exist or is not text."""
         try:
             return self._ledger.read_text()
         except (FileNotFoundError, ValueError):
             return ""
 
     def _signature(self) -> tuple[int, int] | None:
-        """Differs after another process has replaced the file."""
+        """A value that changes when a process replaces the file."""
         try:
             found = self._ledger.stat()
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from search.errors import SearchErrorCode
 from search.tune.wire_format import assignment_of, report_of
 
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-"""An environment variable of MLflow, which by default retries for minutes: right during a search, not before."""
+"""An environment variable of MLflow. By default, it retries for minutes: useful during a search, but not before."""
 _SEARCH, _TRIAL = "genre_search.run_id", "genre_search.trial"
 """Tags by which a resumed search finds the MLflow run of a trial."""
 
@@ -25,9 +25,9 @@ _SEARCH, _TRIAL = "genre_search.run_id", "genre_search.trial"
 class MlflowLogger(tune.Callback):
     """Logs each trial as one MLflow run: its recipe as parameters, the numbers of each epoch as metrics.
 
-    Whichever worker resumes a trial continues its run, after a restart of the driver too. Neither the confusion
-    matrix nor F1 by genre is logged. A run is FINISHED while no worker has its trial, however the trial ended; the
-    tables and the study have its true state.
+    A trial that is resumed, on any worker or after a restart of the driver, continues its run. The confusion matrix and
+    F1 by genre are not logged. A run is FINISHED while no worker has its trial, however the trial ended; its state is
+    in the tables and the study.
     """
 
     def __init__(self, client: Any, *, experiment_id: str, experiment: str, search_id: str) -> None:
@@ -71,11 +71,11 @@ class MlflowLogger(tune.Callback):
         self._logged[report.row.trial] = report.row.epoch
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """No worker has the trial any more: it has ended or is paused."""
+        """End the run of a trial that has ended or is paused."""
         self._end(trial, "FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """The worker was lost, perhaps before it began; another may continue the trial."""
+        """End the run of a trial whose worker was lost, perhaps before it began; another worker may continue it."""
         self._end(trial, "FAILED")
 
     def _end(self, trial: Trial, status: str) -> None:
@@ -83,7 +83,7 @@ class MlflowLogger(tune.Callback):
             self._client.set_terminated(run, status=status)
 
     def _find(self, number: int) -> bool:
-        """Find the run of a trial that another driver has started; whether there is one."""
+        """Find the run of a trial that an earlier driver has created; returns whether there is one."""
         tags = f"tags.`{_SEARCH}` = '{self._search_id}' and tags.`{_TRIAL}` = '{number}'"
         for run in self._client.search_runs([self._experiment_id], filter_string=tags, max_results=1):
             self._runs[number] = run.info.run_id
@@ -115,7 +115,7 @@ def callbacks(uri: str | None, experiment: str, *, search_id: str) -> list[tune.
     Args:
         uri: of the MLflow server or store.
         experiment: its name; it is created if it does not exist.
-        search_id: identity of the search: a trial of the same one continues its run.
+        search_id: identity of the search; trials of the same search continue their runs.
 
     Raises:
         InputError: see `require_usable`.
@@ -132,7 +132,7 @@ def as_input_error(error: BaseException | None) -> InputError | None:
         return None
     return InputError(
         f"MLflow must be available during the search, but it failed: {_first_sentence(error)}; "
-        "fix it, then continue with `genre-search resume RUN`",
+        "fix this, then continue with `genre-search resume RUN`",
         code=SearchErrorCode.MLFLOW_FAILED,
     )
 
@@ -161,7 +161,7 @@ def _connect(uri: str, experiment: str) -> tuple[Any, str]:
 
 @contextmanager
 def _few_retries() -> Iterator[None]:
-    """Unless the user has set it, MLflow repeats failed requests only once inside the context."""
+    """Limit MLflow to one retry inside the context, unless the user has set a number."""
     given = os.environ.get(_RETRIES)
     os.environ[_RETRIES] = given or "1"
     try:

@@ -22,9 +22,9 @@ from search.tune.cluster import fit, needs, this_machine
 from search.tune.probe import Setting, probe
 
 PROBE_SECONDS = 10.0
-"""Longest probe at the start of a search."""
+"""Time limit of the probe at the start of a search."""
 DRY_RUN_PROBE_SECONDS = 60.0
-"""Longest probe of a dry run."""
+"""Time limit of the probe of a dry run."""
 
 
 def dry_run(config: SearchConfig, *, cache: Path, reporter: Reporter) -> Plan:
@@ -56,9 +56,9 @@ def make_plan(
         config: of the search.
         prepared: its data.
         cache: folder with the costs of earlier searches.
-        rows: of its trials so far.
-        trials: number of trials that are left [default: all].
-        probe_seconds: longest time for a probe if a backbone has no costs yet.
+        rows: its trials so far.
+        trials: number of remaining trials [default: all].
+        probe_seconds: time limit of the probe of backbones without known costs.
     """
     work = workload(config, prepared)
     workers, device = (config.workers, "cluster") if config.address else local_workers(config)
@@ -114,7 +114,7 @@ def conditions(config: SearchConfig, prepared: Prepared, device: str) -> Conditi
     Args:
         config: of the search.
         prepared: its data.
-        device: the kind of device that trains; where the precision is not decided yet, that of most such devices.
+        device: the kind of device that trains; if the precision is not decided yet, that of most such devices is used.
     """
     mels, frames = _image(prepared)
     by_device = precision.FLOAT32 if device == "cpu" else precision.BFLOAT16
@@ -154,7 +154,7 @@ def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 
     Args:
         config: of the search.
         workers: trials at a time; None if that is unknown.
-        spent: worker time of the search before it was resumed, where the time budget starts anew.
+        spent: worker time before the search was resumed; the time budget starts anew with each resume.
     """
     budgets = [] if config.worker_budget is None else [max(0.0, config.worker_budget - spent)]
     if config.time_budget is not None and workers is not None:
@@ -163,7 +163,7 @@ def worker_seconds(config: SearchConfig, workers: int | None, *, spent: float = 
 
 
 def remember(cache: Path, config: SearchConfig, prepared: Prepared, costs: Costs) -> None:
-    """Add the costs that a search has measured to the file of the cache.
+    """Add the costs that a search has measured to the cost file in the cache.
 
     Raises:
         OSError: the file cannot be written.
@@ -194,7 +194,7 @@ def _prime(
     *,
     probe_seconds: float,
 ) -> tuple[str, CostSource]:
-    """Give costs what is known or probed; returns the device's name and the source."""
+    """Initialize costs with known or probed ones; returns the device's name and the source."""
     if known:
         device = max(known, key=lambda name: len(known[name]))
     for cost in known.get(device, []):
@@ -215,14 +215,14 @@ def _prime(
 
 
 def _count_measured(kinds: Iterable[Cell], known: Iterable[CellCost], costs: Costs) -> int:
-    """How many kinds of trials have run, in this search or in an earlier one."""
+    """Number of kinds of trials that have run, in this search or in an earlier one."""
     ran = [cost for measured in costs.measured().values() for cost in measured]
     seen = {(cost.backbone, cost.frozen_blocks) for cost in [*known, *ran]}
     return sum((kind.backbone, kind.frozen_blocks) in seen for kind in kinds)
 
 
 def _image(prepared: Prepared) -> tuple[int, int]:
-    """Mels and frames of a segment."""
+    """Number of mel bands and of frames of a segment."""
     _, _, mels, frames = prepared.train.mels.shape
     return mels, frames
 

@@ -19,9 +19,9 @@ NATIVE_MAJOR = 8
 """Major compute capability of the first NVIDIA GPUs that compute bfloat16: Ampere. PyTorch emulates it on older ones,
 such as T4 (7.5) and V100 (7.0)."""
 GPU_PART = 0.01
-"""The part of a GPU that a process needs to look at it."""
+"""Fraction of a GPU that is reserved for a process that inspects it."""
 ANSWER_SECONDS = 60.0
-"""How long nodes may take to start processes that look at their GPUs; these wait if other jobs use all GPUs."""
+"""Time limit for nodes to start processes that inspect their GPUs; they wait if other jobs use all GPUs."""
 _CPU_FLAGS = frozenset(["avx512_bf16", "amx_bf16", "bf16"])
 """Flags of processors that compute bfloat16, as Linux names them."""
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -54,13 +54,13 @@ def gpus_of_this_process() -> list[bool]:
 
 
 def gpus_of_this_machine() -> list[bool]:
-    """The same in a process of its own, because looking at a GPU may keep memory there while the process lives."""
+    """As `gpus_of_this_process`, in a separate process, because one that inspects a GPU may keep memory there."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(gpus_of_this_process).result()
 
 
 def gpus_of_cluster() -> list[bool]:
-    """The same for one GPU of each node that has any now, since those of a node are alike; without late answers."""
+    """The same for one GPU of each current node with GPUs, assuming that a node's GPUs are alike; no late answers."""
     # a process that was given no GPU sees none
     remote: Any = ray.remote(num_cpus=0, num_gpus=GPU_PART, max_calls=1, max_retries=0)(gpus_of_this_process)
     nodes = [
@@ -97,13 +97,13 @@ def cpu_computes_bfloat16(info: Path = _CPU_INFO) -> bool:
 
 
 def emulation(precision: str, device: str) -> str | None:
-    """A line for the user if this process's device, `cpu` or `cuda`, must emulate the precision; else None."""
+    """A message if this process's device, `cpu` or `cuda`, must emulate the precision; otherwise None."""
     if precision != BFLOAT16 or (computes_bfloat16(0) if device == "cuda" else cpu_computes_bfloat16()):
         return None
     name = torch.cuda.get_device_name(0) if device == "cuda" else "this processor"
     return (
-        f"{name} emulates bfloat16, the precision of this search, which is slow; its trials stay comparable with the "
-        "others; for a search on such devices, set precision=float32"
+        f"{name} emulates bfloat16, the precision of this search, which is slow; results stay comparable; for a "
+        "search on such devices, set precision=float32"
     )
 
 

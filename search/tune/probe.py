@@ -1,4 +1,4 @@
-"""How fast this machine trains each backbone, timed on one batch."""
+"""Probe: times how fast this machine trains each backbone, on one batch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from genre_core.models.registry import find_backbone
 from search.engine.costs import CellCost, Workload
 
 REPEATS = 2
-"""Batches that are timed after one that warms up; the fastest counts."""
+"""Number of timed batches after a warm-up batch; the fastest counts."""
 PASSES = (1 + REPEATS) * 4
 """Forward passes of a batch in the probe of a backbone; a training step counts as three."""
 GENRES = 10
@@ -26,7 +26,7 @@ GENRES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a trial computes."""
+    """Device, precision and input size of a trial."""
 
     device: str
     """`cpu` or `cuda`."""
@@ -41,13 +41,13 @@ def probe(
 ) -> tuple[str, list[CellCost]]:
     """Time a training step and a forward pass of each backbone with nothing frozen, the cheapest first.
 
-    A GPU is used by a process of its own, because it would keep memory there for as long as it lives.
+    A GPU is probed in a separate process, because a process keeps GPU memory until it ends.
 
     Args:
         backbones: their names.
-        setting: how a trial computes.
+        setting: device, precision and input size.
         workload: of an epoch.
-        limit_seconds: backbones that would take longer altogether are left out, except the first.
+        limit_seconds: time limit for all backbones; those that would exceed it are left out, except the first.
 
     Returns:
         The name of the device as in the trials' table, and the costs of the backbones.
@@ -80,7 +80,7 @@ def _probe(
 def _expected_seconds(
     backbone: str, measured: Sequence[CellCost], setting: Setting, workload: Workload
 ) -> float:
-    """Seconds that the probe of a backbone will take, by that of the last one; 0 for the first."""
+    """Expected seconds of the probe of a backbone, extrapolated from the last one; 0 for the first."""
     if not measured:
         return 0.0
     last = measured[-1]

@@ -138,7 +138,7 @@ def local_cpus() -> float:
 
 
 def finished() -> str:
-    """The value that `Searcher.suggest` returns once no trial will follow."""
+    """The value that `Searcher.suggest` returns after the last trial."""
     return Searcher.FINISHED
 
 

@@ -20,7 +20,7 @@ _LOCK = ".genre-search.lock"
 containers that share a temporary folder have their own process ids."""
 _SCRATCH, _SOCKETS = "genre-search-", "gs-"
 _ATTEMPTS, _PAUSE_SECONDS = 20, 0.25
-"""Ray's processes take a moment to end and write logs until then."""
+"""Attempts to delete a folder: Ray's processes write logs until they end, which takes a moment."""
 _SHORT = ("/tmp", "/var/tmp", "$XDG_RUNTIME_DIR", "/dev/shm")
 """Folders to try for sockets if the path of TMPDIR is too long: the system limits the length of a socket's path."""
 

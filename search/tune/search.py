@@ -69,28 +69,28 @@ class Reporter(PreparationReporter, ports.Reporter, Protocol):
     """Shows a search to the user, from its preparation to its end."""
 
     def expect(self, trials: int) -> None:
-        """There will be only this many trials, because the search space has no more configurations."""
+        """Set the expected number of trials, which is lower because the search space has no more configurations."""
 
     def plan(self, plan: Plan) -> None:
-        """The search is about to do this."""
+        """Show the plan of the search."""
 
     def working(self, title: str) -> AbstractContextManager[None]:
-        """A context manager inside which something of unknown length is done."""
+        """A context manager that shows work of unknown length."""
 
     def phase(self, title: str) -> None:
-        """What the search does from now on, until its first epoch ends."""
+        """Show the current phase of the search, until its first epoch ends."""
 
     def epoch(self, row: EpochRow) -> None:
-        """A trial has finished an epoch."""
+        """Show a finished epoch."""
 
     def meter(self, seconds: Callable[[], float]) -> None:
-        """A function that returns the seconds that all workers together have spent so far."""
+        """Set a function that returns the seconds that all workers together have spent so far."""
 
     def take_up(self, rows: Sequence[TrialRow], curves: Mapping[int, Mapping[int, float]]) -> None:
-        """The search resumes with these trials, and their F1 by epoch."""
+        """Show the earlier trials of a resumed search, with their F1 by epoch."""
 
     def searching(self) -> AbstractContextManager[None]:
-        """A context manager inside which trials are shown."""
+        """A context manager that shows the trials."""
 
 
 def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) -> bool:
@@ -106,7 +106,7 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         reporter: shows progress.
 
     Returns:
-        Whether the search was completed, or its time budget spent, rather than interrupted.
+        True if the search was completed or its time budget is spent; False if it was interrupted.
 
     Raises:
         InputError: the data, the settings or the cluster cannot be used.
@@ -161,7 +161,7 @@ def resume(
         See `run`.
 
     Raises:
-        InputError: see `run`; or more trials would follow although the test set has been read.
+        InputError: see `run`; also if more trials would run although the test set has been read.
         SearchFailed: every trial failed.
     """
     require_run(folder)
@@ -215,7 +215,7 @@ def _search(
     resources: Resources,
     costs: Costs,
 ) -> bool:
-    """Run the search from the current state of the study; whether it was completed, not interrupted."""
+    """Run the search from the current state of the study; see `run` for the result."""
     wanted = _announced(config, the_study, folder, reporter)
     run = RunFolder(folder)
     recorder = _recorder(config, the_study, folder, reporter, costs)
@@ -266,7 +266,7 @@ def _search(
 
 
 def _announced(config: SearchConfig, the_study: Study, folder: Path, reporter: Reporter) -> int:
-    """The number of trials that the search should have; what differs from the settings is reported."""
+    """The number of trials that the search should have; differences from the settings are reported."""
     if (wanted := goal(config, the_study)) < config.trials:
         reporter.expect(wanted)
     if (beyond := the_study.waiting - (wanted - the_study.asked)) > 0:
@@ -296,7 +296,7 @@ def _end(
     folder: Path,
     say: Callable[[str], None],
 ) -> None:
-    """End a search that was not interrupted, and report what ended before its time."""
+    """End a search that was not interrupted, and report trials that were stopped early."""
     over = coordinator.finished or the_study.ended >= goal(config, the_study)
     budget = coordinator.spent_budget() or TIME_BUDGET
     stopped = coordinator.end(interrupted=False)
@@ -316,7 +316,7 @@ def _end(
 def _strategy(
     config: SearchConfig, the_study: Study, costs: Costs, *, progress: Callable[[], float]
 ) -> Strategy:
-    """The strategy of a search; that of a cost-aware one samples and pauses the study's trials from now on."""
+    """The strategy of a search; a cost-aware one replaces the study's sampler and pruner."""
     if config.search == OPTUNA:
         return OptunaStrategy()
     limited = config.time_budget is not None or config.worker_budget is not None
@@ -333,7 +333,7 @@ def _strategy(
 def _remember(
     cache: Path, config: SearchConfig, prepared: Prepared, costs: Costs, *, say: Callable[[str], None]
 ) -> None:
-    """Store the measured costs for the forecasts of other searches, which can do without."""
+    """Store the measured costs for the forecasts of other searches; an error is reported, not raised."""
     try:
         remember(cache, config, prepared, costs)
     except OSError as error:
@@ -388,7 +388,7 @@ def _require_usable(config: SearchConfig, folder: Path, *, resumed: bool) -> Non
 def mirrored(
     config: SearchConfig, folder: Path, reporter: PreparationReporter, *, resumed: bool
 ) -> AbstractContextManager[object]:
-    """Mirror the run's folder to the storage inside the context; nothing is done without a storage."""
+    """Mirror the run's folder to the storage inside the context; without a storage, do nothing."""
     if config.storage is None:
         return nullcontext()
     run_id = (config.provenance or {}).get(RUN_ID)
@@ -410,7 +410,7 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
 
 
 class _Start(tune.Callback):
-    """Shows how many workers have started, and then that features are computed."""
+    """Shows how many workers have started, and then the computation of features."""
 
     def __init__(self, barrier: ActorHandle[Any] | None, workers: int, phase: Callable[[str], None]) -> None:
         """Args: the startup barrier, the number of workers, and a function that shows what the search does."""
@@ -431,7 +431,7 @@ class _Start(tune.Callback):
                 arrived, self._answer = ray.get(self._answer), None
                 self._phase(self._words(arrived))
                 self._barrier = self._barrier if arrived < self._workers else None
-        except RayError:  # a search does not need to know it; who does, the workers, will report it
+        except RayError:  # only for display; workers report the error themselves
             self._barrier = None
 
     def _words(self, arrived: int) -> str:

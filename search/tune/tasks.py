@@ -33,7 +33,7 @@ def each(
     config: SearchConfig,
     resources: Resources,
 ) -> Iterator[tuple[Item, Any]]:
-    """Run a task for each item; yield each item and its result in order of completion. Failures of a node are retried.
+    """Run a task for each item; yield each item and its result in order of completion. Node failures are retried.
 
     Args:
         task: called on a worker with the arguments of the item, then `shared`.
@@ -44,7 +44,7 @@ def each(
         resources: to run on.
 
     Raises:
-        TaskFailed: a task failed after all its retries; the others are cancelled.
+        TaskFailed: a task failed after all its retries; the others are canceled.
     """
     options: dict[str, Any] = {
         "num_cpus": config.cpus_per_trial,

@@ -1,4 +1,4 @@
-"""Fine-tunes by PyTorch on a worker's device, from the data that all trials of a search share."""
+"""The engine's ports `Trainer` and `Training`, implemented with PyTorch."""
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,25 +41,25 @@ GIB = 1024**3
 OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # there is no memory for cuBLAS's own buffers
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for cuBLAS's own buffers
     "CUDNN_STATUS_ALLOC_FAILED",
     "ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
 )
-"""Texts of errors that say that a GPU is out of memory without being a `torch.OutOfMemoryError`."""
+"""Texts of errors that mean that a GPU is out of memory, but are not a `torch.OutOfMemoryError`."""
 SPARE_SHARE = 0.5
 """Fraction of the device's memory that must be free to keep the fine-tunes of paused trials there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingSet:
-    """The data that all trials of a search share, and how much of a node each worker may use."""
+    """The data that all trials of a search share, and the limits of a worker's resources."""
 
     genres: tuple[str, ...]
     split: SplitRecord
-    """What a model's card says of the split."""
+    """The split as recorded in model cards."""
     train: SegmentArrays
     validation: SegmentArrays | None
-    """None where all is trained on, and nothing scored."""
+    """None to train without scoring."""
     front_end: FrontEnd
     segments_per_track: int
     weights: Mapping[str, str]
@@ -74,13 +74,13 @@ class WorkingSet:
     gpu_shared: bool
     """Whether several trials share a GPU."""
     epoch_limit: float
-    """Seconds after which an epoch is taken to hang."""
+    """Seconds after which an epoch counts as hanging."""
     checkpoints: bool
-    """Whether there is any room for them."""
+    """Whether checkpoints are stored: their budget is above 0."""
     precision: str = "float32"
-    """Of all trials; see `Recipe.precision`."""
+    """The precision of all trials; see `Recipe.precision`."""
     gpus: float = 1.0
-    """Of each trial: its part of a shared GPU."""
+    """GPUs for each trial: a fraction if it is shared."""
 
     @classmethod
     def of(
@@ -119,7 +119,7 @@ class WorkingSet:
 
 
 class TorchTrainer:
-    """Makes fine-tunes on one device; the data stays on it between them."""
+    """Creates fine-tunes on one device, where the data stays between them."""
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class TorchTrainer:
         Args:
             working_set: the data.
             node_cache: where the node's workers share initial weights and activations.
-            weights: files of weights that this node lacks; None where all weights are random.
-            locate: finds the segments in files of this node.
-            note: what the user should know of this node from the start.
+            weights: provides weights files that this node lacks; None if all weights are random.
+            locate: returns the segments, read from files of this node.
+            note: a message about this node that the user should see.
         """
         self._set = working_set
         self._cache = node_cache
@@ -147,7 +147,7 @@ class TorchTrainer:
         self._device = torch.device(working_set.device)
         self._data: tuple[Segments, Segments | None] | None = None
         self._place: bool | None = None
-        """Of the data; see `_placed`."""
+        """Where the data is; see `_placed`."""
         torch.set_num_threads(working_set.threads)
         allocator.keep_freed_memory()
 
@@ -205,7 +205,7 @@ class TorchTrainer:
         return free >= SPARE_SHARE * total
 
     def memory(self) -> int:
-        """Bytes: the peak of this fine-tune on a GPU, what the process holds now on a CPU."""
+        """Memory in bytes: on a GPU the peak of this fine-tune, on a CPU what the process uses now."""
         if self.can_stream:
             return torch.cuda.max_memory_reserved(self._device)
         return int(psutil.Process().memory_info().rss)
@@ -216,7 +216,7 @@ class TorchTrainer:
         return sum(part.mels.nbytes for part in parts if part.resident) if self.can_stream else 0
 
     def release(self, *, data: bool = False) -> None:
-        """Give the memory of the last fine-tune back, and that of the data on the device if wanted."""
+        """Free the memory of the last fine-tune and, if `data`, that of the data on the device."""
         if data:
             self._data = None
         gc.collect()
@@ -226,7 +226,7 @@ class TorchTrainer:
             torch.cuda.reset_peak_memory_stats()
 
     def card(self, recipe: Recipe, *, trial: int, epoch: int) -> dict[str, Any]:
-        """What model.json says of a model, without its scores."""
+        """The content of model.json without scores."""
         return {
             "trial": trial,
             "epoch": epoch,
@@ -240,16 +240,20 @@ class TorchTrainer:
         }
 
     def trouble(self) -> str | None:
-        """What the user should know of this node, once; None where there is nothing new."""
+        """A problem of this node that the user should know; returned once, then None."""
         trouble = self._cache.pop_error()
-        note = f"{trouble}: trials compute what they would share" if trouble else self._note
+        note = (
+            f"{trouble}: trials on this node compute separately what they would share"
+            if trouble
+            else self._note
+        )
         self._note = None
         return note
 
     def _placed(self, stream: bool) -> bool | None:
-        """Whether the data stays on the host; None to decide by what is free, on a GPU that no other trial uses.
+        """Whether the data stays on the host; None to decide by free memory, on a GPU that no other trial uses.
 
-        On a shared GPU the memory that was granted decides, since what is free changes with the other trials.
+        On a shared GPU, a trial's share of the memory decides, since free memory depends on the other trials.
         """
         if stream or not (self.can_stream and self._set.gpu_shared):
             return stream or None
@@ -269,17 +273,17 @@ class TorchTrainer:
         return self._data
 
     def _weights_of(self, recipe: Recipe) -> Weights:
-        """The recipe's weights on this node: its own file if it is the head's, else the head's content."""
+        """The recipe's weights: this node's file if it equals that of the head node, otherwise a copy of the latter."""
         path, identity = weights_path(recipe.backbone, recipe.weights), self._set.weights[recipe.backbone]
         if path is None or (path.is_file() and weights_identity(recipe.backbone, recipe.weights) == identity):
             return recipe.weights
-        assert self._weights, "there is a source of weights where not all are random"
+        assert self._weights, "weights that are not random need a source"
         name = f"weights-{identity.removesuffix(path.suffix)}{path.suffix}"
         return weight_shipping.shipped(recipe.backbone, name=name, source=self._weights, cache=self._cache)
 
 
 class TorchTraining:
-    """A `FineTune` as the engine sees it: rows and arrays of the host."""
+    """Adapter from a `FineTune` to the engine's `Training`: results as rows, tensors as arrays on the host."""
 
     def __init__(self, made: FineTune) -> None:
         """Args: the fine-tune before its first epoch."""
@@ -287,17 +291,17 @@ class TorchTraining:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are done."""
+        """Number of finished epochs."""
         return self._fine_tune.epochs_done
 
     @property
     def finished(self) -> bool:
-        """Whether the fine-tune has reached its own end."""
+        """Whether all epochs are done or early stopping ended the fine-tune."""
         return self._fine_tune.finished
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the best validation F1; 0 before the first."""
+        """Epoch with the best validation F1; 0 before the first."""
         return self._fine_tune.best_epoch
 
     @property
@@ -322,11 +326,11 @@ class TorchTraining:
             self._fine_tune.train()
 
     def state(self) -> Arrays:
-        """All that the next epoch depends on, and changes; on a CPU without a copy."""
+        """The state that the next epoch depends on and changes; on a CPU without a copy."""
         return on_host(self._fine_tune.state_dict())
 
     def load(self, state: Arrays) -> None:
-        """Continue from a state."""
+        """Restore a state."""
         with _memory_errors():
             self._fine_tune.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
 
@@ -336,13 +340,13 @@ class TorchTraining:
         return self._fine_tune.network.frozen_contents
 
     def tensors(self, blocks: Collection[str]) -> Arrays:
-        """The model without its frozen blocks, except these; on a CPU without a copy."""
+        """The model's tensors, without those of frozen blocks that are not in `blocks`; on a CPU without a copy."""
         left_out = self.frozen_blocks.keys() - set(blocks)
         state = self._fine_tune.network.flat_state()
         return on_host({name: value for name, value in state.items() if block_of(name) not in left_out})
 
     def validation(self) -> Mapping[str, Any]:
-        """What model.json says of the validation part after the last epoch; probabilities in the split's order."""
+        """The part of model.json about validation after the last epoch; probabilities are in the order of the split."""
         return {
             "validation": asdict(self._result.scores) | {"loss": self._result.val_loss},
             "validation_probabilities": softmax(self._fine_tune.track_logits, axis=1).tolist(),
@@ -373,13 +377,13 @@ def epoch_row(result: EpochResult, *, trial: int, attempt: int) -> EpochRow:
 
 
 def on_host(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    """Tensors on the host, each in one piece; one that is so already is not copied."""
+    """Tensors as contiguous arrays on the host; copied only if necessary."""
     return {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in state.items()}
 
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """PyTorch's errors that the engine acts on, as the engine's own; their first line says it all."""
+    """Convert PyTorch's errors that the engine handles to the engine's own, with their first line."""
     try:
         yield
     except fine_tune.Diverged as error:

@@ -64,12 +64,12 @@ class GenreTrial(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next assignment in the same process."""
+        """Begin the next assignment in the same process."""
         self._session.begin(assignment_of(new_config))
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch, or wait; the report of it as a result of Tune."""
+        """Train an epoch or wait; returns the report as a Tune result."""
         if self._barrier:
             wait_for_all(self._barrier)
             self._barrier = None
@@ -125,7 +125,7 @@ def data_locator(
         folder: of the node.
         actors: of the search.
         budget_bytes: for the files.
-        waiting: a context to enter while waiting for them.
+        waiting: a context to enter while waiting for the files.
     """
     return partial(
         on_this_node,

@@ -1,4 +1,4 @@
-"""Shipping of weights files, ImageNet's included, from the head to nodes that lack them, once per node."""
+"""Shipping of weights files, including ImageNet's, from the head node to nodes that lack them, once per node."""
 
 import sys
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ class WeightsFiles:
             return np.fromfile(path, np.uint8)
         except OSError as error:
             raise InputError(
-                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}",
+                f"weights must be a state dict of tensors, but {path} cannot be read: {error.strerror}; "
+                "restore the file",
                 code=ErrorCode.WEIGHTS_UNREADABLE,
             ) from error
 
@@ -39,7 +40,7 @@ def shipped(backbone: str, *, name: str, source: WeightSource, cache: NodeCache)
     """The path of this node's copy of a weights file; its content if the node cannot store it.
 
     Args:
-        backbone: whose weights to ship.
+        backbone: its name.
         name: file name of the copy, unique to its content.
         source: where to read the file's content.
         cache: where this node stores the copy.

@@ -34,7 +34,7 @@ def config_of(assignment: Assignment) -> dict[str, Any]:
 
 
 def assignment_of(config: Mapping[str, Any]) -> Assignment:
-    """The assignment that `config_of` was called with. A missing backbone is reported by the step that needs it."""
+    """The assignment that `config_of` was called with; a later step reports a backbone that is missing."""
     return Assignment(
         trial=config["number"],
         recipe=Recipe.checked_elsewhere(config["recipe"]),

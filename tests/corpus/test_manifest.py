@@ -87,8 +87,12 @@ def test_a_parquet_manifest_may_have_numbers_as_genres_and_groups(tmp_path: Path
 
 # text of the manifest, code of the refusal, values in its message
 BAD_MANIFESTS = [
-    ("", ErrorCode.MANIFEST_MISSING_COLUMN, ["path and genre"]),
-    ("path,style\na.wav,jazz\n", ErrorCode.MANIFEST_MISSING_COLUMN, ["genre", "'path', 'style'"]),
+    ("", ErrorCode.MANIFEST_MISSING_COLUMN, ["path and genre", "no columns", "add a header"]),
+    (
+        "path,style\na.wav,jazz\n",
+        ErrorCode.MANIFEST_MISSING_COLUMN,
+        ["'path', 'style'", "rename 'style' to genre"],
+    ),
     ("path:genre\na.wav:jazz\n", ErrorCode.MANIFEST_MISSING_COLUMN, ["'path:genre'"]),
     (
         "path,Class Name\na.wav,jazz\n",
