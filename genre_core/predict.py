@@ -26,8 +26,9 @@ from genre_core.audio.samples import source_of
 from genre_core.audio.source import Samples
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import CARD, WEIGHTS, read_card, shared_tensors
+from genre_core.models.block_costs import CHUNK
 from genre_core.models.blocks import StateDict
-from genre_core.models.network import CHUNK, Network, allow_tf32, restore
+from genre_core.models.network import Network, allow_tf32, restore
 
 _OF_A_BACKBONE = (
     ErrorCode.BACKBONE_INVALID,

@@ -7,6 +7,8 @@ from genre_core.models.registry import BLOCKS, find_backbone, is_own
 if TYPE_CHECKING:
     from genre_core.models.block_profile import BlockProfile
 
+CHUNK = {"cpu": 16, "cuda": 256}
+"""Segments per pass through the frozen blocks, by device type: the smallest number that keeps the device busy."""
 REFERENCE_PIXELS = 224 * 224
 """Size of the image that the numbers of `_MULTIPLY_ADDS` are for."""
 

@@ -28,11 +28,6 @@ def blocks_of(backbone: str, model: nn.Module) -> Blocks:
     return OrderedDict((name, take(model)) for name, take in find_backbone(backbone).blocks.items())
 
 
-def block_of(tensor: str) -> str:
-    """The block of a tensor, from its `block.layer...` name."""
-    return tensor.partition(".")[0]
-
-
 def model_without_weights(backbone: str) -> nn.Module:
     """The whole network on the meta device, without storage; the global random state does not change."""
     if is_own(backbone):  # its constructor may need values, which the meta device does not have

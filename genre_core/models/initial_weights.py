@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from genre_core.models.artifact import block_digest
-from genre_core.models.blocks import StateDict, block_of, blocks_of, code_digest, new_model
+from genre_core.models.blocks import StateDict, blocks_of, code_digest, new_model
 from genre_core.models.pretrained import Weights, imagenet_file, load_weights
+from genre_core.models.registry import block_of
 from genre_core.system.disk_cache import NodeCache
 
 FORMAT_VERSION = 2

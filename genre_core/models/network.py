@@ -8,14 +8,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from genre_core.models.blocks import Blocks, StateDict, block_of, blocks_without_weights
+from genre_core.models.block_costs import CHUNK
+from genre_core.models.blocks import Blocks, StateDict, blocks_without_weights
 from genre_core.models.initial_weights import initial_weights
 from genre_core.models.pretrained import Weights
-from genre_core.models.registry import find_backbone
+from genre_core.models.registry import block_of, find_backbone
 from genre_core.system.disk_cache import NodeCache
 
-CHUNK = {"cpu": 16, "cuda": 256}
-"""Segments per pass through the frozen blocks, by device type: the smallest number that keeps the device busy."""
 PADDED_LOOKUPS = ("cpu",)
 """Device types on which lookups of activations that are not stored are padded to `CHUNK` too, so that they have the
 bits of stored ones. On a GPU, a batch of 32 would take eight times as long."""

@@ -147,6 +147,11 @@ def find_backbone(name: str) -> Backbone:
     )
 
 
+def block_of(tensor: str) -> str:
+    """The block of a tensor, from its `block.layer...` name."""
+    return tensor.partition(".")[0]
+
+
 def block_names(name: str) -> tuple[str, ...]:
     """Names of a backbone's blocks, from the input to the last one before the head.
 

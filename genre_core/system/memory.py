@@ -4,6 +4,11 @@ from pathlib import Path
 
 import psutil
 
+GIB = 2**30
+"""Bytes."""
+ACTIVATIONS_GPU_SHARE = 0.4
+"""Maximum fraction of a GPU's free memory for one set of activations of frozen blocks."""
+
 _GROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (

@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genre_core.models.network import CHUNK, Network
+from genre_core.models.block_costs import CHUNK
+from genre_core.models.network import Network
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.memory import ACTIVATIONS_GPU_SHARE
 from genre_core.training.frames import TensorRows, in_batches, in_order
 from genre_core.training.segments import Segments
 
@@ -30,8 +32,6 @@ TRIALS_SERVED = 2
 
 HEADER_BYTES = 128
 """Size of a cached file's header."""
-GPU_SHARE = 0.4
-"""Maximum fraction of a GPU's free memory for one set of activations."""
 
 
 class ActivationCache:
@@ -264,7 +264,7 @@ def _mapped(path: Path) -> Tensor:
 
 def _resident(stored: Tensor, device: torch.device) -> Tensor:
     """On the device if it has room; otherwise on the host, from which batches are copied."""
-    if device.type == "cuda" and stored.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and stored.nbytes > ACTIVATIONS_GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return stored
     return stored.to(device)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
+from genre_core.system.memory import GIB
 from search.cli.options import App, Cache, ConfigFile, Json, Overrides, settings
 from search.cli.output import FAILED, INTERRUPTED, echo, interruptible, show
 from search.errors import SearchErrorCode
@@ -207,7 +208,7 @@ def prepare(
         tracks, store = prepare_corpus(
             loaded, found, cache=cache_folder(cache), reporter=display, transform=transform
         )
-    gib = store.frames.nbytes / 2**30
+    gib = store.frames.nbytes / GIB
     echo(f"{len(tracks.usable)} tracks, {gib:.3g} GiB, in {store.folder}")
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import psutil
 
 from genre_core.system import memory
+from genre_core.system.memory import GIB
 
-GIB = 1024**3
 _MIB_PER_GIB = 1024
 EVERY_SECONDS = 5.0
 """Interval between two measurements."""

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from genre_core.models.block_costs import block_values, trainable_parameters
+from genre_core.models.block_costs import CHUNK, block_values, trainable_parameters
 from genre_core.models.registry import is_own
 from genre_core.recipe import SGD, Recipe, state_bytes
+from genre_core.system.memory import ACTIVATIONS_GPU_SHARE
 
 CONTEXT_BYTES = 600 * 1024**2
 """GPU memory that a process uses in addition to its tensors."""
@@ -12,14 +13,10 @@ WORKSPACE_BYTES = 256 * 1024**2
 """GPU memory for the buffers of cuBLAS and cuDNN, and for what PyTorch's allocator rounds up."""
 SAFETY = 1.25
 """Safety factor for memory that the estimate leaves out, such as fragmentation and cuDNN's choice of algorithms."""
-CHUNK = 256
-"""Segments that pass the network at a time when activations are computed and segments are scored."""
 LIVE_TENSORS = 3
 """Tensors of the largest size that a forward pass holds at a time."""
 STEPS_HELD = 2
 """Training steps whose memory is held: that of eager steps, and that of the captured one."""
-CACHED_SHARE = 0.4
-"""Largest share of a GPU for activations of frozen blocks; see `genre_core.training.activation_cache`."""
 _FLOAT_BYTES = 4
 _HALF_BYTES = 2
 _INPUT_COPIES = 4
@@ -114,6 +111,6 @@ def _activation_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
     kept = 0.0
     if recipe.frozen_blocks and not recipe.augments_input:
         of_segment = blocks[recipe.frozen_blocks - 1][2]
-        kept = min(data.segments * of_segment * width, CACHED_SHARE * capacity)
+        kept = min(data.segments * of_segment * width, ACTIVATIONS_GPU_SHARE * capacity)
     step = recipe.batch_size * (saved * width + inputs * _FLOAT_BYTES)
-    return int(STEPS_HELD * step + CHUNK * passing * width + kept)
+    return int(STEPS_HELD * step + CHUNK["cuda"] * passing * width + kept)

@@ -15,6 +15,7 @@ from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
 from genre_core.models.artifact import is_complete, read_card, read_tensors
 from genre_core.recipe import Recipe
+from genre_core.system.memory import GIB
 from genre_core.training.bootstrap import bootstrap
 from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
@@ -47,7 +48,7 @@ from search.run.tables import (
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.search import mirrored
 from search.tune.tasks import TaskFailed, each
-from search.tune.torch_trainer import GIB, WorkingSet
+from search.tune.torch_trainer import WorkingSet
 from search.tune.trainable import Actors, store_shards, weights_files
 
 TOP, SEEDS = 3, 3

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from genre_core.models.artifact import CARD, SHARED, SHARED_BLOCKS, block_digest, shared_file, shared_files
+from genre_core.models.registry import block_of
 from genre_core.system.atomic import PARTIAL, atomic_file, make_folder, sync_folder
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -26,7 +27,7 @@ def is_stored(models: Path, digest: str) -> bool:
 
 def lacking(models: Path, tensors: Arrays, card: Card) -> tuple[str, ...]:
     """The shared blocks of a model that are neither stored nor among its tensors."""
-    given = {_block_of(name) for name in tensors}
+    given = {block_of(name) for name in tensors}
     return tuple(
         block
         for block, digest in card.get(SHARED_BLOCKS, {}).items()
@@ -44,7 +45,7 @@ def store(models: Path, tensors: Arrays, card: Card) -> dict[str, NDArray[Any]]:
     """
     shared = card.get(SHARED_BLOCKS, {})
     for block, digest in shared.items():
-        content = {name: np.ascontiguousarray(v) for name, v in tensors.items() if _block_of(name) == block}
+        content = {name: np.ascontiguousarray(v) for name, v in tensors.items() if block_of(name) == block}
         if not content or is_stored(models, digest):
             continue
         if (found := block_digest(content)) != digest:
@@ -53,7 +54,7 @@ def store(models: Path, tensors: Arrays, card: Card) -> dict[str, NDArray[Any]]:
         with atomic_file(shared_file(models, digest)) as partial:
             save_file(content, partial)
     return {
-        name: np.ascontiguousarray(value) for name, value in tensors.items() if _block_of(name) not in shared
+        name: np.ascontiguousarray(value) for name, value in tensors.items() if block_of(name) not in shared
     }
 
 
@@ -96,8 +97,3 @@ def _used(models: Path) -> set[str] | None:
         return {digest for card in cards for digest in card.get(SHARED_BLOCKS, {}).values()}
     except (ValueError, AttributeError):
         return None
-
-
-def _block_of(name: str) -> str:
-    """The block of a tensor, by its name."""
-    return name.partition(".")[0]

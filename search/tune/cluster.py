@@ -19,12 +19,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genre_core.errors import InputError
 from genre_core.system.interruption import termination_as_interrupt
+from genre_core.system.memory import GIB
 from search.config.schema import SearchConfig
 from search.errors import SearchErrorCode
 from search.tune import ray_internals
 from search.tune.scratch import scratch, socket_folder
 
-OBJECT_STORE_BYTES = 2 * 1024**3
+OBJECT_STORE_BYTES = 2 * GIB
 """Size of a local Ray's object store: models and checkpoints pass through it, but no spectrograms."""
 
 AUTO_TRIALS_PER_GPU = 4

@@ -3,7 +3,6 @@
 # Plain Ray tasks rather than Ray Data: groups of files are independent, the driver writes the results part by part,
 # and a group must run on a node that can read its files, which Ray Data's scheduler does not know.
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from genre_core.errors import InputError
 from search.config.schema import SearchConfig
 from search.errors import SearchErrorCode
 from search.tune.cluster import connected
-from search.tune.ray_internals import alive_nodes
+from search.tune.ray_internals import alive_nodes, local_cpus
 
 SAMPLE_FILES = 3
 """Number of files that a node must read with the same content as the driver before it gets work."""
@@ -278,7 +277,7 @@ def _alive() -> dict[str, float]:
 def _cores() -> dict[str, int]:
     """Node id -> groups at a time; the driver's node, which may offer no cores to trials, uses its own."""
     here = ray.get_runtime_context().get_node_id()
-    own = {here: float(os.cpu_count() or 1)}
+    own = {here: local_cpus()}
     return {name: int(cores or own.get(name, 0.0)) for name, cores in _alive().items()}
 
 

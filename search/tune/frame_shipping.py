@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from genre_core.corpus.spectrogram_store import is_stored_here
 from genre_core.errors import InputError
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.memory import GIB
 from genre_core.training.frames import FrameFiles, FrameShard
 from genre_core.training.segments import SegmentArrays
 from search.engine.ports import FrameSource
 from search.errors import SearchErrorCode
-
-GIB = 2**30
 
 
 class StoreShards:

@@ -17,6 +17,7 @@ from ray.tune.error import TuneError
 from genre_core.corpus.tracks import write_corpus
 from genre_core.system.atomic import atomic_file
 from genre_core.system.interruption import announce_interrupts, handler_kept
+from genre_core.system.memory import GIB
 from search.config.schema import OPTUNA, SearchConfig, to_yaml
 from search.data import prepare
 from search.data.music import locate_music
@@ -55,7 +56,7 @@ from search.tune.adapter import BudgetStopper, CoordinatorScheduler, Coordinator
 from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.cluster_transform import transform_of
 from search.tune.plan import make_plan, remember, with_local_precision
-from search.tune.torch_trainer import GIB, WorkingSet
+from search.tune.torch_trainer import WorkingSet
 from search.tune.trainable import Actors, GenreTrial, store_shards, weights_files
 
 _MEASURING = "measuring what an epoch costs"

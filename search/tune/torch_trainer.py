@@ -15,13 +15,14 @@ from scipy.special import softmax
 
 from genre_core.audio.mel import FrontEnd
 from genre_core.corpus.tracks import Corpus
-from genre_core.models.blocks import block_of
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build
 from genre_core.models.pretrained import Weights, weights_path
+from genre_core.models.registry import block_of
 from genre_core.recipe import Recipe
 from genre_core.system import allocator, memory
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.memory import GIB
 from genre_core.training import fine_tune
 from genre_core.training.fine_tune import EpochResult, FineTune
 from genre_core.training.segments import GPU_SHARE, SegmentArrays, Segments, shared_level_statistics
@@ -37,7 +38,6 @@ from search.tune import weight_shipping
 if TYPE_CHECKING:  # a worker needs no pydantic
     from search.config.schema import SearchConfig
 
-GIB = 1024**3
 OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",

@@ -72,7 +72,7 @@ def test_activations_on_the_host_give_the_bits_of_activations_on_the_device(
     monkeypatch.setattr("genre_core.training.activation_cache.caching_is_faster", lambda *_, **__: True)
     rows = []
     for share in (0.4, 0.0):
-        monkeypatch.setattr("genre_core.training.activation_cache.GPU_SHARE", share)
+        monkeypatch.setattr("genre_core.training.activation_cache.ACTIVATIONS_GPU_SHARE", share)
         with deterministic():
             training = prepared(tmp_path, STEPS[0], backbone, depth, stream=False)
             assert training.facts.features == "shared"

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 from genre_core.audio import mel
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import SHARED_BLOCKS, block_digest, is_complete, read_card, read_tensors
-from genre_core.models.blocks import block_of
 from genre_core.models.network import Network, ToImage, build
+from genre_core.models.registry import block_of
 from genre_core.predict import Model
 from genre_core.system.disk_cache import NodeCache
 from search.run.model_store import ModelStore, kept_models, write_model
