@@ -5,7 +5,7 @@
 writes a store of noise without audio, and trains random segments of it with networks of the usual size and with a tiny
 one (`corpus_size.PROBED`). In one process epochs alternate between two readers of the same segments: one whose pages
 are all in the cache, and one that drops each segment's pages from the cache as soon as they were read, so that the next
-epoch reads everything from the disk; each with the reading thread and without one. A page cache of half the store's
+epoch reads everything from the disk. A page cache of half the store's
 size would still have some of the segments. This needs no rights and takes no memory from other processes. "read" is
 the ratio of bytes that came from the disk (/proc/self/io) to those of the segments.
 """
@@ -21,18 +21,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from genre_core.audio.mel import FrontEnd, front_end
 from genre_core.models.network import ToImage, build
@@ -50,7 +45,7 @@ GENRES, SECONDS, SEGMENT_SECONDS, SEGMENTS_PER_TRACK = 10, 30.0, 3.0, 10
 PART_TRACKS = 64
 """Tracks in a file of the store."""
 EPOCH_SECONDS, REPEATS = 2.0, 5
-"""About how long an epoch takes, and how often each variant is measured."""
+"""About how long an epoch takes, and how often each reader is measured."""
 WARM_UP = 256
 """Images of the first epochs."""
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -142,32 +137,6 @@ def fine_tune(backbone: str, frozen_blocks: int, train: Segments, cache: NodeCac
     return FineTune(network, recipe, train=train, validation=None, node_cache=cache)
 
 
-class NoThread:
-    """Runs what is submitted at once, in the thread that trains."""
-
-    def __init__(self, threads: int) -> None:
-        """Args: what a pool takes."""
-
-    def __enter__(self) -> "NoThread":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def submit(self, call: Callable[..., Tensor], *arguments: object) -> Future[Tensor]:
-        """Call now."""
-        future = Future[Tensor]()
-        future.set_result(call(*arguments))
-        return future
-
-
-VARIANTS: dict[str, Any] = {
-    f"{pages}, {how}": pool
-    for pages in ("kept", "evicted")
-    for how, pool in (("no thread", NoThread), ("in a thread", ThreadPoolExecutor))
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """An epoch."""
@@ -198,8 +167,8 @@ def read_bytes() -> int:
 
 
 def compare(backbone: str, frozen_blocks: int, frames: FrameFiles, settings: FrontEnd) -> dict[str, object]:
-    """Epochs with pages in the cache and without, each read in a thread and without one, in turn."""
-    measured: dict[str, list[Measured]] = {name: [] for name in VARIANTS}
+    """Epochs with pages in the cache and without, in turn."""
+    measured: dict[str, list[Measured]] = {name: [] for name in ("kept", "evicted")}
     with tempfile.TemporaryDirectory(prefix="gspc") as folder:
         cache = NodeCache(Path(folder), budget_bytes=0)
         few = segments(reader(replace(frames), settings), WARM_UP)
@@ -209,17 +178,16 @@ def compare(backbone: str, frozen_blocks: int, frames: FrameFiles, settings: Fro
         for _ in range(REPEATS):
             for name, found in measured.items():
                 drop(frames)
-                own = Evicted(**frames.__getstate__()) if name.startswith("evicted") else replace(frames)
+                own = Evicted(**frames.__getstate__()) if name == "evicted" else replace(frames)
                 part = segments(reader(own, settings), count)
-                if name.startswith("kept"):
+                if name == "kept":
                     for _ in part.in_order(256):
                         pass
-                with patch("genre_core.training.frames.ThreadPoolExecutor", VARIANTS[name]):
-                    found.append(epoch(fine_tune(backbone, frozen_blocks, part, cache)))
+                found.append(epoch(fine_tune(backbone, frozen_blocks, part, cache)))
                 size = part.mels.nbytes
                 del part, own
                 gc.collect()
-    resident = [one.images_per_second for one in measured["kept, no thread"]]
+    resident = [one.images_per_second for one in measured["kept"]]
     return {
         "images": count,
         **{

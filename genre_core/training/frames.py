@@ -19,8 +19,6 @@ from torch import Tensor
 FRAME_DTYPE = np.dtype(np.float16)
 AHEAD_BYTES = 32 * 2**20
 """Bytes of a mapped file that are requested from the disk before they are used."""
-GATHERED = 2
-"""Batches that are read from files while one is used."""
 BUFFERS = 3
 """Batches in pinned memory: one that is copied to the GPU, and those that are gathered meanwhile."""
 
@@ -153,10 +151,6 @@ class Rows(Protocol):
     def dtype(self) -> torch.dtype:
         """The type of its values."""
 
-    @property
-    def in_files(self) -> bool:
-        """Whether reading them may wait for the disk."""
-
     def gather(self, rows: Tensor, out: Tensor) -> None:
         """Copy the rows with these indices, int64 [batch], to `out`."""
 
@@ -199,11 +193,6 @@ class SegmentReader:
         """Bytes of all segments once gathered."""
         return math.prod(self.shape) * FRAME_DTYPE.itemsize
 
-    @property
-    def in_files(self) -> bool:
-        """See `Rows`."""
-        return isinstance(self.frames, FrameFiles)
-
     def __getitem__(self, segments: Tensor) -> Tensor:
         """The segments with these indices, int64 [batch] on the CPU -> [batch, channels, mels, frames]."""
         out = torch.empty((len(segments), *self.shape[1:]), dtype=self.dtype)
@@ -235,17 +224,12 @@ class TensorRows:
         """See `Rows`."""
         return self.tensor.dtype
 
-    @property
-    def in_files(self) -> bool:
-        """False: only what fits into memory is stored."""
-        return False
-
     def gather(self, rows: Tensor, out: Tensor) -> None:
         """See `Rows`."""
         torch.index_select(self.tensor, 0, rows, out=out)
 
     def will_need(self, rows: Tensor) -> None:
-        """Do nothing: see `in_files`."""
+        """Do nothing: only what fits into memory is stored."""
 
 
 Sent = tuple[Tensor, Callable[[], object]]
@@ -267,11 +251,10 @@ def in_batches(rows: Rows, batches: Sequence[Tensor], device: torch.device) -> I
         return
     wanted = _on_host(batches)
     if device.type == "cpu":
-        yield from (
-            _read_ahead(rows, wanted)
-            if rows.in_files and len(wanted) > 1
-            else (_gathered(rows, batch) for batch in wanted)
-        )
+        # here, not in another thread: what a thread gains on the disk, it costs when all pages are in memory
+        requested = _Requested(rows, wanted)
+        for batch in wanted:
+            yield requested.gather(batch, torch.empty((len(batch), *rows.shape[1:]), dtype=rows.dtype))
         return
     shape = (max(map(len, wanted)), *rows.shape[1:])
     buffers = [torch.empty(shape, dtype=rows.dtype, pin_memory=True) for _ in range(BUFFERS)]
@@ -310,38 +293,20 @@ def sent_ahead(
                 gathering.append(thread.submit(gather, later, buffer))
 
 
-def _read_ahead(rows: Rows, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Read batches from files in another thread, which waits for the disk instead of the one that trains."""
-    requested = _Requested(rows, batches)
-    with ThreadPoolExecutor(1) as thread:
-        reading = deque(thread.submit(_gathered, requested, batch) for batch in batches[: 1 + GATHERED])
-        for later in [*batches[1 + GATHERED :], *[None] * len(reading)]:
-            batch = reading.popleft().result()
-            if later is not None:
-                reading.append(thread.submit(_gathered, requested, later))
-            yield batch
-
-
 class _Requested:
     """Rows that are gathered in batches, in order, and requested from the disk some batches before."""
 
     def __init__(self, rows: Rows, batches: Sequence[Tensor]) -> None:
         self._rows, self._left = rows, iter(batches)
-        self.shape, self.dtype = rows.shape, rows.dtype
         batch_bytes = len(batches[0]) * math.prod(rows.shape[1:]) * rows.dtype.itemsize
         self._ahead = 1 + AHEAD_BYTES // batch_bytes
 
-    def gather(self, batch: Tensor, out: Tensor) -> None:
+    def gather(self, batch: Tensor, out: Tensor) -> Tensor:
         for later in islice(self._left, self._ahead):
             self._rows.will_need(later)
         self._ahead = 1
         self._rows.gather(batch, out)
-
-
-def _gathered(rows: Rows | _Requested, batch: Tensor) -> Tensor:
-    out = torch.empty((len(batch), *rows.shape[1:]), dtype=rows.dtype)
-    rows.gather(batch, out)
-    return out
+        return out
 
 
 def _send(source: Tensor, *, stream: torch.cuda.Stream) -> Sent:

@@ -188,40 +188,8 @@ def test_levels_are_computed_once_on_a_node_and_have_the_same_bits(
     assert torch.equal(other[0], level_statistics(VALIDATION)[0])
 
 
-class _Unreadable(TensorRows):
-    """Rows in a file that breaks in the second batch."""
-
-    in_files = True
-
-    def gather(self, rows: Tensor, out: Tensor) -> None:
-        if 2 in rows:
-            raise OSError("the disk is broken")
-        super().gather(rows, out)
-
-
-def test_an_error_in_the_reading_thread_reaches_the_one_that_trains_after_the_batches_before_it() -> None:
-    rows, before = _Unreadable(tensor=torch.rand(8, 3)), threading.active_count()
-    batches = in_batches(rows, torch.split(torch.arange(8), 2), CPU)
-    assert torch.equal(next(batches), rows.tensor[:2])
-    with pytest.raises(OSError, match="broken"):
-        next(batches)
-    assert threading.active_count() == before
-
-
-def test_an_epoch_that_is_given_up_leaves_no_thread_behind(tmp_path: Path) -> None:
-    reader, _ = _reader(_written(_tracks(1), [[2, 3]], tmp_path))
-    before = threading.active_count()
-    batches = in_batches(reader, torch.split(torch.arange(len(reader)), 2), CPU)
-    next(batches)
-    assert threading.active_count() == before + 1
-    del batches
-    assert threading.active_count() == before
-
-
 class _Recorded(TensorRows):
     """Rows in a file of which it is recorded in which order they are requested and read."""
-
-    in_files = True
 
     def will_need(self, rows: Tensor) -> None:
         CALLS.append(("request", int(rows[0])))
@@ -253,3 +221,27 @@ def test_batches_are_requested_once_and_a_bounded_number_ahead(
     at = [CALLS.index(("read", number)) for number in range(7)]
     requested = [sum(call == "request" for call, _ in CALLS[:place]) for place in at]
     assert requested == [min(7, number + ahead) for number in range(7)]
+
+
+class _Unreadable(TensorRows):
+    """Rows in a file that breaks in the second batch."""
+
+    def gather(self, rows: Tensor, out: Tensor) -> None:
+        if 2 in rows:
+            raise OSError("the disk is broken")
+        super().gather(rows, out)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_an_epoch_that_fails_or_is_given_up_leaves_no_thread_and_shows_its_error(broken: bool) -> None:
+    rows = (_Unreadable if broken else TensorRows)(tensor=torch.rand(8, 3))
+    before, buffers = threading.active_count(), [torch.empty(2, 3) for _ in range(2)]
+    batches = torch.split(torch.arange(8), 2)
+    sent = sent_ahead(rows, batches, buffers, lambda source: (source, bool))
+    assert torch.equal(next(sent), rows.tensor[:2])
+    assert threading.active_count() == before + 1
+    if broken:
+        with pytest.raises(OSError, match="broken"):
+            next(sent)
+    del sent
+    assert threading.active_count() == before
