@@ -7,6 +7,7 @@ Three lines are enough:
     print(model.predict("song.mp3"))
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
 from genre_core.audio.samples import source_of
 from genre_core.audio.source import Samples
-from genre_core.errors import ErrorCode, InputError
+from genre_core.errors import ErrorCode, InputError, one_line
 from genre_core.models.artifact import CARD, WEIGHTS, read_card, shared_tensors
 from genre_core.models.block_costs import CHUNK
 from genre_core.models.blocks import StateDict
@@ -36,6 +37,8 @@ _OF_A_BACKBONE = (
     ErrorCode.NOT_A_BACKBONE,
 )
 """Errors of the module that defines a model's backbone."""
+_REASON_CHARACTERS = 240
+"""Maximum length of the reason in a message: torch lists all tensors that do not fit."""
 
 Audio = str | Path | tuple[ArrayLike, int]
 """A track: the path of a file, or samples and their rate in Hz; see `Model.predict`."""
@@ -123,7 +126,7 @@ class Model:
                 ErrorCode.MODEL_INCONSISTENT,
             ):
                 raise  # the model may be intact, or the message names the file that is not
-            why = str(error).splitlines()[0]
+            why = textwrap.shorten(one_line(str(error)), _REASON_CHARACTERS, placeholder=" …")
             raise InputError(
                 f"{WEIGHTS} and {CARD} must be intact and belong to the same model; loading them from {folder} "
                 f"failed: {type(error).__name__}: {why}; export the model again",

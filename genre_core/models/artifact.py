@@ -109,7 +109,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
         return load_file(path)
     except SafetensorError as error:
         raise InputError(
-            f"{path} is damaged and cannot be read: {error}; restore the file from a backup, or export the model again",
+            f"{path} is damaged and cannot be read: {error}; restore the file from a backup",
             code=ErrorCode.MODEL_INCONSISTENT,
         ) from error
 

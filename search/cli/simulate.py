@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
-from search.cli.options import App, Overrides, settings
+from search.cli.options import App, settings
 from search.cli.output import echo, show
 from search.errors import SearchErrorCode
 
@@ -34,6 +34,14 @@ Search = Annotated[
 ]
 Sampler = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna sampler to compare.")]
 Pruner = Annotated[str | None, typer.Option(metavar="NAME", help="Optuna pruner to compare.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the search, sampler or pruner, or seed=N; repeatable.",
+    ),
+]
 Workers = Annotated[
     list[int] | None,
     typer.Option(metavar="N", min=1, max=1000, help="Number of simulated workers; repeatable [default: 1]."),

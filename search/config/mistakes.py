@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from genre_core.errors import InputError
-from search.config.settings import TAGS
+from search.config.settings import TAGS, WrongField
 from search.errors import SearchErrorCode
 
 ENQUEUE = "enqueue"
@@ -63,6 +63,8 @@ NEIGHBOURS = {
 """What other tools call a setting, in lower case -> its key, or a hint if there is no such setting."""
 _SHOWN = 200
 """Maximum number of characters of a rejected value that a message repeats."""
+_OPTIONS = {"worker_budget": "--budget"}
+"""Setting -> its option on the command line, if the names differ."""
 
 
 def as_input_error(error: ValidationError, model: type[BaseModel]) -> InputError:
@@ -82,8 +84,14 @@ def as_input_error(error: ValidationError, model: type[BaseModel]) -> InputError
 def rule(mistake: ErrorDetails) -> str:
     """The rule that a value breaks, such as `must be at least 1`; pydantic's own message if it is none of the usual."""
     if template := _RULES.get(mistake["type"]):
-        return template.format(**mistake.get("ctx", {}))
+        limits = {name: _plain(value) for name, value in mistake.get("ctx", {}).items()}
+        return template.format(**limits)
     return mistake["msg"][0].lower() + mistake["msg"][1:]
+
+
+def _plain(value: object) -> object:
+    """A limit without a needless fraction: 0 rather than 0.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def shown(value: object) -> str:
@@ -116,10 +124,14 @@ def _with_index(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 def _explain(mistake: ErrorDetails, model: type[BaseModel]) -> str:
     path = setting_path(mistake)
+    cause = mistake.get("ctx", {}).get("error")
+    if isinstance(cause, WrongField) and cause.field:
+        path.append(cause.field)
     key = ".".join(path) or "''"
     if mistake["type"] in _UNKNOWN_KEY:
         return f"{key} is not a setting; {_hint(path, model)}"
-    cause = mistake.get("ctx", {}).get("error")
+    if option := _OPTIONS.get(key):
+        key = f"{key} ({option})"
     broken = str(cause) if cause else f"{rule(mistake)}, but got {_given(mistake, path)}"
     return f"{key} {broken}" if broken.startswith("must ") else f"{key}: {broken}"
 

@@ -24,11 +24,20 @@ TAGS = frozenset(tag.tag for tag in (Scalar, Sequence, Keyed, Number, Word))
 """What pydantic adds to the location of an error in a union. No setting has such a name."""
 
 
-def _values(given: object, parsed: object) -> list[tuple[object, object]]:
-    """Each value as given and as parsed."""
+def _values(given: object, parsed: object) -> list[tuple[str, object, object]]:
+    """Each value: its field in a dataclass, as given, and as parsed."""
     if isinstance(given, Mapping) and is_dataclass(parsed):
-        return [(was, getattr(parsed, name)) for name, was in given.items()]
-    return list(zip(_each(given), _each(parsed), strict=False))
+        return [(name, was, getattr(parsed, name)) for name, was in given.items()]
+    return [("", was, now) for was, now in zip(_each(given), _each(parsed), strict=False)]
+
+
+class WrongField(ValueError):
+    """A wrong value in a dataclass or a list; pydantic's location ends at the setting that contains it."""
+
+    def __init__(self, rule: str, field: str) -> None:
+        """Args: rule: the rule and the value given. field: the name of the dataclass's field; empty for a list."""
+        super().__init__(rule)
+        self.field = field
 
 
 class Settings(BaseModel):
@@ -44,11 +53,13 @@ class Settings(BaseModel):
         pydantic's strict mode rejects `true` too, but also 1e-4, which PyYAML reads as text, and lists for tuples.
         """
         parsed = parse(given)
-        for was, now in _values(given, parsed):
+        for field, was, now in _values(given, parsed):
             if isinstance(was, bool) and not isinstance(now, bool | None):
-                raise ValueError(f"must be a number, but got {str(was).lower()}")
+                raise WrongField(f"must be a number, but got {str(was).lower()}", field)
             if isinstance(now, int) and abs(now) > LARGEST:
-                raise ValueError(f"must be at most {LARGEST}, but got about 1e{math.log10(abs(now)):.0f}")
+                raise WrongField(
+                    f"must be at most {LARGEST}, but got about 1e{math.log10(abs(now)):.0f}", field
+                )
         return parsed
 
 

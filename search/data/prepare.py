@@ -48,13 +48,14 @@ def read_data(config: SearchConfig) -> Corpus | None:
     """List the tracks of `config.data` without opening audio files; return None for the built-in corpus.
 
     Raises:
-        InputError: the path or the segment length cannot be used.
+        InputError: the path or the segment length cannot be used, or too many files do not exist.
     """
     _segment_frames(config, front_end_of(config))
     if config.data == BUILTIN:
         return None
     found = corpus.read_corpus(Path(config.data))
     require_genres(found)
+    _require_files(found, config.data, config.max_bad_share)
     return found
 
 
@@ -299,6 +300,18 @@ def _check_bad_share(tracks: Corpus, source: str, limit: float) -> None:
         raise InputError(
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
             f"{excluded_summary(tracks)}; list them with: {command('data', 'check', Path(source))}",
+            code=SearchErrorCode.TOO_MANY_BAD_FILES,
+        )
+
+
+def _require_files(found: Corpus, source: str, limit: float) -> None:
+    """Raise InputError if too many files of a manifest do not exist, before weights are downloaded."""
+    missing = [track.track_id for track in found.usable if not track.path.exists()]
+    if len(missing) > limit * len(found.tracks):
+        raise InputError(
+            f"at most {limit:.0%} of the files may be bad (max_bad_share), but {len(missing)} of {len(found.tracks)} "
+            f"in {source} do not exist, for example {missing[0]!r}; correct the paths, which are relative to the "
+            "manifest",
             code=SearchErrorCode.TOO_MANY_BAD_FILES,
         )
 

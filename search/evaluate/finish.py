@@ -33,7 +33,7 @@ from search.run.folder import RunFolder
 from search.run.lock import driving
 from search.run.model_store import write_model
 from search.run.ranking import select
-from search.run.schemas import FINISH, FinalRow, TestTrackRow
+from search.run.schemas import FINISH, RUNNING, FinalRow, TestTrackRow
 from search.run.tables import (
     as_indices,
     read_finish,
@@ -101,6 +101,9 @@ def finish(
                     _use_test_set(config, models, tracks, folder, cache, reporter)
                 if read_finish(folder).empty:
                     write_finish(folder, _scored(folder, tracks.genres))
+    elif data is not None:
+        with driving(folder):
+            locate_music(config, folder, data, cache=cache, reporter=reporter)
     _require_as_recorded(folder, top, seeds)
 
 
@@ -119,6 +122,11 @@ def _final_models(folder: Path, tracks: Corpus, top: int, seeds: int, reporter: 
     if len(best) < top:
         have = "configuration has" if len(best) == 1 else "configurations have"
         reporter.say(f"--top {top}: only {len(best)} {have} a score; all are used")
+    if unfinished := int((read_trials(folder)["state"] == RUNNING).sum()):
+        reporter.say(
+            f"{unfinished} {'trial is' if unfinished == 1 else 'trials are'} unfinished; only scores so far count. To "
+            f"complete the search first, press Ctrl-C and run: {command('resume', folder)}"
+        )
     return [
         replace(model, recipe=replace(model.recipe, seed=model.recipe.seed + 1 + n))
         for model in best[:top]

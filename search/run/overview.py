@@ -24,7 +24,7 @@ class Overview:
 
     path: Path
     state: str
-    """`running`, `interrupted` (trials are left unfinished), `ended`, or `finished` (its test set was used)."""
+    """`running`, `interrupted` (some trials are unfinished), `ended`, or `finished` (the test set was used)."""
     best_f1: float | None
     """The best validation F1; None before the first epoch."""
     trials: int
@@ -43,7 +43,7 @@ def find_run(given: Path) -> Path:
 
 
 def find_runs(given: Sequence[Path]) -> list[Path]:
-    """The run folders that were meant; a pattern such as `runs/gtzan-*` stands for all runs that match it.
+    """The run folders that were meant, each once; a pattern such as `runs/gtzan-*` stands for all runs that match it.
 
     Without any, the newest run in runs/.
 
@@ -54,11 +54,15 @@ def find_runs(given: Sequence[Path]) -> list[Path]:
         newest = runs_in(RUNS)[-1:]
         if not newest:
             raise InputError(
-                f"RUN may be left out only if {RUNS}/ contains a run, but it contains none; give a run folder",
+                f"RUN may be left out only if {RUNS}/ contains a run, but it contains none; give a run folder, "
+                f"or start a search with: {command('run')}",
                 code=SearchErrorCode.RUN_NOT_FOUND,
             )
         return newest
-    return [run for path in given for run in _matching(path)]
+    once: dict[Path, Path] = {}
+    for run in (run for path in given for run in _matching(path)):
+        once.setdefault(run.resolve(), run)
+    return list(once.values())
 
 
 def _matching(given: Path) -> list[Path]:

@@ -170,6 +170,8 @@ def resume(
         config = with_identity(config, folder, reporter.say)
         the_study = open_study(config, folder, name=restore_study(config, folder, reporter.say))
         if the_study.ended >= (wanted := goal(config, the_study)):
+            if data is not None:
+                locate_music(config, folder, data, cache=cache, reporter=reporter)
             with mirrored(config, folder, reporter, resumed=True):  # in case the driver died at the very end
                 _recorder(config, the_study, folder, reporter).end(None)
                 shutil.rmtree(RunFolder(folder).checkpoints, ignore_errors=True)

@@ -12,6 +12,10 @@ from conftest import Command
 MISTAKES = [
     ("run --trials many", ("trials", "'many'", "whole number")),
     ("run --trials 0", ("trials", "trials=0", "1")),
+    ("run --budget 0s", ("--budget", "above 0,")),
+    ("run --budget 2", ("--budget", "got 2", "30m")),
+    ("run --set synthetic.tracks_per_genre=true", ("synthetic.tracks_per_genre", "true")),
+    ("run --data manifest.csv --set weights=random", ("max_bad_share", "2 of 2", "jazz/a.wav", "manifest")),
     ("run --trails 3", ("--trails", "--trials")),
     ("run -q -v", ("--quiet", "--verbose")),
     ("run --set trials", ("--set", "trials", "key=value")),
@@ -22,6 +26,8 @@ MISTAKES = [
     ("results nowhere", ("RUN", "nowhere", "genre-search list")),
     ("best nowhere", ("RUN", "nowhere", "genre-search list")),
     ("data check nowhere", ("nowhere",)),
+    ("results", ("RUN", "runs/", "genre-search run")),
+    ("simulate runs --set training.epochs=5", ("--set", "sampler, pruner, seed", "training.epochs")),
     ("results --top x", ("--top", "whole number", "x")),
     ("results --top 0", ("--top", "at least 1", "0")),
     ("best", ("RUN", "genre-search best --help")),
@@ -41,12 +47,13 @@ def test_a_mistake_is_one_line_on_stderr(
     arguments: str, named: tuple[str, ...], genre_search: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "manifest.csv").write_text("path,genre\njazz/a.wav,jazz\nrock/b.wav,rock\n")
     done = genre_search(*arguments.split(), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert not [word for word in named if word not in done.stderr], done.stderr
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "manifest.csv"}
 
 
 def test_data_check_accepts_the_built_in_corpus_and_names_each_bad_file(

@@ -144,7 +144,8 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (INVALID, {"space.frozen_blocks": True}, ["space.frozen_blocks", "true"]),
     (INVALID, {"training.epochs": True}, ["training.epochs", "true"]),
     (INVALID, {"trials": True}, ["trials", "true"]),
-    (INVALID, {"synthetic.tracks_per_genre": True}, ["synthetic", "true"]),
+    (INVALID, {"synthetic.tracks_per_genre": True}, ["synthetic.tracks_per_genre ", "true"]),
+    (INVALID, {"synthetic.seed": 2**32}, ["synthetic.seed ", "4294967295"]),
     (INVALID, {"space.learning_rate": {"low": 0.1, "high": float("inf")}}, ["learning_rate.high", "inf"]),
     (INVALID, {"space.learning_rate": {"low": float("nan"), "high": 1}}, ["learning_rate.low", "nan"]),
     (INVALID, {"space.learning_rate": [0.1, float("nan")]}, ["space.learning_rate.1", "nan"]),
@@ -157,6 +158,7 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (INVALID, {"seed": 2**32}, ["seed", "4294967295"]),
     # out of range
     (INVALID, {"trials": 0}, ["trials", "trials=0"]),
+    (INVALID, {"worker_budget": "0s"}, ["worker_budget", "--budget", "above 0,"]),
     (INVALID, {"split.validation": 0}, ["split.validation", "validation=0"]),
     (INVALID, {"split.test": 0.5}, ["split.test", "test=0.5"]),
     (INVALID, {"max_bad_share": 2}, ["max_bad_share", "=2"]),

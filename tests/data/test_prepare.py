@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from corpora import flat
+from refusals import refused
 from reporters import RecordingReporter
 
 from genre_core.audio.mel import FrontEnd
@@ -45,6 +46,23 @@ def test_too_many_bad_files_are_an_error_that_names_the_command_to_list_them(
     assert error.value.code is SearchErrorCode.TOO_MANY_BAD_FILES
     assert "max_bad_share" in str(error.value)
     assert f"genre-search data check {music}" in str(error.value)
+
+
+def test_a_manifest_may_list_a_few_files_that_do_not_exist_but_not_more_than_max_bad_share(
+    tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    names = [f"{genre}/{number}.wav" for genre in ("jazz", "soul") for number in range(5)]
+    for name in names[1:]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(["path,genre", *(f"{name},{name[:4]}" for name in names)]) + "\n")
+    found = prepare.read_data(tiny(data=str(manifest), max_bad_share=0.1))
+    assert found is not None
+    assert len(found.usable) == len(names)
+    (tmp_path / names[1]).unlink()
+    with refused(SearchErrorCode.TOO_MANY_BAD_FILES, "10%", "2 of 10", manifest, repr(names[0]), "correct"):
+        prepare.read_data(tiny(data=str(manifest), max_bad_share=0.1))
 
 
 def test_a_resumed_search_needs_the_same_weights_and_audio(

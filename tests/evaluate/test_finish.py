@@ -11,6 +11,7 @@ from typing import Any
 
 import noise
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -30,7 +31,7 @@ from workers import dying_train, hanging_train
 from genre_core.audio.mel import front_end
 from genre_core.corpus.spectrogram_store import open_or_build
 from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
-from genre_core.errors import InputError
+from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import read_tensors
 from genre_core.predict import Model
 from genre_core.recipe import Recipe
@@ -210,7 +211,12 @@ def test_a_finished_search_is_not_finished_again(finished: Path, cache: Path) ->
         assert all(
             part in str(refused.value) for part in (f"--{option} must be 2", f"got {asked}", str(finished))
         )
-    assert _moments(finished) == before
+    with pytest.raises(InputError) as refused:
+        _finish(finished, cache, data=finished / "nowhere")
+    assert refused.value.code is ErrorCode.CORPUS_NOT_FOUND
+    assert "nowhere" in str(refused.value)
+    before.pop(finished / ".driver", None)
+    assert before.items() <= _moments(finished).items()
 
 
 @pytest.fixture
@@ -268,6 +274,22 @@ def test_a_search_without_a_scored_trial_cannot_be_finished(copy: Path, cache: P
         _finish(copy, cache)
     assert refused.value.code is SearchErrorCode.NO_SCORED_TRIAL
     assert command("results", copy) in str(refused.value)
+
+
+def test_finishing_an_interrupted_search_names_the_command_that_completes_it(copy: Path, cache: Path) -> None:
+    table = pq.read_table(copy / "results" / "trials.parquet")
+    *rows, last = table.to_pylist()
+    last.update(state="RUNNING", finished=None)
+    pq.write_table(
+        pa.Table.from_pylist([*rows, last], schema=table.schema), copy / "results" / "trials.parquet"
+    )
+    said = StringIO()
+    config = load(copy / "config.yaml", {"cpus_per_trial": 10_000})
+    with pytest.raises(InputError):  # before anything is trained
+        finish(config, folder=copy, cache=cache, reporter=Display(Console(file=said, width=400)))
+    assert [
+        line for line in said.getvalue().splitlines() if "1 trial" in line and command("resume", copy) in line
+    ]
 
 
 def test_a_search_without_a_test_set_cannot_be_finished(copy: Path, cache: Path) -> None:

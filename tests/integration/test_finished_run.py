@@ -9,9 +9,11 @@ import pytest
 from conftest import TRIALS
 from invariants import check
 from made_runs import resume
+from refusals import refused
 from reporters import unseen_display
 from without_ray import by_torch, searches_in_process
 
+from genre_core.errors import ErrorCode
 from search.config.schema import load
 from search.run.tables import read_trials
 from search.tune import search
@@ -35,6 +37,18 @@ def test_resuming_a_finished_search_changes_nothing(copy: Path, run: Path) -> No
     assert [line for line in said if str(copy) in line and "--trials" in line and f"above {TRIALS}" in line]
     assert [line for line in said if str(copy) in line and str(run) in line], "the copy is a run of its own"
     assert _contents(copy) == _contents(run)
+
+
+def test_a_finished_search_is_resumed_only_with_its_own_music(
+    copy: Path, music: Path, tmp_path: Path
+) -> None:
+    config, display = load(copy / "config.yaml", {"trials": 2}), unseen_display()
+    with refused(ErrorCode.CORPUS_NOT_FOUND, "nowhere"):
+        search.resume(config, folder=copy, cache=tmp_path, reporter=display, data=tmp_path / "nowhere")
+    moved = shutil.copytree(music, tmp_path / "moved")
+    assert search.resume(config, folder=copy, cache=tmp_path / "cache", reporter=display, data=moved)
+    assert load(copy / "config.yaml", {}).data == str(moved)
+    assert len(read_trials(copy)) == TRIALS
 
 
 def test_a_search_killed_after_its_last_trial_is_completed(copy: Path) -> None:

@@ -225,7 +225,7 @@ DAMAGED: dict[str, tuple[Damage, ErrorCode, str]] = {
     "another backbone": (
         _card(recipe={"backbone": "vgg16", "precision": "float32"}),
         ErrorCode.MODEL_INCONSISTENT,
-        "RuntimeError",
+        "Missing key",
     ),
     "an unknown backbone": (
         _card(recipe={"backbone": "vgg17", "precision": "float32"}),

@@ -34,6 +34,8 @@ def test_runs_are_found_by_patterns_and_the_newest_without_any(runs: Path) -> No
     assert find_runs([]) == [runs / "newer"]
     assert find_runs([Path("runs/*er")]) == [runs / "newer", runs / "older"]
     assert find_runs([Path("older"), runs.absolute() / "new*"]) == [runs / "older", runs.absolute() / "newer"]
+    twice = [Path("older"), runs.absolute() / "older", Path("runs/*er")]
+    assert find_runs(twice) == [runs / "older", runs / "newer"], "each run once"
     with refused(SearchErrorCode.RUN_NOT_FOUND, "runs/x*"):
         find_runs([Path("runs/x*")])
 
