@@ -151,9 +151,18 @@ def _hint(path: list[str], model: type[BaseModel]) -> str:
         return meant if " " in meant else f"did you mean {meant}?"
     keys = list(_keys(model))
     names = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    whole = difflib.get_close_matches(".".join(path), keys, n=1, cutoff=_NEAR)
+    group = "".join(f"{key}." for key in path[:-1])
+    others = [key for key in keys if not group.startswith(f"{key}.")]
+    whole = difflib.get_close_matches(".".join(path), others, n=1, cutoff=_NEAR)
     near = whole or [names[name] for name in difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)]
-    return f"did you mean {near[0]}?" if near else "list all settings with: genre-search config show"
+    if near:
+        return f"did you mean {near[0]}?"
+    siblings = [key.removeprefix(group) for key in keys if group and key.startswith(group)]
+    return (
+        f"{group.removesuffix('.')} has the settings {', '.join(siblings)}"
+        if siblings
+        else "list all settings with: genre-search config show"
+    )
 
 
 def _hint_of_enqueued(entry: str, given: str, model: type[BaseModel]) -> str:

@@ -185,10 +185,8 @@ class Display:
         self.tally.take_up(rows, curves)
         running = sum(row.state == RUNNING for row in rows)
         verb = "has" if len(rows) - running == 1 else "have"
-        self.say(
-            f"{counted(len(rows) - running, 'trial')} {verb} ended; "
-            f"{counted(running, 'interrupted trial')} will continue"
-        )
+        interrupted = f"; {counted(running, 'interrupted trial')} will continue" if running else ""
+        self.say(f"{counted(len(rows) - running, 'trial')} {verb} ended{interrupted}")
 
     def trial(self, row: "TrialRow") -> None:
         """Update a trial from its row; print one line if it has ended."""

@@ -309,7 +309,7 @@ def test_a_resumed_search_has_spent_what_it_spent_before() -> None:
     display, screen = _display()
     display.plan(_plan())
     display.take_up([_row(0, "COMPLETE", seconds=100.0)])
-    assert screen.getvalue().splitlines()[-1] == "1 trial has ended; 0 interrupted trials will continue"
+    assert screen.getvalue().splitlines()[-1] == "1 trial has ended"
     display.trial(_row(1, "COMPLETE", seconds=50.0))
     assert display.spent() == "spent 2 min 30 s of worker time; the forecast was 7 min 40 s to 1 h 1 min"
 
