@@ -150,19 +150,18 @@ def _hint(path: list[str], model: type[BaseModel]) -> str:
     if meant := NEIGHBOURS.get(given.lower()):
         return meant if " " in meant else f"did you mean {meant}?"
     keys = list(_keys(model))
-    names = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    outermost_last = sorted(keys, key=lambda key: key.count("."), reverse=True)
+    names = {key.rpartition(".")[2]: key for key in outermost_last}
     group = "".join(f"{key}." for key in path[:-1])
-    others = [key for key in keys if not group.startswith(f"{key}.")]
-    whole = difflib.get_close_matches(".".join(path), others, n=1, cutoff=_NEAR)
+    siblings = [key.removeprefix(group) for key in keys if group and key.startswith(group)]
+    # in an existing group, the whole path is near to any other key of the group
+    whole = [] if siblings else difflib.get_close_matches(".".join(path), keys, n=1, cutoff=_NEAR)
     near = whole or [names[name] for name in difflib.get_close_matches(given, names, n=1, cutoff=_NEAR)]
     if near:
         return f"did you mean {near[0]}?"
-    siblings = [key.removeprefix(group) for key in keys if group and key.startswith(group)]
-    return (
-        f"{group.removesuffix('.')} has the settings {', '.join(siblings)}"
-        if siblings
-        else "list all settings with: genre-search config show"
-    )
+    if siblings:
+        return f"{group.removesuffix('.')} has the settings {', '.join(siblings)}"
+    return "list all settings with: genre-search config show"
 
 
 def _hint_of_enqueued(entry: str, given: str, model: type[BaseModel]) -> str:

@@ -127,6 +127,7 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (UNKNOWN, {"space.learning_rate": RATE | {"hi": 1}}, ["space.learning_rate.hi "]),
     (UNKNOWN, {"synthetic.dificulty": 1}, ["synthetic.dificulty ", "difficulty?"]),
     (UNKNOWN, {"synthetic.foo": 1}, ["synthetic.foo ", "tracks_per_genre, seconds", "difficulty, seed"]),
+    (UNKNOWN, {"training.seed": 1}, ["training.seed ", "mean seed?"]),
     (UNKNOWN, {"": 2}, ["''"]),
     (UNKNOWN, {"str": 2}, ["str "]),
     (UNKNOWN, {"space.range": 2}, ["space.range "]),
