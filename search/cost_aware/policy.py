@@ -19,6 +19,8 @@ from search.cost_aware.surrogate import ConfigurationModel, Derived, Encoder, Ri
 
 _VARIED = 8
 """Number of the best trials that are varied."""
+_EQUALLY_CHEAP = 1.25
+"""Costs up to this factor of the smallest one count as equal."""
 _SHORTEST = 0.01
 """Seconds; lower costs are treated as equal."""
 FAILED_SCORE = 0.0
@@ -309,7 +311,7 @@ class FreezeThaw:
         return options[int(self._rate(options)[1].argmax())]
 
     def _next_first(self) -> _Candidate | None:
-        """The next of the first configurations: the cheapest of the arm with the fewest trials; None if all began."""
+        """The next of the first configurations: a cheap one of the arm with the fewest trials; None if all began."""
         options = self._candidates()
         if not options:
             return None
@@ -318,7 +320,21 @@ class FreezeThaw:
         fewest = min(left.values())
         if fewest >= self._settings.first_per_arm:
             return None
-        return min((o for o in options if left[o.arm] == fewest), key=self._whole_cost)
+        cheapest = min((o for o in options if left[o.arm] == fewest), key=self._whole_cost)
+        limit = _EQUALLY_CHEAP * self._whole_cost(cheapest)
+        return self._most_different(
+            [o for o in options if o.arm == cheapest.arm and self._whole_cost(o) <= limit]
+        )
+
+    def _most_different(self, options: Sequence[_Candidate]) -> _Candidate:
+        """Of options of one arm, the one farthest from its trials; without any, the one in the middle."""
+        codes = self._codes(options)
+        begun = [known for known in self._known.values() if known.arm == options[0].arm]
+        if not begun:
+            middle = (codes.min(axis=0) + codes.max(axis=0)) / 2
+            return options[int(((codes - middle) ** 2).sum(axis=1).argmin())]
+        squares = ((codes[:, None] - self._codes(begun)) ** 2).sum(axis=2)
+        return options[int(squares.min(axis=1).argmax())]
 
     def _whole_cost(self, candidate: _Candidate) -> float:
         cost = self._cost_of(candidate.configuration.params)

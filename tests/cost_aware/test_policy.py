@@ -111,6 +111,17 @@ def test_a_search_begins_with_the_cheapest_of_each_arm_the_cheapest_arm_first() 
     assert all(p["frozen_share"] > 0.9 for p in params)
 
 
+def test_the_first_trial_of_an_arm_is_in_the_middle_of_the_space_and_the_second_is_far_from_it() -> None:
+    for seed in range(5):
+        search = Search(first=2, seed=seed, drawn=1000)
+        for _ in range(4):
+            search.turn()
+        for arm in ("small", "large"):
+            own = [t.params["quality"] for t in search.study.trials if t.params["backbone"] == arm]
+            assert 0.25 < own[0] < 0.75
+            assert abs(own[1] - own[0]) > 0.2
+
+
 def test_a_new_trial_has_the_parameters_that_were_chosen_and_each_is_proposed_once() -> None:
     search = Search()
     for _ in range(20):
