@@ -35,6 +35,9 @@ class Settings:
     """Gain is divided by cost to this power: 0 ignores cost. It falls to 0 as the budget is spent (CArBO's cooling)."""
     first_per_arm: int = 2
     """Number of the cheapest configurations of each arm with which a search begins."""
+    arm_deviation: float = 0.2
+    """Standard deviation, in units of the score, that is added to the prediction for an arm with one trial, and to
+    that for an arm with n trials divided by n: the trees are too certain about an arm with few trials."""
     noise: float = 0.01
     """Minimum standard deviation of a prediction, in units of the score."""
     rise: float = 0.25
@@ -370,6 +373,7 @@ class FreezeThaw:
         codes = self._codes(options)
         # workers that choose at the same time see different halves of the trees, so that their choices differ
         mean, variance = self._model.predict(codes, half=bool(self._busy))
+        variance += (self._settings.arm_deviation / self._trials_per_arm(options)) ** 2
         begun = [i for i, option in enumerate(options) if option.scores]
         if begun:
             final, uncertainty = self._final([options[i] for i in begun])
@@ -381,6 +385,11 @@ class FreezeThaw:
         density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
         improvement: NDArray[np.float64] = deviation * (z * ndtr(z) + density)
         return improvement
+
+    def _trials_per_arm(self, options: Sequence[_Candidate]) -> NDArray[np.int64]:
+        """Number of trials with scores of each option's arm, at least 1, [options]."""
+        trials = Counter(known.arm for known in self._known.values() if known.scores)
+        return np.array([max(1, trials[option.arm]) for option in options])
 
     def _final(self, begun: Sequence[_Candidate]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and variance, each [trials], of the final scores of trials that have begun, from their curves."""

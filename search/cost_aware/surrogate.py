@@ -78,7 +78,7 @@ class ConfigurationModel:
         ).fit(codes.astype(np.float32), finals)
         self._trees = [tree.tree_ for tree in forest.estimators_]
         if not few:
-            self._residual = _out_of_bag_deviation(forest, codes, finals)
+            self._residual = _upper_deviation(forest, codes, finals)
 
     def predict(
         self, codes: NDArray[np.float64], *, half: bool = False
@@ -95,10 +95,14 @@ class ConfigurationModel:
         return each.mean(axis=0), each.var(axis=0) + self._residual**2
 
 
-def _out_of_bag_deviation(
+def _upper_deviation(
     forest: ExtraTreesRegressor, codes: NDArray[np.float64], finals: NDArray[np.float64]
 ) -> float:
-    """Root mean squared error of the trees on the trials that each was not fitted to."""
+    """How far scores are above what the trees that were not fitted to them predict, where they predict good ones.
+
+    The root mean square over the better half of the predictions. Scores below their prediction are left out: a learning
+    rate at which some trials diverge does not make a still better score likelier.
+    """
     x, n = codes.astype(np.float32), len(finals)
     total, count = np.zeros(n), np.zeros(n)
     for tree, sample in zip(forest.estimators_, forest.estimators_samples_, strict=True):
@@ -107,7 +111,10 @@ def _out_of_bag_deviation(
         total[out] += tree.tree_.predict(x[out])[:, 0]
         count[out] += 1
     seen = count > 0
-    return float(np.sqrt(np.mean((total[seen] / count[seen] - finals[seen]) ** 2)))
+    predicted = total[seen] / count[seen]
+    errors = (finals[seen] - predicted)[predicted >= np.median(predicted)]
+    above = errors[errors > 0]
+    return float(np.sqrt(np.mean(above**2))) if len(above) else 0.0
 
 
 class RiseModel:

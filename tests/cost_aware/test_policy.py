@@ -122,6 +122,26 @@ def test_the_first_trial_of_an_arm_is_in_the_middle_of_the_space_and_the_second_
             assert abs(own[1] - own[0]) > 0.2
 
 
+def test_few_bad_trials_do_not_rule_out_an_arm_but_many_do() -> None:
+    def share_of_large(trials: int, seed: int) -> float:
+        search = Search(seed=seed, first=0, drawn=64, varied=0)
+        search.policy._cost_of = lambda params: Cost(start=0.0, epoch=1.0, switch=0.01)
+        random = np.random.default_rng(seed)
+        for i in range(20):
+            search.add(*[0.6] * EPOCHS, quality=random.random(), state=TrialState.COMPLETE)
+            if i < trials:
+                bad = {"backbone": "large", "quality": random.random()}
+                search.add(*[0.5] * EPOCHS, state=TrialState.COMPLETE, **bad)
+        first = len(search.study.trials)
+        for _ in range(10):
+            assert search.choose().new
+            search.study.ask(SPACE)
+        return float(np.mean([trial.params["backbone"] == "large" for trial in search.study.trials[first:]]))
+
+    assert np.mean([share_of_large(2, seed) for seed in range(5)]) > 0.5
+    assert np.mean([share_of_large(20, seed) for seed in range(5)]) < 0.2
+
+
 def test_a_new_trial_has_the_parameters_that_were_chosen_and_each_is_proposed_once() -> None:
     search = Search()
     for _ in range(20):
@@ -222,8 +242,9 @@ def test_nothing_is_left_where_all_trials_have_ended() -> None:
 
 def test_paused_trials_that_cannot_gain_are_left_and_no_new_ones_begin_when_flat_stops_a_search() -> None:
     search = Search(first=0, rise=0.0, noise=1e-6)
-    for _ in range(10):
-        search.add(0.2, 0.2, 0.2, 0.2, state=TrialState.COMPLETE, quality=0.2)
+    search.add(0.3, 0.3, 0.3, 0.3, state=TrialState.COMPLETE, quality=0.2)
+    for arm in 20 * ["small", "large"]:
+        search.add(0.2, 0.2, 0.2, 0.2, state=TrialState.COMPLETE, backbone=arm, quality=0.2)
     search.add(0.2, quality=0.2)
     assert search.choose() != NOTHING
     search.policy._stop_when_flat = True

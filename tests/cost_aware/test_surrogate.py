@@ -47,6 +47,15 @@ def test_the_deviation_of_predictions_is_that_of_the_scores_from_what_can_be_pre
     assert 0.09 < deviation < 0.16
 
 
+def test_bad_scores_among_good_ones_do_not_make_better_ones_likelier() -> None:
+    random = np.random.default_rng(2)
+    codes = random.random((300, 1))
+    model = ConfigurationModel(random)
+    model.fit(codes, np.where(random.random(300) < 0.1, 0.1, 0.7 + 0.01 * random.standard_normal(300)))
+    deviation = np.sqrt(model.predict(random.random((50, 1)))[1])
+    assert np.median(deviation) < 0.1  # that of the scores is 0.18
+
+
 def test_half_of_the_trees_predict_differently_each_time() -> None:
     random = np.random.default_rng(3)
     model = ConfigurationModel(random)
