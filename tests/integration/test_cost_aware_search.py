@@ -63,7 +63,7 @@ def _compare(run: Path) -> list[dict[str, Any]]:
         if trial.state is TrialState.COMPLETE:
             assert trial.value == row["val_f1"] == max(trial.intermediate_values.values())
         if trial.state is TrialState.PRUNED:
-            assert trial.value == epochs[-1]["val_f1"]
+            assert trial.value == (epochs[-1]["val_f1"] if epochs else None)
     return rows
 
 

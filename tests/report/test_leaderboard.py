@@ -62,7 +62,8 @@ def test_trials_are_filtered_and_sorted_with_missing_values_last(
     ("options", "code", "parts"),
     [
         ({"state": "done"}, SearchErrorCode.UNKNOWN_STATE, ("--state done", "COMPLETE, PRUNED")),
-        ({"sort": "f2"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort f2", "val_f1")),
+        ({"sort": "val_f2"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort val_f2", "val_f1")),
+        ({"sort": "f2"}, SearchErrorCode.UNKNOWN_COLUMN, ("--sort f2", "results --csv")),
         ({"backbone": "vgg"}, SearchErrorCode.UNKNOWN_BACKBONE_OF_RUN, ("--backbone vgg", "resnet18")),
     ],
 )
