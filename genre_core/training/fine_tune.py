@@ -29,7 +29,7 @@ DIVERGED_LOSS = 100.0
 
 BETA2 = 0.999
 """Decay of the second moment in AdamW, torch's default."""
-MOMENTS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+_MOMENTS = {"momentum_buffer": "momentum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 """Tensors that an optimizer of torch keeps for each parameter, of its shape -> their names in a checkpoint."""
 STEP = "step"
 """AdamW's number of steps, which torch keeps for each parameter as a tensor []; in a checkpoint it is [1]."""
@@ -224,7 +224,7 @@ class FineTune:
         }
         for i, parameter in enumerate(self.network.trainable.parameters()):
             own = self.optimizer.state[parameter]
-            found |= {f"{name}.{i}": own[key] for key, name in MOMENTS.items() if own.get(key) is not None}
+            found |= {f"{name}.{i}": own[key] for key, name in _MOMENTS.items() if own.get(key) is not None}
             if STEP in own:
                 found[f"{STEP}.{i}"] = own[STEP].reshape(1)
         return found
@@ -240,7 +240,7 @@ class FineTune:
         self.network.trainable.load_state_dict(trainable)
         for i, parameter in enumerate(self.network.trainable.parameters()):
             own = self.optimizer.state[parameter]
-            for key, name in MOMENTS.items():
+            for key, name in _MOMENTS.items():
                 if (stored := state.get(f"{name}.{i}")) is not None:
                     own[key] = torch.empty_like(parameter).copy_(stored)
             if (step := state.get(f"{STEP}.{i}")) is not None:

@@ -34,7 +34,7 @@ class Settings:
     cost_exponent: float = 0.75
     """Gain is divided by cost to this power: 0 ignores cost. It falls to 0 as the budget is spent (CArBO's cooling)."""
     first_per_arm: int = 2
-    """Number of the cheapest configurations of each arm with which a search begins."""
+    """Number of cheap configurations of each arm with which a search begins."""
     arm_deviation: float = 0.2
     """Standard deviation, in units of the score, that is added to the prediction for an arm with one trial, and to
     that for an arm with n trials divided by n: the trees are too certain about an arm with few trials."""
@@ -323,10 +323,10 @@ class FreezeThaw:
         fewest = min(left.values())
         if fewest >= self._settings.first_per_arm:
             return None
-        cheapest = min((o for o in options if left[o.arm] == fewest), key=self._whole_cost)
-        limit = _EQUALLY_CHEAP * self._whole_cost(cheapest)
+        costs = [(self._whole_cost(option), option) for option in options if left[option.arm] == fewest]
+        lowest, cheapest = min(costs, key=lambda own: own[0])
         return self._most_different(
-            [o for o in options if o.arm == cheapest.arm and self._whole_cost(o) <= limit]
+            [o for cost, o in costs if o.arm == cheapest.arm and cost <= _EQUALLY_CHEAP * lowest]
         )
 
     def _most_different(self, options: Sequence[_Candidate]) -> _Candidate:
