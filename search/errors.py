@@ -1,6 +1,9 @@
-"""Error codes of the InputErrors that search raises."""
+"""Error codes of the InputErrors that search raises, and an error that several commands share."""
 
 from enum import StrEnum
+from pathlib import Path
+
+from genre_core.errors import InputError
 
 
 class SearchErrorCode(StrEnum):
@@ -94,3 +97,11 @@ class SearchErrorCode(StrEnum):
     TMPDIR_PATH_TOO_LONG = "tmpdir-path-too-long"
     TMPDIR_UNUSABLE = "tmpdir-unusable"
     TRIALS_PER_GPU_INVALID = "trials-per-gpu-invalid"
+
+
+def not_writable(option: str, path: Path, error: OSError) -> InputError:
+    """The mistake of naming, with a command's option, a file that cannot be written."""
+    return InputError(
+        f"{option} must be a writable file, but got {path}: {error.strerror}; choose another file",
+        code=SearchErrorCode.FILE_NOT_WRITABLE,
+    )

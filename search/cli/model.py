@@ -20,7 +20,7 @@ from search.cli.options import (
     settings,
 )
 from search.cli.output import FAILED, INTERRUPTED, complain, disk_full, echo, interruptible, show
-from search.errors import SearchErrorCode
+from search.errors import SearchErrorCode, not_writable
 from search.run.commands import command
 from search.run.folder import RunFolder, cache_folder
 
@@ -140,10 +140,7 @@ def report(
         except OSError as error:
             if page.name not in str(error.filename):
                 raise
-            raise InputError(
-                f"--out must be a writable file, but got {page}: {error.strerror}; choose another file",
-                code=SearchErrorCode.FILE_NOT_WRITABLE,
-            ) from error
+            raise not_writable("--out", page, error) from error
 
     if watch:
         _watch(run, page, write)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from genre_core.errors import InputError
-from search.errors import SearchErrorCode
+from search.errors import not_writable
 
 
 class LogFile:
@@ -22,10 +21,7 @@ class LogFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         except OSError as error:
-            raise InputError(
-                f"--log-file must be a writable file, but got {path}: {error.strerror}; choose another file",
-                code=SearchErrorCode.FILE_NOT_WRITABLE,
-            ) from error
+            raise not_writable("--log-file", path, error) from error
 
     def write(self, text: str) -> None:
         """Append lines with the local time."""
