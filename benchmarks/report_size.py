@@ -90,7 +90,7 @@ def _generate(run: Path, trials: int) -> None:
     tracks = tuple(
         Track(
             track_id=f"genre{genre}/track-{number:04d}.mp3",
-            path=Path(f"/music/genre{genre}/track-{number:04d}.mp3"),
+            location=f"/music/genre{genre}/track-{number:04d}.mp3",
             genre=f"genre{genre}",
             group=f"artist-{number}",
             split=SPLITS[0 if number % 5 < 3 else number % 5 - 2],

@@ -65,10 +65,11 @@ class Finding:
         return cls(reason=str(bad), lasting=bad.reason is not decode.Reason.UNREADABLE)
 
 
-CachedFindings = dict[Path, tuple[FileVersion, Finding]]
+CachedFindings = dict[str, tuple[FileVersion, Finding]]
+"""Findings by location, each with the version of the file."""
 
-Examine = Callable[[Sequence[Path]], Iterable[tuple[Path, Finding]]]
-"""Decodes files and yields the finding on each, in any order."""
+Examine = Callable[[Sequence[str]], Iterable[tuple[str, Finding]]]
+"""Decodes the files at these locations and yields the finding on each, in any order."""
 
 
 def audit(
@@ -101,25 +102,25 @@ def audit(
         InputError: the cache folder cannot be written.
     """
     known = _load_cache(cache) if cache else {}
-    versions = {track.path: version_of(track.path) for track in corpus.usable}
+    versions = {track.location: version_of(track.location) for track in corpus.usable}
     findings = {
-        path: known[path][1] for path in versions if path in known and known[path][0] == versions[path]
+        file: known[file][1] for file in versions if file in known and known[file][0] == versions[file]
     }
-    unhashed = {path: f for path, f in findings.items() if f.content and not f.file_hash}
-    new = [path for path in versions if path not in findings]
+    unhashed = {file: f for file, f in findings.items() if f.content and not f.file_hash}
+    new = [file for file in versions if file not in findings]
     unknown = [*unhashed, *new]
     examined = (examine or partial(_inspected, workers=workers))(new)
     try:
-        for done, (path, finding) in enumerate(chain(_hashed(unhashed, workers), examined), 1):
-            findings[path] = finding
+        for done, (file, finding) in enumerate(chain(_hashed(unhashed, workers), examined), 1):
+            findings[file] = finding
             if progress:
                 progress(done, len(unknown))
     finally:
-        fresh = {path: (versions[path], findings[path]) for path in unknown if path in findings}
+        fresh = {file: (versions[file], findings[file]) for file in unknown if file in findings}
         if cache and any(finding.lasting for _, finding in fresh.values()):
             _save_cache(known | fresh, cache)
     tracks = (
-        track if track.excluded_reason else _apply(track, findings[track.path], minimum_seconds)
+        track if track.excluded_reason else _apply(track, findings[track.location], minimum_seconds)
         for track in corpus.tracks
     )
     return _without_copies(Corpus(tuple(tracks)))
@@ -159,27 +160,27 @@ def copies_across_splits(corpus: Corpus) -> list[tuple[Track, Track]]:
     return [(original, track) for original, track in originals if track.split not in (None, original.split)]
 
 
-def _inspected(paths: Sequence[Path], *, workers: int) -> Iterator[tuple[Path, Finding]]:
+def _inspected(locations: Sequence[str], *, workers: int) -> Iterator[tuple[str, Finding]]:
     """Decode files in threads, since decoding and hashing release the GIL, and yield the findings in order."""
-    yield from zip(paths, map_in_threads(_inspect, paths, workers), strict=True)
+    yield from zip(locations, map_in_threads(_inspect, locations, workers), strict=True)
 
 
-def _inspect(path: Path) -> Finding:
+def _inspect(location: str) -> Finding:
     try:
-        return Finding.of(decode.inspect(path))
+        return Finding.of(decode.inspect(Path(location)))
     except decode.BadAudio as bad:
         return Finding.of_bad(bad)
 
 
-def _hashed(findings: Mapping[Path, Finding], workers: int) -> Iterator[tuple[Path, Finding]]:
+def _hashed(findings: Mapping[str, Finding], workers: int) -> Iterator[tuple[str, Finding]]:
     """Add the hashes of the files to findings that lack them, without decoding."""
     yield from zip(findings, map_in_threads(_hash, findings.items(), workers), strict=True)
 
 
-def _hash(found: tuple[Path, Finding]) -> Finding:
-    path, finding = found
+def _hash(found: tuple[str, Finding]) -> Finding:
+    location, finding = found
     try:
-        return replace(finding, file_hash=decode.hash_of(path))
+        return replace(finding, file_hash=decode.hash_of(Path(location)))
     except decode.BadAudio as bad:
         return Finding.of_bad(bad)
 
@@ -222,10 +223,10 @@ def _without_copies(corpus: Corpus) -> Corpus:
     )
 
 
-def version_of(path: Path) -> FileVersion:
+def version_of(location: str) -> FileVersion:
     """The version of a file; one that no cache has if the file is not accessible."""
     try:
-        status = path.stat()
+        status = Path(location).stat()
     except OSError:
         return (-1, -1)
     return (status.st_size, status.st_mtime_ns)
@@ -242,7 +243,7 @@ def _load_cache(cache: Path) -> CachedFindings:
     if table is None:
         return {}
     return {
-        Path(row.pop("path")): (
+        row.pop("path"): (
             (row.pop("size"), row.pop("modified")),
             Finding(**row | {"warnings": tuple(row["warnings"])}),
         )
@@ -261,8 +262,8 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
 
 def _save_cache(known: CachedFindings, cache: Path) -> None:
     rows = [
-        {"path": str(path), "size": size, "modified": modified} | asdict(finding)
-        for path, ((size, modified), finding) in known.items()
+        {"path": location, "size": size, "modified": modified} | asdict(finding)
+        for location, ((size, modified), finding) in known.items()
         if finding.lasting
     ]
     try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio
 from genre_core.audio.mel import FrontEnd, stored_mel
-from genre_core.corpus.audit import FileVersion, Finding, version_of
+from genre_core.corpus.audit import CachedFindings, FileVersion, Finding, version_of
 from genre_core.system.atomic import atomic_file
 from genre_core.system.threads import ALL_CORES, map_in_threads
 from genre_core.training.frames import FRAME_DTYPE
@@ -35,7 +35,7 @@ PART_BYTES = 128 * 2**20
 class AudioFile:
     """A file to transform."""
 
-    path: Path
+    location: str
     content: str | None = None
     file_hash: str | None = None
     """The expected hashes; without any, the file is examined first."""
@@ -47,7 +47,7 @@ class AudioFile:
 class Transformed:
     """The result of transforming a file."""
 
-    path: Path
+    location: str
     version: FileVersion
     """The file's version before it was decoded."""
     finding: Finding
@@ -66,20 +66,20 @@ Transform = Callable[[Sequence[AudioFile], FrontEnd], Iterable[Sequence[Transfor
 
 def transform(file: AudioFile, front_end: FrontEnd) -> Transformed:
     """Decode a file once, and compute its spectrogram."""
-    version, mel = version_of(file.path), None
-    rate = front_end.sample_rate
+    version, mel = version_of(file.location), None
+    path, rate = Path(file.location), front_end.sample_rate
     try:
         if file.content or file.file_hash:
-            waveform = decode.read(file.path, rate, content=file.content, file_hash=file.file_hash)
+            waveform = decode.read(path, rate, content=file.content, file_hash=file.file_hash)
             finding = Finding(content=file.content, file_hash=file.file_hash)
         else:
-            info, waveform = decode.examine(file.path, rate)
+            info, waveform = decode.examine(path, rate)
             finding = Finding.of(info)
         if finding.seconds is None or finding.seconds >= file.minimum_seconds:
             mel = stored_mel(waveform, front_end)
     except BadAudio as bad:
         finding = Finding.of_bad(bad)
-    return Transformed(path=file.path, version=version, finding=finding, mel=mel)
+    return Transformed(location=file.location, version=version, finding=finding, mel=mel)
 
 
 def in_threads(
@@ -93,7 +93,7 @@ def in_threads(
 
 def in_groups(files: Sequence[AudioFile]) -> Iterator[Sequence[AudioFile]]:
     """The files in groups of similar effort, each of which makes a part."""
-    return _grouped(files, lambda file: max(0, version_of(file.path)[0]))
+    return _grouped(files, lambda file: max(0, version_of(file.location)[0]))
 
 
 def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence[Transformed]:
@@ -119,8 +119,8 @@ class MelParts:
     front_end: FrontEnd
     places: dict[str, Place] = field(default_factory=dict, init=False)
     """Identity of a track -> the position of its spectrogram."""
-    findings: dict[Path, tuple[FileVersion, Finding]] = field(default_factory=dict, init=False)
-    """The findings on examined files, valid as long as a file's version is the same."""
+    findings: CachedFindings = field(default_factory=dict, init=False)
+    """The findings on examined files, each valid as long as the file's version is the same."""
 
     @property
     def frame_bytes(self) -> int:
@@ -134,7 +134,7 @@ class MelParts:
     def add(self, group: Sequence[Transformed]) -> None:
         """Write a part with these tracks."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        names = [str(one.path) if one.mel is None else one.identity for one in group]
+        names = [one.location if one.mel is None else one.identity for one in group]
         key = json.dumps([FORMAT_VERSION, asdict(self.front_end), names])
         part = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.f16"
         with atomic_file(part) as partial_file, partial_file.open("wb") as file:
@@ -147,18 +147,22 @@ class MelParts:
         self._read(index)
 
     def examine(
-        self, paths: Sequence[Path], transform: Transform, *, minimum_seconds: float
-    ) -> Iterator[tuple[Path, Finding]]:
+        self, locations: Sequence[str], transform: Transform, *, minimum_seconds: float
+    ) -> Iterator[tuple[str, Finding]]:
         """Decode files, keep their spectrograms, and yield the findings: see `audit`."""
-        known = {path for path in paths if self._is_current(path)}
-        yield from ((path, self.findings[path][1]) for path in paths if path in known)
-        files = [AudioFile(path=path, minimum_seconds=minimum_seconds) for path in paths if path not in known]
+        known = {file for file in locations if self._is_current(file)}
+        yield from ((file, self.findings[file][1]) for file in locations if file in known)
+        files = [
+            AudioFile(location=file, minimum_seconds=minimum_seconds)
+            for file in locations
+            if file not in known
+        ]
         for group in transform(files, self.front_end) if files else ():
             self.add(group)
-            yield from ((one.path, one.finding) for one in group)
+            yield from ((one.location, one.finding) for one in group)
 
-    def _is_current(self, path: Path) -> bool:
-        return path in self.findings and self.findings[path][0] == version_of(path)
+    def _is_current(self, location: str) -> bool:
+        return location in self.findings and self.findings[location][0] == version_of(location)
 
     def _read(self, index: Path) -> None:
         part, first = index.with_suffix(".f16"), 0
@@ -166,19 +170,19 @@ class MelParts:
             return
         for row in json.loads(index.read_text()):
             finding = Finding(**row["finding"] | {"warnings": tuple(row["finding"]["warnings"])})
-            path, version = Path(row["path"]), (row["size"], row["modified"])
+            version = (row["size"], row["modified"])
             if row["frames"]:
                 identity = finding.file_hash or finding.content or ""
                 self.places[identity] = Place(part=part, first=first, frames=row["frames"])
                 first += row["frames"]
             if finding.lasting and (finding.seconds is not None or finding.reason):
-                self.findings[path] = (version, finding)
+                self.findings[row["path"]] = (version, finding)
 
 
 def _row(one: Transformed) -> dict[str, Any]:
     size, modified = one.version
     frames = 0 if one.mel is None else len(one.mel)
-    facts = {"path": str(one.path), "size": size, "modified": modified, "frames": frames}
+    facts = {"path": one.location, "size": size, "modified": modified, "frames": frames}
     return facts | {"finding": asdict(one.finding)}
 
 

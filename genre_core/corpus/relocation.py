@@ -34,25 +34,25 @@ def relocate_corpus(
         InputError: some tracks were not found.
     """
     found = read_corpus(data)
-    paths = {track.track_id: track.path for track in found.tracks}
-    places = {track.track_id: paths.get(track.track_id) for track in corpus.usable}
+    locations = {track.track_id: track.location for track in found.tracks}
+    places = {track.track_id: locations.get(track.track_id) for track in corpus.usable}
     if not all(places.values()):
-        taken = {path for path in places.values() if path}
-        others = Corpus(tuple(track for track in found.usable if track.path not in taken))
+        taken = set(places.values())
+        others = Corpus(tuple(track for track in found.usable if track.location not in taken))
         decoded = audit(others, minimum_seconds=0.0, cache=cache, progress=progress)
-        by_hash = {track.content: track.path for track in decoded.tracks if track.content}
-        by_hash |= {track.file_hash: track.path for track in decoded.tracks if track.file_hash}
+        by_hash = {track.content: track.location for track in decoded.tracks if track.content}
+        by_hash |= {track.file_hash: track.location for track in decoded.tracks if track.file_hash}
         places = {
             t.track_id: places[t.track_id] or by_hash.get(t.file_hash or "") or by_hash.get(t.content or "")
             for t in corpus.usable
         }
-    if missing := [name for name, path in places.items() if not path]:
+    if missing := [name for name, place in places.items() if not place]:
         raise InputError(
             f"--data must contain the tracks that the search started with, but {data} lacks {len(missing)} of "
             f"{len(places)}, among them {missing[0]!r}; give the folder or manifest that has them now",
             code=ErrorCode.TRACKS_NOT_FOUND,
         )
-    return Corpus(tuple(replace(t, path=places.get(t.track_id) or t.path) for t in corpus.tracks))
+    return Corpus(tuple(replace(t, location=places.get(t.track_id) or t.location) for t in corpus.tracks))
 
 
 def relocate_corpus_by_name(corpus: Corpus, data: Path) -> Corpus:
@@ -61,5 +61,5 @@ def relocate_corpus_by_name(corpus: Corpus, data: Path) -> Corpus:
     Raises:
         InputError: see `read_corpus`.
     """
-    paths = {track.track_id: track.path for track in read_corpus(data).tracks}
-    return Corpus(tuple(replace(t, path=paths.get(t.track_id, t.path)) for t in corpus.tracks))
+    places = {track.track_id: track.location for track in read_corpus(data).tracks}
+    return Corpus(tuple(replace(t, location=places.get(t.track_id, t.location)) for t in corpus.tracks))

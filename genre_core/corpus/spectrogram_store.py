@@ -224,7 +224,7 @@ def _complete(
 ) -> None:
     """Compute the spectrograms that the parts lack; tracks whose content has changed get none."""
     missing = [
-        AudioFile(path=track.path, content=track.content, file_hash=track.file_hash)
+        AudioFile(location=track.location, content=track.content, file_hash=track.file_hash)
         for track in tracks
         if track.identity not in parts.places
     ]

@@ -94,8 +94,8 @@ class Track:
 
     track_id: str
     """Path relative to the corpus, with forward slashes."""
-    path: Path
-    """Absolute path."""
+    location: str
+    """Absolute path of the file."""
     genre: str
     group: str
     """Tracks of a group stay in one split: an artist, a recording, or the file itself."""
@@ -110,6 +110,11 @@ class Track:
     """Hash of the file's bytes; None in corpora that an earlier version audited."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Warnings of the last audit; they are not stored in corpus.parquet."""
+
+    @property
+    def path(self) -> Path:
+        """The location of a file on this machine."""
+        return Path(self.location)
 
     @property
     def identity(self) -> str:
@@ -348,7 +353,7 @@ def _track(root: Path, path: Path, genre: str, group: str = "", split: str | Non
         excluded = Exclusion.NAME_NOT_UNICODE
     return Track(
         track_id=name,
-        path=Path(_escaped(str(path))),
+        location=_escaped(str(path)),
         genre=_normalized(genre),
         group=_normalized(group) or name,
         split=split,
@@ -367,8 +372,8 @@ def _escaped(name: str) -> str:
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
     """Write corpus.parquet atomically, with one row per track including the excluded ones."""
-    columns = {name: [getattr(track, name) for track in corpus.tracks] for name in SCHEMA.names}
-    columns["path"] = [str(track.path) for track in corpus.tracks]
+    attributes = {name: "location" if name == "path" else name for name in SCHEMA.names}
+    columns = {name: [getattr(t, attribute) for t in corpus.tracks] for name, attribute in attributes.items()}
     with atomic_file(path) as partial:
         pq.write_table(pa.table(columns, schema=SCHEMA), partial)
 
@@ -398,6 +403,6 @@ def load_corpus(path: Path) -> Corpus:
     columns = {name: table[name].to_pylist() for name in table.schema.names}
     for name in ("genre", "group", "split"):  # one object for all tracks that have the value
         columns[name] = [value and sys.intern(value) for value in columns[name]]
-    columns["path"] = [Path(path) for path in columns["path"]]
+    columns["location"] = columns.pop("path")
     rows = zip(*columns.values(), strict=True)
     return Corpus(tuple(Track(**dict(zip(columns, row, strict=True))) for row in rows))

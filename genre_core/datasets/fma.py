@@ -51,7 +51,7 @@ def tracks(folder: Path, subset: str) -> tuple[tuple[Track, ...], list[str]]:
             listed.append(
                 Track(
                     track_id=place,
-                    path=path,
+                    location=str(path),
                     genre=genre,
                     group=f"artist {artist}" if artist else place,
                     split=SIDES[split],

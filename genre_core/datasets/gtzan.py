@@ -85,7 +85,8 @@ def tracks(folder: Path, split: str) -> tuple[tuple[Track, ...], list[str]]:
 
 def _track(folder: Path, name: str, path: Path, side: str | None) -> Track:
     place = path.relative_to(folder).as_posix()
-    return Track(track_id=place, path=path, genre=name.partition(".")[0], group=place, split=side)
+    genre = name.partition(".")[0]
+    return Track(track_id=place, location=str(path), genre=genre, group=place, split=side)
 
 
 def filtered_split() -> dict[str, str]:

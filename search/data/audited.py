@@ -31,12 +31,12 @@ def audited(
         transform: decodes files and computes spectrograms; None for threads of this process.
     """
 
-    def examine(paths: Sequence[Path]) -> Iterable[tuple[Path, Finding]]:
+    def examine(locations: Sequence[str]) -> Iterable[tuple[str, Finding]]:
         assert front_end
-        if not paths:
+        if not locations:
             return ()
         parts = mel_parts(front_end, cache)
-        return parts.examine(paths, transform or in_threads, minimum_seconds=minimum_seconds)
+        return parts.examine(locations, transform or in_threads, minimum_seconds=minimum_seconds)
 
     title = "Checking audio files" if front_end is None else "Checking audio files, computing spectrograms"
     with reporter.progress(title) as report:

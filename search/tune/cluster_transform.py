@@ -36,8 +36,8 @@ FORECAST_SECONDS = 20.0
 """Time after which the remaining time is estimated and reported, once."""
 
 Group = Sequence[AudioFile]
-Sample = Sequence[tuple[Path, str]]
-"""Paths, each with the hash of its file."""
+Sample = Sequence[tuple[str, str]]
+"""Locations of files, each with the hash of its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def spread(
 
 def _gave_up(group: Group, times: int) -> InputError:
     return InputError(
-        f"audio must be decodable, but the process that decoded {group[0].path} and {len(group) - 1} other files "
+        f"audio must be decodable, but the process that decoded {group[0].location} and {len(group) - 1} other files "
         f"died {times} times; find the file with: genre-search data check, or give the nodes more memory",
         code=SearchErrorCode.DECODER_DIED,
     )
@@ -180,9 +180,9 @@ def _sample(files: Sequence[AudioFile]) -> Sample:
     """Readable files from the beginning, the middle and the end of the list, with their hashes."""
     found = []
     for number in range(SAMPLE_FILES):
-        path = files[number * (len(files) - 1) // max(1, SAMPLE_FILES - 1)].path
+        file = files[number * (len(files) - 1) // max(1, SAMPLE_FILES - 1)].location
         with suppress(BadAudio):
-            found.append((path, hash_of(path)))
+            found.append((file, hash_of(Path(file))))
     return found
 
 
@@ -251,7 +251,7 @@ class RayTasks:
 def _sees_all(sample: Sample) -> bool:
     """Whether this machine has these files."""
     try:
-        return all(hash_of(path) == expected for path, expected in sample)
+        return all(hash_of(Path(file)) == expected for file, expected in sample)
     except BadAudio:
         return False
 

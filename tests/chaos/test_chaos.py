@@ -70,22 +70,22 @@ def test_a_search_survives_the_loss_of_a_node(search: MakeSearch) -> None:
 @pytest.mark.long
 def test_a_corpus_is_decoded_by_all_nodes_although_one_is_replaced(tmp_path: Path) -> None:
     write(SyntheticCorpus(tracks_per_genre=48, seconds=10.0, tracks_per_recording=2), tmp_path / "music")
-    files = [AudioFile(path=path) for path in sorted((tmp_path / "music").rglob("*.wav"))]
+    files = [AudioFile(location=str(path)) for path in sorted((tmp_path / "music").rglob("*.wav"))]
     setting, said = front_end("mel64"), list[str]()
-    done: dict[Path, Transformed] = {}
+    done: dict[str, Transformed] = {}
     with machines(nodes=3) as cluster, patch.object(mel_parts, "PART_TRACKS", 16):
         transform = ClusterTransform(cluster.address, retries=3, say=said.append)
         for number, group in enumerate(transform(files, setting)):
-            assert not done.keys() & {one.path for one in group}, "a file is transformed once"
-            done |= {one.path: one for one in group}
+            assert not done.keys() & {one.location for one in group}, "a file is transformed once"
+            done |= {one.location: one for one in group}
             if number == 5:
                 cluster.replace_one(random.Random(0))
     assert "of 4 nodes" in said[0], "the head decodes too"
-    assert done.keys() == {file.path for file in files}
-    expected = {one.path: one for group in mel_parts.in_threads(files, setting) for one in group}
-    for path, one in done.items():
-        mel, reference = one.mel, expected[path].mel
+    assert done.keys() == {file.location for file in files}
+    expected = {one.location: one for group in mel_parts.in_threads(files, setting) for one in group}
+    for location, one in done.items():
+        mel, reference = one.mel, expected[location].mel
         assert mel is not None
         assert reference is not None
         assert np.array_equal(mel, reference)
-        assert one.finding == expected[path].finding
+        assert one.finding == expected[location].finding

@@ -348,7 +348,7 @@ def scrambled(cache: Path) -> None:
 
 
 def of_another_shape(cache: Path) -> None:
-    write_corpus(Corpus((Track(track_id="a", path=Path("/a"), genre="b", group="c"),)), cache)
+    write_corpus(Corpus((Track(track_id="a", location="/a", genre="b", group="c"),)), cache)
 
 
 def lost_in_the_middle(cache: Path) -> None:

@@ -41,7 +41,7 @@ def test_moved_files_are_found_by_name(corpus: Corpus, here: Path, tmp_path: Pat
     there = here.rename(tmp_path / "there")
     moved = relocate_corpus(corpus, there, cache=tmp_path / "cache")
     assert _paths(moved) == set(there.rglob("*.wav"))
-    same = [replace(track, path=old.path) for track, old in zip(moved.tracks, corpus.tracks, strict=True)]
+    same = [replace(t, location=old.location) for t, old in zip(moved.tracks, corpus.tracks, strict=True)]
     assert tuple(same) == corpus.tracks, "only the paths change"
     assert _paths(relocate_corpus_by_name(corpus, there)) == _paths(moved)
 

@@ -170,14 +170,14 @@ def test_a_build_that_was_killed_continues_with_the_tracks_that_it_had_not_finis
     builder.kill()
     builder.join()
     assert _stores(tmp_path) == [], "no store may look complete"
-    transformed: list[Path] = []
+    transformed: list[str] = []
 
     def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
-        transformed.extend(file.path for file in files)
+        transformed.extend(file.location for file in files)
         return in_threads(files, setting, workers=1)
 
     store = open_or_build(tracks, MEL64, cache=tmp_path, transform=transform)
-    assert transformed == [track.path for track in tracks[enough:]]
+    assert transformed == [track.location for track in tracks[enough:]]
     assert _stores(tmp_path) == [store.folder.name]
     again = _build(tracks, tmp_path / "undisturbed")
     assert all(np.array_equal(store.mel(track), again.mel(track)) for track in tracks)
@@ -185,14 +185,14 @@ def test_a_build_that_was_killed_continues_with_the_tracks_that_it_had_not_finis
 
 def test_stores_share_the_tracks_that_they_have_in_common(tracks: tuple[Track, ...], tmp_path: Path) -> None:
     _build(tracks[:7], tmp_path)
-    transformed: list[Path] = []
+    transformed: list[str] = []
 
     def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
-        transformed.extend(file.path for file in files)
+        transformed.extend(file.location for file in files)
         return in_threads(files, setting, workers=1)
 
     larger = open_or_build(tracks, MEL64, cache=tmp_path, transform=transform)
-    assert transformed == [track.path for track in tracks[7:]]
+    assert transformed == [track.location for track in tracks[7:]]
     smaller = open_or_build(tracks[2:4], MEL64, cache=tmp_path, transform=transform)
     assert len(transformed) == 3
     assert np.array_equal(smaller.mel(tracks[3]), larger.mel(tracks[3]))
@@ -214,16 +214,16 @@ def test_files_are_examined_and_transformed_in_one_pass(
     tracks: tuple[Track, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The findings and the spectrograms are those of an audit and of a later build; both are kept."""
-    paths = [track.path for track in tracks]
+    locations = [track.location for track in tracks]
     parts = spectrogram_store.mel_parts(MEL64, tmp_path)
-    found = dict(parts.examine(paths, in_threads, minimum_seconds=3.0))
+    found = dict(parts.examine(locations, in_threads, minimum_seconds=3.0))
     assert {
-        path: (finding.content, finding.file_hash, finding.seconds) for path, finding in found.items()
-    } == {track.path: (track.content, track.file_hash, track.seconds) for track in tracks}
+        file: (finding.content, finding.file_hash, finding.seconds) for file, finding in found.items()
+    } == {track.location: (track.content, track.file_hash, track.seconds) for track in tracks}
     monkeypatch.delattr(decode, "examine")
     monkeypatch.delattr(decode, "read")
     again = spectrogram_store.mel_parts(MEL64, tmp_path)
-    assert dict(again.examine(paths, in_threads, minimum_seconds=3.0)) == found
+    assert dict(again.examine(locations, in_threads, minimum_seconds=3.0)) == found
     store = _build(tracks, tmp_path)
     monkeypatch.undo()
     expected = _build([replace(track, file_hash=None) for track in tracks], tmp_path / "apart")
@@ -234,10 +234,10 @@ def test_a_bad_or_short_file_has_a_finding_and_no_spectrogram(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
-    paths = [tracks[0].path, tmp_path / "bad.wav", tmp_path / "missing.wav"]
+    locations = [tracks[0].location, str(tmp_path / "bad.wav"), str(tmp_path / "missing.wav")]
     parts = spectrogram_store.mel_parts(MEL64, tmp_path)
-    found = dict(parts.examine(paths, in_threads, minimum_seconds=5.0))
-    assert [bool(found[path].reason) for path in paths] == [False, True, True]
+    found = dict(parts.examine(locations, in_threads, minimum_seconds=5.0))
+    assert [bool(found[file].reason) for file in locations] == [False, True, True]
     assert parts.places == {}
 
 
@@ -245,6 +245,6 @@ def test_a_track_that_changed_since_it_was_audited_is_not_stored(
     tracks: tuple[Track, ...], tmp_path: Path
 ) -> None:
     for hashed in (tracks, [replace(track, file_hash=None) for track in tracks]):
-        changed = replace(hashed[0], path=tracks[1].path)
+        changed = replace(hashed[0], location=tracks[1].location)
         store = _build((changed, *hashed[1:]), tmp_path / str(hashed is tracks))
         assert [track in store for track in hashed] == [n > 0 for n in range(len(tracks))]

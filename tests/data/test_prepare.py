@@ -160,17 +160,17 @@ def test_a_single_genre_is_rejected_before_a_file_is_decoded(
 def test_a_corpus_that_was_prepared_is_decoded_once_and_not_again_by_a_search(
     tiny: Callable[..., SearchConfig], tmp_path: Path
 ) -> None:
-    transformed: list[Path] = []
+    transformed: list[str] = []
 
     def transform(files: Sequence[AudioFile], setting: FrontEnd) -> Iterator[Sequence[Transformed]]:
-        transformed.extend(file.path for file in files)
+        transformed.extend(file.location for file in files)
         return in_threads(files, setting)
 
     reporter = RecordingReporter()
     tracks, store = prepare.prepare_corpus(
         tiny(), None, cache=tmp_path, reporter=reporter, transform=transform
     )
-    assert sorted(transformed) == sorted(track.path for track in tracks.tracks)
+    assert sorted(transformed) == sorted(track.location for track in tracks.tracks)
     assert all(track in store for track in tracks.usable)
     ready = prepare.prepare(tiny(), cache=tmp_path, reporter=reporter, transform=transform)
     assert len(transformed) == len(tracks.tracks)

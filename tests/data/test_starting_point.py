@@ -17,7 +17,7 @@ def _corpus(counts: dict[str, int], *, seconds: float = 30.0, split: tuple[str, 
     tracks = [
         Track(
             track_id=f"{genre}/{number}.wav",
-            path=Path(f"/music/{genre}/{number}.wav"),
+            location=f"/music/{genre}/{number}.wav",
             genre=genre,
             group=f"{genre}{number}",
             seconds=seconds,

@@ -62,7 +62,7 @@ def test_audio_that_moved_is_found_in_the_given_folder_if_it_is_unchanged(
 ) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "tiny"))
     corpus = load_corpus(copy / "corpus.parquet")
-    away = tuple(replace(track, path=tmp_path / "gone" / track.track_id) for track in corpus.tracks)
+    away = tuple(replace(track, location=f"/gone/{track.track_id}") for track in corpus.tracks)
     write_corpus(Corpus(away), copy / "corpus.parquet")
 
     def sounds(data: Path | None) -> dict[str, bool]:
@@ -88,7 +88,7 @@ def test_a_spectrogram_comes_from_the_store_or_from_the_audio(
         open_or_build(corpus.usable, front_end("mel64"), cache=cache).folder if stored else tmp_path / "none"
     )
     if not readable:
-        corpus = Corpus(tuple(replace(track, path=tmp_path / "gone.wav") for track in corpus.tracks))
+        corpus = Corpus(tuple(replace(track, location="/gone.wav") for track in corpus.tracks))
     card = next((run / "models").glob("*/model.json"))
     track, *_ = worst_tracks(json.loads(card.read_text()), corpus, spectrograms=store)
     assert (track.picture is not None, track.sound is not None) == (stored or readable, readable)

@@ -10,7 +10,7 @@ def corpus_of(*pairs: tuple[str, str]) -> Corpus:
     """A corpus of (genre, group) pairs."""
     return Corpus(
         tuple(
-            Track(track_id=f"{genre}/{number:04}.wav", path=Path(f"/{number}.wav"), genre=genre, group=group)
+            Track(track_id=f"{genre}/{number:04}.wav", location=f"/{number}.wav", genre=genre, group=group)
             for number, (genre, group) in enumerate(pairs)
         )
     )

@@ -145,7 +145,7 @@ def make_reportable(run: Path) -> None:
         tuple(
             Track(
                 track_id=(name := f"{genre}/{split}-{number}.wav"),
-                path=run / "music" / name,
+                location=str(run / "music" / name),
                 genre=genre,
                 group=name,
                 split=split,

@@ -78,9 +78,7 @@ def _finish(run: Path, write: Callable[[Path, list[Any]], None]) -> None:
 
 def _corpus(run: Path) -> None:
     run.mkdir()
-    write_corpus(
-        Corpus((Track(track_id="a", path=Path("a.wav"), genre="jazz", group="a"),)), run / "c.parquet"
-    )
+    write_corpus(Corpus((Track(track_id="a", location="a.wav", genre="jazz", group="a"),)), run / "c.parquet")
 
 
 def _text(run: Path) -> None:
@@ -144,7 +142,8 @@ def test_a_model_survives_a_power_failure_with_all_its_files(disk: Disk, tmp_pat
 def test_a_spectrogram_store_survives_a_power_failure(disk: Disk, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 22_050), 22_050)
     digest = hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
-    track = Track(track_id="a", path=tmp_path / "a.wav", genre="jazz", group="a", file_hash=digest)
+    location = str(tmp_path / "a.wav")
+    track = Track(track_id="a", location=location, genre="jazz", group="a", file_hash=digest)
     store = open_or_build([track], front_end("mel64"), cache=tmp_path / "cache")
     assert track in store
     parts = mel_parts(front_end("mel64"), tmp_path / "cache").folder

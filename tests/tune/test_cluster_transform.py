@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 from refusals import refused
@@ -12,7 +11,7 @@ from genre_core.corpus.mel_parts import AudioFile, Transformed
 from search.errors import SearchErrorCode
 from search.tune.cluster_transform import Group, Node, Tally, WorkerLost, spread
 
-GROUPS = [[AudioFile(path=Path(f"{number}.wav"))] for number in range(12)]
+GROUPS = [[AudioFile(location=f"{number}.wav")] for number in range(12)]
 
 
 class Machines:
@@ -22,12 +21,12 @@ class Machines:
         """Args: name of a node -> its slots."""
         self._slots = slots
         self._tasks: dict[int, tuple[Node, Group]] = {}
-        self.transformed: Counter[Path] = Counter()
+        self.transformed: Counter[str] = Counter()
         """File -> how often a node began to transform it."""
         self.waits = 0
         self.happens: dict[int, Callable[[], object]] = {}
         """Number of a wait -> what happens before it."""
-        self.deadly: Path | None = None
+        self.deadly: str | None = None
         self.doubted: list[str] = []
 
     def nodes(self) -> Sequence[Node]:
@@ -36,7 +35,7 @@ class Machines:
     def start(self, node: Node, group: Group) -> int:
         running = sum(name.name == node.name for name, _ in self._tasks.values())
         assert running < node.slots, "a node has no more tasks than slots"
-        self.transformed.update(file.path for file in group)
+        self.transformed.update(file.location for file in group)
         number = self.transformed.total()
         self._tasks[number] = node, group
         return number
@@ -49,10 +48,10 @@ class Machines:
 
     def result(self, task: int) -> Sequence[Transformed]:
         node, group = self._tasks.pop(task)
-        if node.name not in self._slots or group[0].path == self.deadly:
+        if node.name not in self._slots or group[0].location == self.deadly:
             raise WorkerLost
         return [
-            Transformed(path=file.path, version=(0, 0), finding=Finding(reason="bad"), mel=None)
+            Transformed(location=file.location, version=(0, 0), finding=Finding(reason="bad"), mel=None)
             for file in group
         ]
 
@@ -66,14 +65,14 @@ class Machines:
         self._slots[name] = slots
 
 
-def _spread(machines: Machines, retries: int = 3) -> tuple[list[Path], Tally]:
+def _spread(machines: Machines, retries: int = 3) -> tuple[list[str], Tally]:
     tally = Tally()
     groups = spread(iter(GROUPS), machines, retries=retries, tally=tally)
-    return [one.path for group in groups for one in group], tally
+    return [one.location for group in groups for one in group], tally
 
 
-def _all() -> list[Path]:
-    return sorted(group[0].path for group in GROUPS)
+def _all() -> list[str]:
+    return sorted(group[0].location for group in GROUPS)
 
 
 def test_every_group_is_transformed_once_by_nodes_in_proportion_to_their_slots() -> None:
@@ -105,7 +104,7 @@ def test_a_node_that_joins_later_gets_work() -> None:
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_file_that_kills_its_worker_each_time_is_named(retries: int) -> None:
     machines = Machines(a=2)
-    machines.deadly = Path("7.wav")
+    machines.deadly = "7.wav"
     with refused(SearchErrorCode.DECODER_DIED, "7.wav", f"{retries + 1} times"):
         _spread(machines, retries)
-    assert machines.transformed[Path("7.wav")] == retries + 1
+    assert machines.transformed["7.wav"] == retries + 1
