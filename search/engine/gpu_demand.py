@@ -1,5 +1,6 @@
 """Estimate of the GPU memory of a trial, for kinds of trials that were not measured yet, and what a kind is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from genre_core.models.block_costs import CHUNK, block_values, trainable_parameters
@@ -44,6 +45,11 @@ class DataShape:
         """Bytes of all segments, as float16."""
         return _HALF_BYTES * self.segments * self.channels * self.pixels
 
+    def kind(self, *, resident: bool) -> str:
+        """A key for the shape and the place of the data."""
+        where = "" if resident else "/streamed"
+        return f"{self.channels}x{self.mels}x{self.frames}/{self.segments}{where}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
@@ -64,11 +70,17 @@ def demand_of(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int)
         resident: whether the data is stored on the GPU.
         capacity: bytes of the GPU.
     """
-    where = "" if resident else "/streamed"
-    shape = f"{data.channels}x{data.mels}x{data.frames}/{data.segments}{where}"
     return Demand(
-        kind=f"{kind_of(recipe)}/{shape}",
-        estimate=_estimate(recipe, data, resident=resident, capacity=capacity),
+        kind=f"{kind_of(recipe)}/{data.kind(resident=resident)}",
+        estimate=_estimate(recipe, data, lambda: _training_bytes(recipe, data, capacity), resident=resident),
+    )
+
+
+def prediction_demand(recipe: Recipe, data: DataShape, *, resident: bool) -> Demand:
+    """The demand of predicting all segments with the model of a trial; for the arguments, see `demand_of`."""
+    return Demand(
+        kind=f"predict/{recipe.backbone}/{recipe.precision}/{data.kind(resident=resident)}",
+        estimate=_estimate(recipe, data, lambda: _prediction_bytes(recipe, data), resident=resident),
     )
 
 
@@ -81,14 +93,33 @@ def kind_of(recipe: Recipe) -> str:
     return "/".join([common, *options])
 
 
-def _estimate(recipe: Recipe, data: DataShape, *, resident: bool, capacity: int) -> int | None:
+def _estimate(
+    recipe: Recipe, data: DataShape, tensor_bytes: Callable[[], int], *, resident: bool
+) -> int | None:
     try:
-        tensors = _parameter_bytes(recipe, data) + _activation_bytes(recipe, data, capacity)
+        tensors = tensor_bytes()
     except Exception:
         if not is_own(recipe.backbone):
             raise
         return None  # a user's backbone may not run on shapes alone: the trial gets the whole GPU
     return int(SAFETY * tensors) + WORKSPACE_BYTES + CONTEXT_BYTES + resident * data.bytes
+
+
+def _training_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
+    return _parameter_bytes(recipe, data) + _activation_bytes(recipe, data, capacity)
+
+
+def _prediction_bytes(recipe: Recipe, data: DataShape) -> int:
+    """Bytes of the parameters and of the forward pass of a batch."""
+    width = _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
+    parameters = trainable_parameters(recipe.backbone, 0, n_genres=data.genres)
+    blocks = block_values(recipe.backbone, pixels=data.pixels)
+    passing = LIVE_TENSORS * max(largest for _, largest, _ in blocks)
+    inputs = _INPUT_COPIES * data.channels * data.pixels
+    copies = _HALF_BYTES if recipe.precision == "bfloat16" else 0
+    return int(
+        (_FLOAT_BYTES + copies) * parameters + CHUNK["cuda"] * (passing * width + inputs * _FLOAT_BYTES)
+    )
 
 
 def _parameter_bytes(recipe: Recipe, data: DataShape) -> int:

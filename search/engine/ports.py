@@ -231,6 +231,22 @@ class Trainer(Protocol):
             OSError, InputError: this node cannot provide what is needed.
         """
 
+    def prediction_demand(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """The memory that predictions take of a shared GPU; for the arguments, see `prepare`."""
+
+    def predict(self, recipe: Recipe, tensors: Arrays, *, stream: bool = False) -> NDArray[np.float32]:
+        """Predict the tracks of the data with a model; returns mean logits, [tracks, genres].
+
+        Args:
+            recipe: what the model was trained with.
+            tensors: of the model.
+            stream: see `prepare`.
+
+        Raises:
+            OutOfMemory
+            OSError, InputError: this node cannot provide what is needed.
+        """
+
     def has_spare_memory(self) -> bool:
         """Whether there is memory to keep fine-tunes of paused trials on the device."""
 

@@ -5,12 +5,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from genre_core.errors import InputError
 from genre_core.models.artifact import SHARED_BLOCKS
 from genre_core.recipe import Recipe
-from search.engine.gpu_demand import CONTEXT_BYTES
+from search.engine.gpu_demand import CONTEXT_BYTES, Demand
 from search.engine.messages import (
     Assignment,
     EpochReport,
@@ -42,6 +45,13 @@ POLL_SECONDS = 1.0
 
 
 T = TypeVar("T")
+
+
+class DemandOf(Protocol):
+    """A method of `Trainer` that returns what something needs of a shared GPU."""
+
+    def __call__(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """The demand."""
 
 
 class Memory(IntEnum):
@@ -141,7 +151,7 @@ class WorkerSession:
             return Resting()
         report: Report
         try:
-            report = self._attempt(self._epoch)
+            report = self._attempt(lambda: self._epoch(self._prepared()))
         except (Diverged, OutOfMemory) as error:
             report = Failure(reason=str(error))
         except (OSError, InputError) as error:
@@ -162,16 +172,42 @@ class WorkerSession:
         trained: tuple[Arrays, Mapping[str, str]] | Waiting = Waiting(reason="the first epoch")
         try:
             while self._reached < epochs:
-                trained = self._attempt(lambda training: self._unscored_epoch(training, last=epochs))
+                trained = self._attempt(lambda: self._unscored_epoch(self._prepared(), last=epochs))
         finally:
             self.release()
         assert not isinstance(trained, Waiting), "an epoch was trained"
         return trained
 
+    def predict(self, tensors: Arrays) -> NDArray[np.float32]:
+        """Predict the tracks of the data with a model of the assignment; returns mean logits, [tracks, genres].
+
+        Raises:
+            OutOfMemory
+            OSError, InputError: this node cannot provide what is needed.
+        """
+
+        def work() -> NDArray[np.float32]:
+            self._empty = False
+            logits = self._trainer.predict(self._recipe, tensors, stream=self._memory is Memory.STREAMED)
+            self._record_peak()
+            return logits
+
+        try:
+            while isinstance(logits := self._attempt(work, self._trainer.prediction_demand), Waiting):
+                pass
+        finally:
+            self.release()
+        return logits
+
     def card(self, *, epoch: int) -> dict[str, Any]:
         """The content of model.json for the assignment's model after an epoch, without scores."""
         assert self._assignment, "begin comes first"
-        return self._trainer.card(self._assignment.recipe, trial=self._assignment.trial, epoch=epoch)
+        return self._trainer.card(self._recipe, trial=self._assignment.trial, epoch=epoch)
+
+    @property
+    def _recipe(self) -> Recipe:
+        assert self._assignment, "begin comes first"
+        return self._assignment.recipe
 
     def notices(self) -> Iterator[Notice]:
         """Problems of this worker that the user should know; each is returned once."""
@@ -195,20 +231,25 @@ class WorkerSession:
         )  # a trial that needs the whole GPU needs the memory of the data, too
         self._ledger.release(holds=self._trainer.data_bytes())
 
-    def _attempt(self, work: Callable[[Training], T]) -> T | Waiting:
-        """Do some work of a fine-tune once memory is granted; if it runs out, repeat it in the next mode."""
-        assert self._assignment, "begin comes first"
-        if not self._granted(self._assignment.recipe):
+    def _attempt(self, work: Callable[[], T], demand: DemandOf | None = None) -> T | Waiting:
+        """Do some work once memory is granted; if it runs out, repeat it in the next mode.
+
+        Args:
+            work: uses the device.
+            demand: what it needs of a shared GPU; None for a fine-tune of the assignment.
+        """
+        demand = demand or self._trainer.demand
+        if not self._granted(demand):
             return Waiting(reason="GPU memory")
         try:
             with self._timed():
-                return work(self._training or self._build(self._assignment))
+                return work()
         except OutOfMemory as error:
             reason = str(error)
         # outside of `except`, because the traceback of the error holds tensors
         if not (self._drop_warm() or self._next_mode()):
             raise OutOfMemory(reason)
-        return self._attempt(work)
+        return self._attempt(work, demand)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -230,8 +271,12 @@ class WorkerSession:
         if self._checkpoints:
             self._checkpoints.settle()
 
-    def _build(self, assignment: Assignment) -> Training:
-        """Create the fine-tune, restored from the trial's latest checkpoint if there is one."""
+    def _prepared(self) -> Training:
+        """The fine-tune, created if necessary and restored from the trial's latest checkpoint if there is one."""
+        assignment = self._assignment
+        assert assignment, "begin comes first"
+        if self._training:
+            return self._training
         self._empty = False
         training = self._trainer.prepare(assignment.recipe, stream=self._memory is Memory.STREAMED)
         if self._checkpoints and (assignment.may_have_checkpoint or self._reached):
@@ -275,15 +320,15 @@ class WorkerSession:
         blocks = training.frozen_blocks
         return (training.tensors(blocks) if self._reached == last else {}), blocks
 
-    def _granted(self, recipe: Recipe) -> bool:
-        """Whether memory for this fine-tune is granted; a worker holds none while it waits."""
+    def _granted(self, demand: DemandOf) -> bool:
+        """Whether memory for this demand is granted; a worker holds none while it waits."""
         if self._ledger is None or self._training:
             return True
         if self._requested is not self._memory:
             self._empty = False
             self._requested = self._memory
-            demand = self._trainer.demand(recipe, stream=self._memory is Memory.STREAMED)
-            if self._ledger.request(demand, alone=self._memory > Memory.PACKED):
+            needed = demand(self._recipe, stream=self._memory is Memory.STREAMED)
+            if self._ledger.request(needed, alone=self._memory > Memory.PACKED):
                 return True
             self._trainer.release(data=True)
             return False
@@ -318,10 +363,13 @@ class WorkerSession:
             self._trainer.release(data=True)
         return True
 
-    def _usage(self, training: Training) -> Usage:
+    def _record_peak(self) -> None:
         self._peak_bytes = max(self._peak_bytes, self._trainer.memory())
         if self._ledger:
             self._ledger.measured(self._peak_bytes + CONTEXT_BYTES)
+
+    def _usage(self, training: Training) -> Usage:
+        self._record_peak()
         return Usage(
             **vars(training.facts),
             node=self._node,

@@ -3,25 +3,17 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from genre_core.models.artifact import SHARED_BLOCKS
-from genre_core.models.network import allow_tf32, restore
 from genre_core.recipe import Recipe
-from genre_core.system.disk_cache import NodeCache
-from genre_core.system.node_folder import node_folder
-from genre_core.training.activation_cache import ActivationCache
-from genre_core.training.fine_tune import track_logits
-from genre_core.training.segments import SegmentArrays
 from search.engine.messages import Assignment
 from search.engine.ports import Arrays, Diverged
 from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors, data_locator, session
+from search.tune.trainable import Actors, session
 
 TRAINED_ON = ("train", "validation")
 """Parts of the split that final models are trained on."""
@@ -46,28 +38,14 @@ class FinalModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Shared inputs of all training tasks."""
+class Job:
+    """Inputs that all training tasks, or all prediction tasks, share."""
 
     working_set: WorkingSet
     actors: Actors
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictionJob:
-    """Shared inputs of all prediction tasks."""
-
-    test: SegmentArrays
-    device: str
-    """`cpu` or `cuda`."""
-    threads: int
-    cache: Path
-    """The folder on each node for files that its workers share."""
-    data_cache_bytes: int
-    actors: Actors
-
-
-def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
+def train(model: FinalModel, job: Job) -> tuple[Arrays, Card]:
     """Train a final model; returns its tensors and its card.
 
     Raises:
@@ -84,14 +62,12 @@ def train(model: FinalModel, job: TrainingJob) -> tuple[Arrays, Card]:
     return tensors, card | {"trained_on": TRAINED_ON, "seconds": time.perf_counter() - started}
 
 
-def predict(tensors: Arrays, recipe: Recipe, job: PredictionJob) -> NDArray[np.float32]:
-    """Predict the test tracks with a final model; returns mean logits, [tracks, genres]."""
-    torch.set_num_threads(job.threads)
-    allow_tf32(recipe.precision != "float32")
-    device = torch.device(job.device)
-    state = {name: torch.tensor(array) for name, array in tensors.items()}
-    network = restore(recipe.backbone, state, precision=recipe.precision, device=device)
-    locate = data_locator(node_folder(job.cache).path, job.actors, budget_bytes=job.data_cache_bytes)
-    segments = locate(job.test).to(device)
-    features = ActivationCache(network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1)
-    return track_logits(network, segments, features).numpy()
+def predict(model: FinalModel, tensors: Arrays, job: Job) -> NDArray[np.float32]:
+    """Predict the test tracks with a final model; returns mean logits, [tracks, genres].
+
+    Raises:
+        OutOfMemory: the model does not fit on the device.
+    """
+    worker = session(job.working_set, job.actors)
+    worker.begin(Assignment(trial=model.trial, recipe=model.recipe))
+    return worker.predict(tensors)

@@ -15,7 +15,6 @@ from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
 from genre_core.models.artifact import is_complete, read_card, read_tensors
 from genre_core.recipe import Recipe
-from genre_core.system.memory import GIB
 from genre_core.training.bootstrap import bootstrap
 from genre_core.training.metrics import confusion_matrix, scores
 from genre_core.training.segments import SegmentArrays
@@ -26,7 +25,7 @@ from search.data.reporter import Reporter
 from search.engine.ports import Arrays
 from search.errors import SearchErrorCode
 from search.evaluate import final_worker
-from search.evaluate.final_worker import TRAINED_ON, FinalModel, PredictionJob, TrainingJob
+from search.evaluate.final_worker import TRAINED_ON, FinalModel, Job
 from search.run import shared_blocks
 from search.run.commands import command
 from search.run.folder import RunFolder
@@ -172,27 +171,20 @@ def _use_test_set(
     test = segments("test")
     with acquire(config) as resources:
         actors = Actors(frames=store_shards(test, config, resources))
-        if train:
-            working_set = WorkingSet.of(
-                config,
-                tracks,
-                cache=cache,
-                train=train,
-                validation=None,
-                weights=weights,
-                device=resources.device,
-                gpu_shared=resources.gpu_shared,
-                gpus=resources.gpus,
-            )
-            _train(config, missing, working_set, folder, resources, actors, reporter)
-        job = PredictionJob(
-            test=test,
+        working_set = WorkingSet.of(
+            config,
+            tracks,
+            cache=cache,
+            train=test,
+            validation=None,
+            weights=weights,
             device=resources.device,
-            threads=max(1, int(config.cpus_per_trial)),
-            cache=cache.absolute(),
-            data_cache_bytes=int(config.data_cache * GIB),
-            actors=actors,
+            gpu_shared=resources.gpu_shared,
+            gpus=resources.gpus,
         )
+        if train:
+            _train(config, missing, replace(working_set, train=train), folder, resources, actors, reporter)
+        job = Job(working_set=working_set, actors=actors)
         logits = _predictions(config, models, job, folder, resources, reporter)
     write_test_tracks(folder, _track_rows(models, tracks, logits))
 
@@ -207,9 +199,7 @@ def _train(
     reporter: Reporter,
 ) -> None:
     """Train each model; it is on disk before the next one is awaited."""
-    job = TrainingJob(
-        working_set=working_set, actors=replace(actors, weights=weights_files(config, resources))
-    )
+    job = Job(working_set=working_set, actors=replace(actors, weights=weights_files(config, resources)))
     trained = each(
         final_worker.train, missing, lambda model: (model,), shared=job, config=config, resources=resources
     )
@@ -228,7 +218,7 @@ def _train(
 def _predictions(
     config: SearchConfig,
     models: Sequence[FinalModel],
-    job: PredictionJob,
+    job: Job,
     folder: Path,
     resources: Resources,
     reporter: Reporter,
@@ -237,7 +227,7 @@ def _predictions(
     predicted = each(
         final_worker.predict,
         models,
-        lambda model: (_tensors(_folder_of(folder, model)), model.recipe),
+        lambda model: (model, _tensors(_folder_of(folder, model))),
         shared=job,
         config=config,
         resources=resources,

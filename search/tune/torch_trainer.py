@@ -16,7 +16,7 @@ from scipy.special import softmax
 from genre_core.audio.mel import FrontEnd
 from genre_core.corpus.tracks import Corpus
 from genre_core.models.initial_weights import weights_identity
-from genre_core.models.network import ToImage, allow_tf32, build
+from genre_core.models.network import ToImage, allow_tf32, build, restore
 from genre_core.models.pretrained import Weights, weights_path
 from genre_core.models.registry import block_of
 from genre_core.recipe import Recipe
@@ -24,10 +24,11 @@ from genre_core.system import allocator, memory
 from genre_core.system.disk_cache import NodeCache
 from genre_core.system.memory import GIB
 from genre_core.training import fine_tune
-from genre_core.training.fine_tune import EpochResult, FineTune
+from genre_core.training.activation_cache import ActivationCache
+from genre_core.training.fine_tune import EpochResult, FineTune, track_logits
 from genre_core.training.segments import GPU_SHARE, SegmentArrays, Segments, shared_level_statistics
 from search.data.front_end import front_end_of
-from search.engine.gpu_demand import DataShape, Demand, demand_of
+from search.engine.gpu_demand import DataShape, Demand, demand_of, prediction_demand
 from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
@@ -58,6 +59,7 @@ class WorkingSet:
     split: SplitRecord
     """The split as recorded in model cards."""
     train: SegmentArrays
+    """Segments to train on, or those to predict."""
     validation: SegmentArrays | None
     """None to train without scoring."""
     front_end: FrontEnd
@@ -148,6 +150,7 @@ class TorchTrainer:
         self._data: tuple[Segments, Segments | None] | None = None
         self._place: bool | None = None
         """Where the data is; see `_placed`."""
+        self._levels: tuple[torch.Tensor, torch.Tensor] | None = None
         torch.set_num_threads(working_set.threads)
         allocator.keep_freed_memory()
 
@@ -163,25 +166,20 @@ class TorchTrainer:
 
     def demand(self, recipe: Recipe, *, stream: bool) -> Demand:
         """The memory that a fine-tune takes of a shared GPU; see `search.engine.ports.Trainer`."""
-        parts = [part.mels.shape for part in (self._set.train, self._set.validation) if part is not None]
-        _, channels, mels, frames = parts[0]
-        shape = DataShape(
-            segments=sum(part[0] for part in parts),
-            channels=channels,
-            mels=mels,
-            frames=frames,
-            genres=len(self._set.genres),
-        )
         total = torch.cuda.get_device_properties(self._device).total_memory if self.can_stream else 0
-        return demand_of(recipe, shape, resident=not self._placed(stream), capacity=total)
+        return demand_of(recipe, self._shape, resident=not self._placed(stream), capacity=total)
+
+    def prediction_demand(self, recipe: Recipe, *, stream: bool) -> Demand:
+        """The memory that predictions take of a shared GPU; see `search.engine.ports.Trainer`."""
+        return prediction_demand(recipe, self._shape, resident=not self._placed(stream))
 
     def prepare(self, recipe: Recipe, *, stream: bool = False) -> "TorchTraining":
         """A fine-tune before its first epoch; see `search.engine.ports.Trainer`."""
         allow_tf32(recipe.precision != "float32")
         with _memory_errors():
-            if (place := self._placed(stream)) != self._place:
-                self._data, self._place = None, place
-            train, validation = self._segments(stream=place)
+            train, validation = self._segments(stream=stream)
+            if self._levels is None:
+                self._levels = shared_level_statistics(train, self._cache)
             network = build(
                 recipe.backbone,
                 weights=self._weights_of(recipe),
@@ -195,6 +193,19 @@ class TorchTrainer:
             )
             made = FineTune(network, recipe, train=train, validation=validation, node_cache=self._cache)
         return TorchTraining(made)
+
+    def predict(self, recipe: Recipe, tensors: Arrays, *, stream: bool = False) -> NDArray[np.float32]:
+        """Predict the tracks of `WorkingSet.train`; see `search.engine.ports.Trainer`."""
+        allow_tf32(recipe.precision != "float32")
+        with _memory_errors():
+            segments, _ = self._segments(stream=stream)
+            state = {name: torch.tensor(array) for name, array in tensors.items()}
+            network = restore(recipe.backbone, state, precision=recipe.precision, device=self._device)
+            # all blocks are computed once, so there is nothing to keep
+            activations = ActivationCache(
+                network, segments, node_cache=NodeCache(Path(), budget_bytes=0), epochs=1
+            )
+            return track_logits(network, segments, activations).numpy()
 
     def has_spare_memory(self) -> bool:
         """Whether at least half of the device's memory is free, or, on a CPU, of the machine's or container's."""
@@ -261,16 +272,29 @@ class TorchTrainer:
         total = torch.cuda.get_device_properties(self._device).total_memory
         return sum(part.mels.nbytes for part in parts) > GPU_SHARE * self._set.gpus * total
 
-    def _segments(self, *, stream: bool | None) -> tuple[Segments, Segments | None]:
+    def _segments(self, *, stream: bool) -> tuple[Segments, Segments | None]:
+        """The data, which is moved if it is not where it should be."""
+        if (place := self._placed(stream)) != self._place:
+            self._data, self._place = None, place
         if self._data is None:
-            train = self._locate(self._set.train).to(self._device, stream=stream)
-            self._levels = shared_level_statistics(train, self._cache)
-            scored = self._set.validation
+            train, scored = self._set.train, self._set.validation
             self._data = (
-                train,
-                None if scored is None else self._locate(scored).to(self._device, stream=stream),
+                self._locate(train).to(self._device, stream=place),
+                None if scored is None else self._locate(scored).to(self._device, stream=place),
             )
         return self._data
+
+    @property
+    def _shape(self) -> DataShape:
+        parts = [part.mels.shape for part in (self._set.train, self._set.validation) if part is not None]
+        _, channels, mels, frames = parts[0]
+        return DataShape(
+            segments=sum(part[0] for part in parts),
+            channels=channels,
+            mels=mels,
+            frames=frames,
+            genres=len(self._set.genres),
+        )
 
     def _weights_of(self, recipe: Recipe) -> Weights:
         """The recipe's weights: this node's file if it equals that of the head node, otherwise a copy of the latter."""

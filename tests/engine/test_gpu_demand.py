@@ -11,7 +11,7 @@ from noise import RECIPE
 
 from genre_core.models.registry import BLOCKS
 from genre_core.recipe import Recipe
-from search.engine.gpu_demand import CONTEXT_BYTES, DataShape, demand_of, kind_of
+from search.engine.gpu_demand import CONTEXT_BYTES, DataShape, demand_of, kind_of, prediction_demand
 from search.engine.gpu_queue import GpuQueue
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -68,6 +68,19 @@ def test_what_takes_more_memory_is_another_kind_that_asks_for_more(
     assert larger.estimate is not None
     assert usual.estimate is not None
     assert larger.estimate > usual.estimate
+
+
+@pytest.mark.parametrize("backbone", BLOCKS)
+def test_predictions_are_a_kind_of_their_own_that_asks_for_less_than_training(backbone: str) -> None:
+    recipe = replace(RECIPE, backbone=backbone, frozen_blocks=0, batch_size=256)
+    predicting = prediction_demand(recipe, MUSIC, resident=True)
+    assert predicting.kind != demand_of(recipe, MUSIC, resident=True, capacity=GPU).kind
+    assert predicting.kind == prediction_demand(replace(recipe, batch_size=8), MUSIC, resident=True).kind
+    assert predicting.estimate is not None
+    assert CONTEXT_BYTES + MUSIC.bytes < predicting.estimate < estimate(recipe)
+    on_host = prediction_demand(recipe, MUSIC, resident=False)
+    assert on_host.kind != predicting.kind
+    assert on_host.estimate == predicting.estimate - MUSIC.bytes
 
 
 def test_data_on_the_host_is_another_kind_that_asks_for_less() -> None:

@@ -331,6 +331,58 @@ def test_a_final_model_is_trained_without_scores_and_with_the_same_memory_policy
     assert ledger.released == 6, "for each request, also after the last one"
 
 
+@pytest.mark.parametrize(
+    ("shared", "errors", "streamed"),
+    [
+        (True, 0, [False]),
+        (True, 1, [False, False]),
+        (True, 2, [False, False, True]),
+        (False, 1, [False, True]),
+    ],
+    ids=["fits", "alone", "streamed", "a GPU of its own"],
+)
+def test_predictions_that_run_out_of_memory_get_more_of_the_device_step_by_step(
+    shared: bool, errors: int, streamed: list[bool], worker: Callable[..., Worker]
+) -> None:
+    ledger = Ledger() if shared else None
+    own = worker(ledger=ledger, can_stream=True)
+    own.begin()
+    own.trainer.failures = [OUT_OF_MEMORY] * errors
+    assert own.session.predict({"weight": np.array([2.0, 5.0])}).tolist() == [[2.0, 5.0]]
+    assert own.trainer.prepared == streamed
+    if ledger:
+        kinds = [(f"predict/{stream}", number > 0) for number, stream in enumerate(streamed)]
+        assert ledger.requests == kinds, "not those of a fine-tune"
+        assert ledger.measurements == [own.trainer.memory() + CONTEXT_BYTES]
+        assert ledger.released == len(streamed)
+
+
+def test_predictions_that_never_fit_fail_and_return_their_memory(worker: Callable[..., Worker]) -> None:
+    ledger = Ledger()
+    own = worker(ledger=ledger, can_stream=True)
+    own.begin()
+    own.trainer.failures = [OUT_OF_MEMORY] * 3
+    with pytest.raises(OutOfMemory):
+        own.session.predict({"weight": np.zeros(2)})
+    assert ledger.released == 3
+
+
+def test_predictions_wait_for_gpu_memory(worker: Callable[..., Worker]) -> None:
+    waits = []
+
+    class Busy(Ledger):
+        def granted(self, *, within: float) -> bool:
+            """At the third look."""
+            waits.append(within)
+            return len(waits) == 3
+
+    own = worker(ledger=Busy(grants=False))
+    own.begin()
+    assert own.session.predict({"weight": np.ones(2)}).tolist() == [[1.0, 1.0]]
+    assert len(waits) == 3
+    assert own.trainer.released[0], "who waits holds no data"
+
+
 # models
 
 

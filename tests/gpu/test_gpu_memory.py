@@ -14,6 +14,7 @@ import pytest
 import torch
 from fakes import Ledger
 from noise import GENRES, RECIPE, arrays
+from numpy.typing import NDArray
 from on_device import (
     KINDS,
     MARKS,
@@ -32,11 +33,13 @@ from genre_core.recipe import Recipe
 from genre_core.training.segments import SegmentArrays
 from search.engine.gpu_demand import CONTEXT_BYTES
 from search.engine.messages import Assignment, EpochReport, Failure, Report, Waiting
+from search.engine.ports import Arrays
 from search.engine.worker import WorkerSession
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.torch_trainer import TorchTrainer, TorchTraining
 
 pytestmark = MARKS
+Logits = NDArray[np.float32]
 SPAWN = multiprocessing.get_context("spawn")
 TRIALS = 50
 WARM_UP = 2 * len(KINDS)
@@ -192,6 +195,40 @@ def test_the_estimate_of_a_trials_memory_covers_what_it_takes(
     assert estimate is not None
     print(f"{backbone}/{depth} {precision}: {taken / MIB:.0f} MiB taken, {estimate / MIB:.0f} MiB estimated")
     assert taken <= estimate
+
+
+@NEEDS_GPU
+def test_predictions_that_run_out_of_memory_are_repeated_until_their_data_is_on_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = images(BIG)
+    recipe = replace(RECIPE, frozen_blocks=0, batch_size=16, epochs=1, precision="bfloat16")
+    own = trainer(tmp_path / "streamed", test, None)
+    model = own.prepare(recipe, stream=True)
+    tensors = model.tensors(model.frozen_blocks)
+    del model
+    own.release()
+    expected = own.predict(recipe, tensors, stream=True)
+    needed = own.memory()
+    estimate = own.prediction_demand(recipe, stream=True).estimate
+    assert estimate is not None
+    assert needed + CONTEXT_BYTES <= estimate
+    own.release(data=True)
+    modes, predict = [], TorchTrainer.predict
+
+    def note(self: TorchTrainer, recipe: Recipe, tensors: Arrays, *, stream: bool = False) -> Logits:
+        modes.append(stream)
+        return predict(self, recipe, tensors, stream=stream)
+
+    monkeypatch.setattr(TorchTrainer, "predict", note)
+    ledger = Ledger()
+    worker = session(tmp_path, trainer(tmp_path, test, None), ledger)
+    worker.begin(Assignment(trial=0, recipe=recipe))
+    with memory_limit(needed + BIG // 4):
+        found = worker.predict(tensors)
+    assert modes == [False, False, True]
+    assert [alone for _, alone in ledger.requests] == [False, True, True]
+    np.testing.assert_array_equal(found, expected)
 
 
 class memory_limit:  # noqa: N801  # a context manager

@@ -90,7 +90,7 @@ def fine_tune(recipe: Recipe, train: SegmentArrays, validation: SegmentArrays, c
 
 
 def trainer(
-    folder: Path, train: SegmentArrays, validation: SegmentArrays, *, cache_bytes: int = 0
+    folder: Path, train: SegmentArrays, validation: SegmentArrays | None, *, cache_bytes: int = 0
 ) -> TorchTrainer:
     """The trainer of real searches, for random weights."""
     given = working_set(

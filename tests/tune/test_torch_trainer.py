@@ -140,6 +140,22 @@ def test_data_that_one_fine_tune_left_on_the_host_is_moved_for_the_next_one(
     assert places == [None, True, None]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_predictions_are_the_mean_logits_of_each_track(stream: bool, tmp_path: Path) -> None:
+    given = working_set(tmp_path, validation=None)
+    own = TorchTrainer(given, node_cache=NOTHING_KEPT, weights=None)
+    trained = own.prepare(RECIPE)
+    trained.train()
+    tensors = trained.tensors(trained.frozen_blocks)
+    found = own.predict(RECIPE, tensors, stream=stream)
+    network = trained._fine_tune.network.eval()
+    mels = given.train.mels[torch.arange(len(given.train.mels))]
+    with torch.inference_mode():
+        logits = network(mels)
+    expected = [logits[given.train.track == track].mean(dim=0) for track in np.unique(given.train.track)]
+    np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
 class Gpu:
     """Stands for PyTorch's view of a GPU of some bytes, of which few are free at the moment."""
 
