@@ -1,6 +1,6 @@
 """Compare training from a store that the page cache does not keep with training from one that it keeps.
 
-    python benchmarks/page_cache.py [--front-end mel64] [--tracks 20000] [--threads 1] [--folder DIR]
+    python benchmarks/page_cache.py [--front-end mel64] [--tracks 20000] [--threads 1] [--folder DIR] [--cgroup DIR]
 
 writes a store of noise without audio, and trains random segments of it with networks of the usual size and with a tiny
 one (`corpus_size.PROBED`). In one process epochs alternate between two readers of the same segments: one whose pages
@@ -8,6 +8,14 @@ are all in the cache, and one that drops each segment's pages from the cache as 
 epoch reads everything from the disk. A page cache of half the store's
 size would still have some of the segments. This needs no rights and takes no memory from other processes. "read" is
 the ratio of bytes that came from the disk (/proc/self/io) to those of the segments.
+
+With `--cgroup`, the process joins an empty memory control group (version 1 or 2; creating one needs root), whose limit
+is set so that half of the store fits besides the memory that training needs. The second reader is then an ordinary one
+of other segments in each epoch, about half of which are in the cache, and reading has to free pages:
+
+    mkdir /sys/fs/cgroup/memory/half
+    python benchmarks/page_cache.py --cgroup /sys/fs/cgroup/memory/half
+    rmdir /sys/fs/cgroup/memory/half
 """
 
 import argparse
@@ -21,8 +29,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +113,43 @@ def reader(frames: FrameFiles, settings: FrontEnd) -> SegmentReader:
     return SegmentReader(frames=frames, first=(tracks[:, None] + steps).ravel(), length=length)
 
 
-def segments(whole: SegmentReader, count: int) -> Segments:
+class ControlGroup:
+    """A memory control group, version 1 or 2, that this process joins."""
+
+    def __init__(self, folder: Path) -> None:
+        """Join."""
+        self._folder = folder
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def limit_cache(self, bytes: int) -> None:
+        """Set a limit that leaves so much for the page cache if the process needs as much as it has now."""
+        version_1 = self._folder / "memory.usage_in_bytes"
+        used = version_1 if version_1.exists() else self._folder / "memory.current"
+        limit = self._folder / ("memory.limit_in_bytes" if version_1.exists() else "memory.max")
+        limit.write_text(str(bytes + int(used.read_text()) - self.cached_bytes))
+
+    @property
+    def cached_bytes(self) -> int:
+        """Page cache of the group."""
+        facts = dict(line.split() for line in (self._folder / "memory.stat").read_text().splitlines())
+        return int(facts.get("cache") or facts["file"])
+
+    def leave(self) -> None:
+        """Move to the parent group, so that this one can be removed."""
+        (self._folder.parent / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def read_once(whole: SegmentReader) -> None:
+    """Read all segments in random order, after which the page cache holds as much as it may."""
+    order = np.random.default_rng(1).permutation(len(whole))
+    for rows in torch.split(torch.from_numpy(order), WARM_UP):
+        whole.will_need(rows)
+        whole[rows]
+
+
+def segments(whole: SegmentReader, count: int, seed: int = 0) -> Segments:
     """A random choice of the segments, each a track of its own."""
-    chosen = np.random.default_rng(0).choice(len(whole), count, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(whole), count, replace=False)
     return Segments(
         mels=replace(whole, first=whole.first[chosen]),
         track=torch.arange(len(chosen)),
@@ -166,30 +210,41 @@ def read_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
-def compare(backbone: str, frozen_blocks: int, frames: FrameFiles, settings: FrontEnd) -> dict[str, object]:
+def compare(
+    backbone: str, frozen_blocks: int, frames: FrameFiles, settings: FrontEnd, group: ControlGroup | None
+) -> dict[str, object]:
     """Epochs with pages in the cache and without, in turn."""
-    measured: dict[str, list[Measured]] = {name: [] for name in ("kept", "evicted")}
+    second = "evicted" if group is None else "half"
+    measured: dict[str, list[Measured]] = {name: [] for name in ("kept", second)}
     with tempfile.TemporaryDirectory(prefix="gspc") as folder:
         cache = NodeCache(Path(folder), budget_bytes=0)
         few = segments(reader(replace(frames), settings), WARM_UP)
         tunes = [fine_tune(backbone, frozen_blocks, few, cache) for _ in range(2)]
         count = int(EPOCH_SECONDS * max(epoch(tune).images_per_second for tune in tunes))
+        if group:
+            group.limit_cache(frames.nbytes // 2)
+            read_once(reader(frames, settings))
         del few, tunes  # pages that are mapped cannot be dropped
-        for _ in range(REPEATS):
-            for name, found in measured.items():
+        cached = []
+        for number, name in product(range(REPEATS), measured):
+            if group is None:
                 drop(frames)
-                own = Evicted(**frames.__getstate__()) if name == "evicted" else replace(frames)
-                part = segments(reader(own, settings), count)
-                if name == "kept":
-                    for _ in part.in_order(256):
-                        pass
-                found.append(epoch(fine_tune(backbone, frozen_blocks, part, cache)))
-                size = part.mels.nbytes
-                del part, own
-                gc.collect()
+            else:
+                cached.append(group.cached_bytes)
+            own = Evicted(**frames.__getstate__()) if name == "evicted" else replace(frames)
+            seed = 1 + number if name == "half" else 0
+            part = segments(reader(own, settings), count, seed)
+            if name == "kept":
+                for _ in part.in_order(256):
+                    pass
+            measured[name].append(epoch(fine_tune(backbone, frozen_blocks, part, cache)))
+            size = part.mels.nbytes
+            del part, own
+            gc.collect()
     resident = [one.images_per_second for one in measured["kept"]]
     return {
         "images": count,
+        **({"cache of the store": round(statistics.median(cached) / frames.nbytes, 2)} if cached else {}),
         **{
             name: {
                 "images/s": round(statistics.median(one.images_per_second for one in found)),
@@ -214,6 +269,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=20_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--cgroup", type=Path, help="empty memory control group to join")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -224,13 +280,26 @@ def main() -> None:
             f"{platform.machine()}, {arguments.threads} threads, a store of {frames.nbytes / 1e9:.2f} GB",
             flush=True,
         )
-        for backbone in arguments.networks:
-            blocks = len(block_names(backbone))
-            for frozen_blocks in sorted({0, blocks // 2}):
-                found = compare(backbone, frozen_blocks, frames, settings)
-                print(
-                    f"{backbone}, {frozen_blocks} of {blocks} blocks frozen:", json.dumps(found), flush=True
-                )
+        group = None
+        if arguments.cgroup:
+            drop(frames)  # pages belong to the group in which they were written
+            group = ControlGroup(arguments.cgroup)
+        try:
+            measure(arguments.networks, frames, settings, group)
+        finally:
+            if group:
+                group.leave()
+
+
+def measure(
+    networks: Sequence[str], frames: FrameFiles, settings: FrontEnd, group: ControlGroup | None
+) -> None:
+    """Print one line for each network and freeze depth."""
+    for backbone in networks:
+        blocks = len(block_names(backbone))
+        for frozen_blocks in sorted({0, blocks // 2}):
+            found = compare(backbone, frozen_blocks, frames, settings, group)
+            print(f"{backbone}, {frozen_blocks} of {blocks} blocks frozen:", json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
