@@ -11,11 +11,12 @@ import yaml
 
 from genre_core.errors import InputError
 from genre_core.system.atomic import atomic_folder
+from genre_core.system.storage import STORAGE_ERRORS, masked, reason
 from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import CONFIG, JOURNAL, RunFolder
 from search.run.identity import RUN_ID
-from search.run.remote_folder import STORAGE_ERRORS, RemoteFolder, ask, is_kept, masked, reason
+from search.run.remote_folder import RemoteFolder, ask, is_kept
 
 INTERVAL_SECONDS = 30.0
 """Time between two syncs: about this much work is lost if the head dies."""

@@ -1,29 +1,22 @@
 """The copy of a run follows its folder, survives an outage of its storage and is restored byte for byte."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow.fs
 import pytest
+from s3_server import SECRET, Server, until
 
 from genre_core.errors import InputError
+from genre_core.system import storage
 from search.errors import SearchErrorCode
-from search.run import remote_folder
 from search.run.mirror import GIVE_UP_FILES, Mirror, fetch, require_usable
 from search.run.remote_folder import RemoteFolder
-
-KEY, SECRET, BUCKET = "tests", "a-secret-of-tests", "bucket"
-STARTING_SECONDS = 60.0
-"""Time limit for a server to start."""
 
 FILES = {
     "config.yaml": b"trials: 4\n",
@@ -37,79 +30,6 @@ FILES = {
     "checkpoints/trial-00001-epoch-001.safetensors": b"",
 }
 """The files of a run: one is larger than a part of a multipart upload, one is empty."""
-
-
-class Server:
-    """SeaweedFS with its S3 gateway on free ports; its data survive a restart."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(8)]
-            self._ports = [s.getsockname()[1] for s in sockets]
-        user = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-        (folder / "s3.json").write_text(json.dumps({"identities": [user]}))
-        (folder / "data").mkdir()
-
-    def address(self, bucket: str = BUCKET, secret: str = SECRET, more: str = "") -> str:
-        at = f"endpoint_override=127.0.0.1:{self._ports[0]}&scheme=http&region=us-east-1{more}"
-        return f"s3://{KEY}:{secret}@{bucket}/of/mine?{at}"
-
-    def start(self) -> None:
-        names = ("s3", "master", "volume", "filer")
-        ports = zip([f"-{n}.port{kind}" for n in names for kind in ("", ".grpc")], self._ports, strict=True)
-        options = {"-dir": "data", "-ip": "127.0.0.1", "-ip.bind": "127.0.0.1", **dict(ports)}
-        options |= {"-s3.config": "s3.json", "-s3.port.iceberg": 0, "-s3.port.lance": 0}
-        options |= {"-master.volumeSizeLimitMB": 64, "-volume.max": 10, "-volume.preStopSeconds": 0}
-        switches = [
-            "-filer",
-            "-s3",
-            "-s3.autoCreateBucket=false",
-            "-master.telemetry=false",
-            "-master.electionTimeout=1s",
-        ]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    Path(sys.executable).parent / "weed",
-                    "server",
-                    *switches,
-                    *(f"{option}={value}" for option, value in options.items()),
-                ],
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-            )
-        system, _ = pyarrow.fs.FileSystem.from_uri(self.address(more="&allow_bucket_creation=true"))
-        _until(self._answers)
-        _until(lambda: self._has_bucket(system))
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self._ports[0])).close()
-        except ConnectionRefusedError:  # pyarrow would retry for a while
-            return False
-        return True
-
-    def _has_bucket(self, system: pyarrow.fs.FileSystem) -> bool:
-        try:
-            system.create_dir(BUCKET)
-            with system.open_output_stream(f"{BUCKET}/ready") as out:
-                out.write(b"yes")
-        except OSError:
-            return False
-        return True
-
-
-def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + STARTING_SECONDS
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +106,7 @@ def test_changed_files_are_copied_again_and_deleted_ones_are_deleted_from_the_co
     address: str, run: Path
 ) -> None:
     with _mirror(run, address):
-        _until(lambda: _stored(address, run) == FILES)
+        until(lambda: _stored(address, run) == FILES)
         _write(run / "results/trials.parquet", b"more rows")
         _write(run / "checkpoints/trial-00001-epoch-002.safetensors", b"two")
         (run / "checkpoints/trial-00001-epoch-001.safetensors").unlink()
@@ -194,7 +114,7 @@ def test_changed_files_are_copied_again_and_deleted_ones_are_deleted_from_the_co
             (run / "models/trial-00000-epoch-002" / name).unlink()
         (run / "models/trial-00000-epoch-002").rmdir()
         expected = _contents(run)
-        _until(lambda: _stored(address, run) == expected)
+        until(lambda: _stored(address, run) == expected)
         _write(run / "results/trials.parquet", b"last rows")  # as many bytes as before
     assert _stored(address, run) == expected | {"results/trials.parquet": b"last rows"}
     system, path = pyarrow.fs.FileSystem.from_uri(address)
@@ -236,7 +156,7 @@ def test_a_growing_journal_is_copied_in_complete_lines(address: str, run: Path, 
                 lengths.add(len(copied))
             return len(lengths) > 9
 
-        _until(seen_at_many_lengths)
+        until(seen_at_many_lengths)
         journal.write(line[:7])
     assert _stored(address, run)["study.journal"] == line * next(parts)
 
@@ -267,13 +187,13 @@ def test_the_journal_in_the_copy_never_mentions_an_epoch_that_the_copy_lacks(add
                 checked += 1
             return checked > 9
 
-        _until(checked_often)
+        until(checked_often)
     assert _stored(address, run) == _contents(run)
 
 
 def test_the_copy_remains_when_the_run_folder_disappears(address: str, run: Path) -> None:
     with _mirror(run, address):
-        _until(lambda: _stored(address, run) == FILES)
+        until(lambda: _stored(address, run) == FILES)
         run.rename(run.with_name("elsewhere"))
     assert _stored(address, run) == FILES
 
@@ -300,12 +220,12 @@ def test_an_outage_of_the_storage_and_its_end_are_reported_once_each(tmp_path: P
     said: list[str] = []
     try:
         with _mirror(run, server.address(), said):
-            _until(lambda: _stored(server.address(), run) == FILES)
+            until(lambda: _stored(server.address(), run) == FILES)
             server.stop()
             _write(run / "results/trials.parquet", b"more rows")
-            _until(lambda: bool(said))
+            until(lambda: bool(said))
             server.start()
-            _until(lambda: len(said) == 2)
+            until(lambda: len(said) == 2)
             assert _stored(server.address(), run) == _contents(run)
         assert len(said) == 2
         assert run.name in said[1]
@@ -320,10 +240,10 @@ def test_a_last_sync_that_fails_names_the_missing_files_and_the_command_that_cop
     folder = tmp_path / "disk"
     said: list[str] = []
     with _mirror(run, f"file://{folder}", said):
-        _until(lambda: _stored(f"file://{folder}", run) == FILES)
+        until(lambda: _stored(f"file://{folder}", run) == FILES)
         folder.rename(tmp_path / "unplugged")
         folder.touch()
-        _until(lambda: bool(said))
+        until(lambda: bool(said))
         _write(run / "results/trials.parquet", b"more rows")
     assert len(said) == 2
     assert "1 files: results/trials.parquet)" in said[1]
@@ -346,7 +266,7 @@ def test_an_unexpected_error_is_reported_with_its_type_and_copying_continues(
     mirror = _mirror(run, address, said)
     monkeypatch.setattr(RemoteFolder, "files", files)
     with mirror:
-        _until(lambda: len(said) == 2)
+        until(lambda: len(said) == 2)
         assert _stored(address, run) == FILES
     assert "KeyError: 'unheard-of'" in said[0]
 
@@ -385,7 +305,7 @@ def test_a_failing_storage_is_not_tried_with_every_file(
     mirror = Mirror(run, f"file://{tmp_path}/copies", say=said.append, resumed=False, interval_seconds=1e6)
     monkeypatch.setattr(RemoteFolder, "upload", refuse)
     with mirror:
-        _until(lambda: bool(said))
+        until(lambda: bool(said))
         assert len(asked) == GIVE_UP_FILES < len(FILES)
     assert f"{len(FILES)} files" in said[-1]
 
@@ -424,7 +344,7 @@ def test_a_server_that_never_answers_is_given_up_after_a_few_attempts(run: Path)
             _mirror(run, f"s3://k:s@bucket/x?{at}")
     assert refused.value.code is SearchErrorCode.STORAGE_UNUSABLE
     assert "NETWORK_CONNECTION" in str(refused.value)
-    assert time.monotonic() - began < remote_folder.CHECK_SECONDS / 2
+    assert time.monotonic() - began < storage.CHECK_SECONDS / 2
 
 
 @pytest.mark.parametrize(
@@ -437,7 +357,7 @@ def test_a_server_that_never_answers_is_given_up_after_a_few_attempts(run: Path)
 def test_an_s3_file_system_keeps_its_settings_when_its_attempts_are_limited(address: str) -> None:
     """pyarrow documents neither what pickle stores of a file system nor that its constructor takes the same names."""
     system, _ = pyarrow.fs.FileSystem.from_uri(address)
-    limited = remote_folder._with_few_attempts(system)
+    limited = storage._with_few_attempts(system)
     assert limited.__reduce__() == system.__reduce__()
 
 
