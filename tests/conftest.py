@@ -12,7 +12,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import Done, in_own_process, in_process
@@ -23,6 +23,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from genre_core.synthetic.corpus import write
 from search.config.schema import SearchConfig, load
+
+if TYPE_CHECKING:
+    from s3_server import Server
 
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
@@ -142,6 +145,17 @@ def small_ray() -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
+    """An S3 server; tests that share its bucket use names of their own."""
+    from s3_server import Server
+
+    server = Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,8 @@ class SearchConfig(Settings):
     data_cache: float = Field(default=100.0, ge=0)
     """GiB on the disk of a node that cannot read the driver's cache, for copies of spectrograms."""
     storage: str | None = None
-    """Where to mirror the run's folder, as an address that pyarrow supports: s3://bucket/prefix, gs://…"""
+    """Where to mirror the run's folder, as an address that pyarrow supports: s3://bucket/prefix, gs://… On a cluster,
+    also for spectrograms that nodes fetch."""
     retries: int = Field(default=3, ge=0)
     """How many times a trial is restarted after its worker or node died, before it fails."""
     epoch_limit: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(_seconds)] = 3600.0

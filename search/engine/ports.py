@@ -84,7 +84,14 @@ class WeightSource(Protocol):
 
 
 class FrameSource(Protocol):
-    """The spectrogram store on the head node."""
+    """The spectrogram store on the head node, or its copy in a storage."""
+
+    def expect(self, sizes: Mapping[str, int]) -> None:
+        """Announce shards that may be read, in order, with their bytes.
+
+        Raises:
+            RemoteError
+        """
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """Read the bytes of a shard.

@@ -48,7 +48,7 @@ from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.search import mirrored
 from search.tune.tasks import TaskFailed, each
 from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors, store_shards, weights_files
+from search.tune.trainable import Actors, store_shards, uploads, weights_files
 
 TOP, SEEDS = 3, 3
 """Default number of configurations, and of seeds for each."""
@@ -170,7 +170,7 @@ def _use_test_set(
     train = segments(*TRAINED_ON) if missing else None
     test = segments("test")
     with acquire(config) as resources:
-        actors = Actors(frames=store_shards(test, config, resources))
+        actors = Actors(frames=store_shards(test, config, resources), storage=config.storage)
         working_set = WorkingSet.of(
             config,
             tracks,
@@ -182,10 +182,13 @@ def _use_test_set(
             gpu_shared=resources.gpu_shared,
             gpus=resources.gpus,
         )
-        if train:
-            _train(config, missing, replace(working_set, train=train), folder, resources, actors, reporter)
-        job = Job(working_set=working_set, actors=actors)
-        logits = _predictions(config, models, job, folder, resources, reporter)
+        with uploads(test, actors, reporter.say):
+            if train:
+                _train(
+                    config, missing, replace(working_set, train=train), folder, resources, actors, reporter
+                )
+            job = Job(working_set=working_set, actors=actors)
+            logits = _predictions(config, models, job, folder, resources, reporter)
     write_test_tracks(folder, _track_rows(models, tracks, logits))
 
 

@@ -1,9 +1,9 @@
 """A worker's ports, implemented by actors on the head node, and the startup barrier."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -74,20 +74,60 @@ class RemoteWeights:
 
 
 class RemoteFrames:
-    """The spectrogram store on the head, read by an actor."""
+    """The actor on the head that reads the spectrogram store; see `search.tune.frame_shipping.StoreShards`."""
 
     def __init__(
-        self, actor: ActorHandle[Any], *, waiting: Callable[[], AbstractContextManager[None]]
+        self,
+        actor: ActorHandle[Any],
+        *,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Args: a `StoreShards` actor, and a context manager to enter while waiting for it."""
+        """Args: a `StoreShards` actor, and a context manager to enter while waiting for a shard."""
         self._actor = actor
         self._waiting = waiting
+
+    def expect(self, sizes: Mapping[str, int]) -> None:
+        """Do nothing: the head has all shards."""
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a shard."""
         with self._waiting():
             content: NDArray[np.uint8] = ask(self._actor.read.remote, name)
         return content
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of the shards that other nodes got: through Ray, and from the storage."""
+        sent, fetched = ask(self._actor.traffic.remote)
+        return sent, fetched
+
+    def request(self, names: Sequence[str]) -> None:
+        """Ask for the upload of shards."""
+        ask(self._actor.request.remote, names)
+
+    def is_uploaded(self, name: str) -> bool | None:
+        """Whether a requested shard is in the storage; None if that is not known yet."""
+        uploaded: bool | None = ask(self._actor.is_uploaded.remote, name)
+        return uploaded
+
+    def requested(self) -> list[str]:
+        """The requested shards that were not answered."""
+        return list(ask(self._actor.requested.remote))
+
+    def answer(self, name: str, *, uploaded: bool) -> None:
+        """Record whether a shard is in the storage."""
+        ask(lambda: self._actor.answer.remote(name, uploaded=uploaded))
+
+    def fetched(self, size: int) -> None:
+        """Count bytes that a node has read from the storage."""
+        ask(self._actor.fetched.remote, size)
+
+    def complain(self, text: str) -> None:
+        """Record why a node cannot read the storage."""
+        ask(self._actor.complain.remote, text)
+
+    def complaints(self) -> list[str]:
+        """What was recorded since the last call."""
+        return list(ask(self._actor.complaints.remote))
 
 
 class RemoteCheckpoints:

@@ -57,7 +57,7 @@ from search.tune.cluster import Resources, acquire, needs, require_capacity
 from search.tune.cluster_transform import transform_of
 from search.tune.plan import make_plan, remember, with_local_precision
 from search.tune.torch_trainer import WorkingSet
-from search.tune.trainable import Actors, GenreTrial, store_shards, weights_files
+from search.tune.trainable import Actors, GenreTrial, store_shards, uploads, weights_files
 
 _MEASURING = "measuring what an epoch costs"
 
@@ -231,6 +231,7 @@ def _search(
     actors = Actors(
         weights=weights_files(config, resources),
         frames=store_shards(prepared.train, config, resources),
+        storage=config.storage,
         models=models,
         checkpoints=checkpoints,
         barrier=resources.actor(StartupBarrier, workers),
@@ -254,10 +255,9 @@ def _search(
         search_id = (config.provenance or {})[RUN_ID]
         callbacks = mlflow.callbacks(config.mlflow, folder.name, search_id=search_id)
         callbacks.append(_Start(actors.barrier, workers, reporter.phase))
-        _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
+        with uploads(prepared.train, actors, reporter.say):
+            _tune(config, trainable, resources, coordinator, stopper, callbacks, reporter.say)
     _remember(cache, config, prepared, costs, say=reporter.say)
-    if actors.frames and (sent := ask(actors.frames.sent_bytes.remote)):
-        reporter.say(f"Spectrograms sent to other nodes: {sent / GIB:.3g} GiB")
     if not (stopper.stopped or coordinator.finished or the_study.ended >= goal(config, the_study)):
         coordinator.end(interrupted=True)
         return False

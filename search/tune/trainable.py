@@ -3,8 +3,8 @@
 import gc
 import os
 import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,20 @@ from ray.actor import ActorHandle
 
 from genre_core.models.pretrained import weights_path
 from genre_core.system.disk_cache import NodeCache
+from genre_core.system.memory import GIB
 from genre_core.system.node_folder import node_folder
 from genre_core.system.watchdog import Watchdog
 from genre_core.training.frames import FrameFiles
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import SearchConfig
+from search.engine.ports import FrameSource
 from search.engine.worker import WorkerSession
 from search.tune.actors import RemoteCheckpoints, RemoteFrames, RemoteModels, RemoteWeights, wait_for_all
 from search.tune.cluster import Resources
 from search.tune.frame_shipping import StoreShards, on_this_node
 from search.tune.gpu_ledger import GpuMemoryLedger
 from search.tune.precision import emulation
+from search.tune.stored_frames import ShardUploads, StoredFrames
 from search.tune.torch_trainer import TorchTrainer, WorkingSet
 from search.tune.weight_shipping import WeightsFiles
 from search.tune.wire_format import assignment_of, result_of
@@ -42,6 +45,8 @@ class Actors:
 
     weights: ActorHandle[Any] | None = None
     frames: ActorHandle[Any] | None = None
+    storage: str | None = None
+    """Address of the storage from which nodes fetch spectrograms; None to fetch them through `frames`."""
     models: ActorHandle[Any] | None = None
     checkpoints: ActorHandle[Any] | None = None
     barrier: ActorHandle[Any] | None = None
@@ -127,9 +132,15 @@ def data_locator(
         budget_bytes: for the files.
         waiting: a context to enter while waiting for the files.
     """
+    source: FrameSource | None = None
+    if actors.frames:
+        if actors.storage is None:
+            source = RemoteFrames(actors.frames, waiting=waiting)
+        else:
+            source = StoredFrames(RemoteFrames(actors.frames), actors.storage, waiting=waiting)
     return partial(
         on_this_node,
-        source=RemoteFrames(actors.frames, waiting=waiting) if actors.frames else None,
+        source=source,
         cache=NodeCache(folder / "data", budget_bytes=budget_bytes, waiting=waiting),
     )
 
@@ -139,6 +150,22 @@ def store_shards(parts: SegmentArrays, config: SearchConfig, resources: Resource
     frames = parts.mels.frames
     needed = config.address is not None or resources.has_other_nodes
     return resources.actor(StoreShards, frames) if needed and isinstance(frames, FrameFiles) else None
+
+
+@contextmanager
+def uploads(parts: SegmentArrays, actors: Actors, say: Callable[[str], None]) -> Iterator[None]:
+    """Upload spectrograms for other nodes to the storage, if there is one, and say at the end how many were sent."""
+    frames = parts.mels.frames
+    if not actors.frames or not isinstance(frames, FrameFiles):
+        yield
+        return
+    head = RemoteFrames(actors.frames)
+    with ShardUploads(head, frames, actors.storage, say=say) if actors.storage is not None else nullcontext():
+        yield
+    sent, fetched = head.traffic()
+    if sent or fetched:
+        through = f", {fetched / GIB:.3g} GiB of them through the storage" if fetched else ""
+        say(f"Spectrograms sent to other nodes: {(sent + fetched) / GIB:.3g} GiB{through}")
 
 
 def gpu_ledger(ledgers: Path) -> GpuMemoryLedger:

@@ -5,7 +5,6 @@ in that no package is installed.
 """
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import ray
 import torch
 import torchvision
 import yaml
-from machines import Machine, machines
+from machines import Machine, can_make_machines, machines
 
 from search.config.schema import SearchConfig, to_yaml
 from search.run.tables import read_epochs, read_trials
@@ -27,15 +26,8 @@ SMALL = "--object-store-memory=150000000"
 KNOCK = f"{sys.executable} -c 'import socket; socket.create_connection((\"{{}}\", {{}}), timeout=2)'"
 
 
-def _namespaces_can_be_made() -> bool:
-    if not (shutil.which("ip") and shutil.which("unshare")):
-        return False
-    attempt = ["unshare", "--net", "--pid", "--mount", "--fork", "ip", "link", "add", "lan", "type", "bridge"]
-    return subprocess.run(attempt, capture_output=True, check=False).returncode == 0
-
-
 pytestmark = pytest.mark.skipif(
-    not _namespaces_can_be_made(), reason="needs the right to make network namespaces, and iproute2"
+    not can_make_machines(), reason="needs the right to make network namespaces, and iproute2"
 )
 
 

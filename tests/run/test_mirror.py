@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -30,14 +29,6 @@ FILES = {
     "checkpoints/trial-00001-epoch-001.safetensors": b"",
 }
 """The files of a run: one is larger than a part of a multipart upload, one is empty."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -4,6 +4,7 @@ Killing a machine's first process ends all its others. `ssh` and `rsync` are rep
 server that each machine runs.
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,14 @@ from pathlib import Path
 
 SSH_PORT = 22
 STARTUP_SECONDS = 60.0
+
+
+def can_make_machines() -> bool:
+    """Whether this process may make namespaces."""
+    if not (shutil.which("ip") and shutil.which("unshare")):
+        return False
+    attempt = ["unshare", "--net", "--pid", "--mount", "--fork", "ip", "link", "add", "lan", "type", "bridge"]
+    return subprocess.run(attempt, capture_output=True, check=False).returncode == 0
 
 
 class Machine:

@@ -1,5 +1,6 @@
 """Shipping of spectrograms to a node without the store: once per node, found again, and bounded."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -33,6 +34,9 @@ class Head:
     def __init__(self, frames: FrameFiles) -> None:
         self._files = StoreShards(frames)
         self.read_names: list[str] = []
+
+    def expect(self, sizes: Mapping[str, int]) -> None:
+        self.expected = dict(sizes)
 
     def read(self, name: str) -> NDArray[np.uint8]:
         self.read_names.append(name)
@@ -97,10 +101,11 @@ def test_another_node_gets_each_shard_once_and_only_those_that_it_has_lost(
     assert copied.digest == parts.digest
     assert len(head.read_names) == len(set(head.read_names)) == 4
     lost, cut = sorted(path for path in tmp_path.iterdir() if not path.name.startswith("."))[:2]
+    assert list(head.expected) == head.read_names
     lost.unlink()
     cut.write_bytes(cut.read_bytes()[:-1])
     assert torch.equal(_all(on_this_node(_elsewhere(parts), source=head, cache=cache)), _all(parts))
-    assert sorted(head.read_names[4:]) == [lost.name, cut.name]
+    assert sorted(head.read_names[4:]) == sorted(head.expected) == [lost.name, cut.name]
 
 
 def test_a_store_in_one_file_with_another_layout_at_the_same_path_is_not_read_in_place(
