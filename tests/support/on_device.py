@@ -34,7 +34,7 @@ MARKS = [
     pytest.mark.skipif(ON_GPU and not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 """For `pytestmark` of each module."""
-NEEDS_GPU = pytest.mark.skipif(not ON_GPU, reason="on a CPU, the device's memory is the host's")
+NEEDS_GPU = pytest.mark.skipif(not ON_GPU, reason="needs CUDA, but GPU_DEVICE is cpu")
 FAMILIES = {"alexnet": 7, "densenet121": 5, "resnet18": 5, "resnet34": 5, "vgg16": 7}
 """Backbone -> number of blocks."""
 KINDS = [(backbone, depth) for backbone, blocks in FAMILIES.items() for depth in (0, blocks // 2, blocks)]
