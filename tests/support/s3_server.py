@@ -49,6 +49,7 @@ class Server:
             self._process = subprocess.Popen(
                 [
                     Path(sys.executable).parent / "weed",
+                    "-logtostderr",
                     "server",
                     *switches,
                     *(f"{option}={value}" for option, value in options.items()),
@@ -64,6 +65,9 @@ class Server:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+        for port in self._ports:
+            for sock in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                sock.unlink()
 
     def _answers(self) -> bool:
         try:
