@@ -1,13 +1,14 @@
 """Audit of a corpus: decodes each file once, and excludes bad files and exact copies with a reason."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genre_core.audio import decode
@@ -65,8 +66,8 @@ class Finding:
         return cls(reason=str(bad), lasting=bad.reason is not decode.Reason.UNREADABLE)
 
 
-CachedFindings = dict[str, tuple[FileVersion, Finding]]
-"""Findings by location, each with the version of the file."""
+_UNKNOWN = Finding()
+"""Stands for the finding on a file that has not been decoded yet."""
 
 Examine = Callable[[Sequence[str]], Iterable[tuple[str, Finding]]]
 """Decodes the files at these locations and yields the finding on each, in any order."""
@@ -101,29 +102,32 @@ def audit(
     Raises:
         InputError: the cache folder cannot be written.
     """
-    known = _load_cache(cache) if cache else {}
-    versions = {track.location: version_of(track.location) for track in corpus.usable}
-    findings = {
-        file: known[file][1] for file in versions if file in known and known[file][0] == versions[file]
-    }
+    findings = dict.fromkeys((track.location for track in corpus.usable), _UNKNOWN)
+    for file, version, finding in _load_cache(cache) if cache else ():
+        if file in findings and version == version_of(file):
+            findings[file] = finding
     unhashed = {file: f for file, f in findings.items() if f.content and not f.file_hash}
-    new = [file for file in versions if file not in findings]
-    unknown = [*unhashed, *new]
+    new = [file for file, finding in findings.items() if finding is _UNKNOWN]
+    versions = {file: version_of(file) for file in (*unhashed, *new)}
     examined = (examine or partial(_inspected, workers=workers))(new)
     try:
         for done, (file, finding) in enumerate(chain(_hashed(unhashed, workers), examined), 1):
             findings[file] = finding
             if progress:
-                progress(done, len(unknown))
+                progress(done, len(versions))
     finally:
-        fresh = {file: (versions[file], findings[file]) for file in unknown if file in findings}
-        if cache and any(finding.lasting for _, finding in fresh.values()):
-            _save_cache(known | fresh, cache)
+        fresh = {file: findings[file] for file in versions if _is_kept(findings[file])}
+        if cache and fresh:
+            _save_cache(fresh, versions, cache)
     tracks = (
-        track if track.excluded_reason else _apply(track, findings[track.location], minimum_seconds)
+        track if track.excluded_reason else _apply(track, findings.pop(track.location), minimum_seconds)
         for track in corpus.tracks
     )
     return _without_copies(Corpus(tuple(tracks)))
+
+
+def _is_kept(finding: Finding) -> bool:
+    return finding.lasting and finding is not _UNKNOWN
 
 
 def reason_counts(corpus: Corpus) -> dict[str, int]:
@@ -203,12 +207,16 @@ def _apply(track: Track, finding: Finding, minimum_seconds: float) -> Track:
 
 def _without_copies(corpus: Corpus) -> Corpus:
     """Exclude the exact copies among the usable tracks."""
-    copies: defaultdict[str | None, list[Track]] = defaultdict(list)
+    first: dict[str | None, Track] = {}
+    copies: dict[str | None, list[Track]] = {}
     for track in corpus.usable:
-        copies[track.content].append(track)
+        if (original := first.setdefault(track.content, track)) is not track:
+            copies.setdefault(track.content, [original]).append(track)
+    if not copies:
+        return corpus
 
     def reason(track: Track) -> str | None:
-        same = copies[track.content]
+        same = copies.get(track.content, [track])
         if others := [copy for copy in same if copy.genre != track.genre]:
             return f"{Exclusion.DUPLICATE_ACROSS_GENRES}: {others[0].track_id}"
         return None if track is same[0] else f"{Exclusion.DUPLICATE}: {same[0].track_id}"
@@ -232,24 +240,27 @@ def version_of(location: str) -> FileVersion:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _load_cache(cache: Path) -> CachedFindings:
-    """Findings of earlier audits; none if the tables are missing, damaged or have another schema."""
+def _load_cache(cache: Path) -> Iterator[tuple[str, FileVersion, Finding]]:
+    """Findings of earlier audits, each with the location and the version of its file."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cache_error(cache, error) from error
-    if (table := _read(cache / CACHE_NAME, CACHE_SCHEMA)) is None:
-        table = _read(cache / EARLIER_CACHE, CACHE_SCHEMA.remove(CACHE_SCHEMA.get_field_index("file_hash")))
-    if table is None:
-        return {}
-    return {
-        row.pop("path"): (
-            (row.pop("size"), row.pop("modified")),
-            Finding(**row | {"warnings": tuple(row["warnings"])}),
-        )
-        for batch in table.to_batches(max_chunksize=CACHE_ROWS)
-        for row in batch.to_pylist()
-    }
+    for batch in _read_cache(cache).to_batches(max_chunksize=CACHE_ROWS):
+        for row in batch.to_pylist():
+            file, version = row.pop("path"), (row.pop("size"), row.pop("modified"))
+            yield file, version, Finding(**row | {"warnings": tuple(row["warnings"])})
+
+
+def _read_cache(cache: Path) -> pa.Table:
+    """The table of findings; empty if it is missing, damaged or has another schema."""
+    if (table := _read(cache / CACHE_NAME, CACHE_SCHEMA)) is not None:
+        return table
+    place = CACHE_SCHEMA.get_field_index("file_hash")
+    earlier = _read(cache / EARLIER_CACHE, CACHE_SCHEMA.remove(place))
+    if earlier is None:
+        return CACHE_SCHEMA.empty_table()
+    return earlier.add_column(place, CACHE_SCHEMA.field(place), pa.nulls(len(earlier), pa.string()))
 
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
@@ -260,17 +271,24 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
     return table if table.schema == schema else None
 
 
-def _save_cache(known: CachedFindings, cache: Path) -> None:
-    rows = [
-        {"path": location, "size": size, "modified": modified} | asdict(finding)
-        for location, ((size, modified), finding) in known.items()
-        if finding.lasting
-    ]
+def _save_cache(fresh: Mapping[str, Finding], versions: Mapping[str, FileVersion], cache: Path) -> None:
+    """Add findings to the table, or replace the earlier ones on the same files."""
+    earlier = _read_cache(cache)
+    kept = earlier.filter(pc.invert(pc.is_in(earlier["path"], value_set=pa.array(list(fresh)))))
+    rows = (
+        {"path": file, "size": versions[file][0], "modified": versions[file][1]} | asdict(finding)
+        for file, finding in fresh.items()
+    )
     try:
         with atomic_file(cache / CACHE_NAME, durable=False) as partial:
-            pq.write_table(pa.Table.from_pylist(rows, schema=CACHE_SCHEMA), partial)
+            pq.write_table(pa.concat_tables([kept, *_tables(rows)]), partial)
     except OSError as error:
         raise _cache_error(cache, error) from error
+
+
+def _tables(rows: Iterator[dict[str, object]]) -> Iterator[pa.Table]:
+    while some := list(islice(rows, CACHE_ROWS)):
+        yield pa.Table.from_pylist(some, schema=CACHE_SCHEMA)
 
 
 def _cache_error(cache: Path, error: OSError) -> InputError:

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio
 from genre_core.audio.mel import FrontEnd, stored_mel
-from genre_core.corpus.audit import CachedFindings, FileVersion, Finding, version_of
+from genre_core.corpus.audit import FileVersion, Finding, version_of
 from genre_core.system.atomic import atomic_file
 from genre_core.system.threads import ALL_CORES, map_in_threads
 from genre_core.training.frames import FRAME_DTYPE
@@ -31,7 +31,7 @@ PART_BYTES = 128 * 2**20
 """Size of a part, or of its audio files, above which no further track is added."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AudioFile:
     """A file to transform."""
 
@@ -102,7 +102,7 @@ def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence
         return [transform(file, front_end) for file in files]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """The position of a track's spectrogram in a part."""
 
@@ -111,25 +111,29 @@ class Place:
     frames: int
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class MelParts:
     """A folder of parts with one front end. A part is complete or absent, and is named by a hash of its tracks."""
 
     folder: Path
     front_end: FrontEnd
-    places: dict[str, Place] = field(default_factory=dict, init=False)
-    """Identity of a track -> the position of its spectrogram."""
-    findings: CachedFindings = field(default_factory=dict, init=False)
-    """The findings on examined files, each valid as long as the file's version is the same."""
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of a frame."""
         return len(self.front_end.windows) * self.front_end.n_mels * FRAME_DTYPE.itemsize
 
-    def __post_init__(self) -> None:
-        for index in sorted(self.folder.glob("[!.]*.json")):
-            self._read(index)
+    def places(self, identities: Iterable[str]) -> dict[str, Place]:
+        """The positions of the spectrograms of tracks, by identity; those that the parts lack are left out."""
+        wanted, found = set(identities), dict[str, Place]()
+        for part, rows in self._indices():
+            first = 0
+            for row in rows:
+                identity = row["finding"]["file_hash"] or row["finding"]["content"] or ""
+                if row["frames"] and identity in wanted:
+                    found[identity] = Place(part=part, first=first, frames=row["frames"])
+                first += row["frames"]
+        return found
 
     def add(self, group: Sequence[Transformed]) -> None:
         """Write a part with these tracks."""
@@ -144,14 +148,13 @@ class MelParts:
         index = part.with_suffix(".json")
         with atomic_file(index) as partial_file:
             partial_file.write_text(json.dumps([_row(one) for one in group]))
-        self._read(index)
 
     def examine(
         self, locations: Sequence[str], transform: Transform, *, minimum_seconds: float
     ) -> Iterator[tuple[str, Finding]]:
         """Decode files, keep their spectrograms, and yield the findings: see `audit`."""
-        known = {file for file in locations if self._is_current(file)}
-        yield from ((file, self.findings[file][1]) for file in locations if file in known)
+        known = self._findings(set(locations))
+        yield from known.items()
         files = [
             AudioFile(location=file, minimum_seconds=minimum_seconds)
             for file in locations
@@ -161,22 +164,26 @@ class MelParts:
             self.add(group)
             yield from ((one.location, one.finding) for one in group)
 
-    def _is_current(self, location: str) -> bool:
-        return location in self.findings and self.findings[location][0] == version_of(location)
+    def _findings(self, locations: Collection[str]) -> dict[str, Finding]:
+        """The findings on files that have been examined, and have not changed since, by location."""
+        found = dict[str, Finding]()
+        for _, rows in self._indices():
+            for row in rows:
+                finding = Finding(**row["finding"] | {"warnings": tuple(row["finding"]["warnings"])})
+                examined = finding.lasting and (finding.seconds is not None or finding.reason)
+                if (
+                    examined
+                    and (file := row["path"]) in locations
+                    and version_of(file) == (row["size"], row["modified"])
+                ):
+                    found[file] = finding
+        return found
 
-    def _read(self, index: Path) -> None:
-        part, first = index.with_suffix(".f16"), 0
-        if not part.exists():
-            return
-        for row in json.loads(index.read_text()):
-            finding = Finding(**row["finding"] | {"warnings": tuple(row["finding"]["warnings"])})
-            version = (row["size"], row["modified"])
-            if row["frames"]:
-                identity = finding.file_hash or finding.content or ""
-                self.places[identity] = Place(part=part, first=first, frames=row["frames"])
-                first += row["frames"]
-            if finding.lasting and (finding.seconds is not None or finding.reason):
-                self.findings[row["path"]] = (version, finding)
+    def _indices(self) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+        """The file of each part, with the facts on its tracks."""
+        for index in sorted(self.folder.glob("[!.]*.json")):
+            if (part := index.with_suffix(".f16")).exists():
+                yield part, json.loads(index.read_text())
 
 
 def _row(one: Transformed) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class SpectrogramStore:
 
     folder: Path
     front_end: FrontEnd
-    places: Mapping[str, tuple[int, int]]
+    places: Mapping[str, Sequence[int]]
     """Identity or content hash of a track -> its first frame and its number of frames."""
     frames: FrameFiles
     """float16 [frames of all tracks, channels, mels]"""
@@ -51,7 +51,8 @@ class SpectrogramStore:
             KeyError: the store does not have it.
         """
         found = self.places.get(track.identity)
-        return self.places[str(track.content)] if found is None else found
+        first, count = self.places[str(track.content)] if found is None else found
+        return first, count
 
     def mel(self, track: Track) -> NDArray[np.float16]:
         """Return the log-mel of one track in dB, [frames, channels, mels], as a view into the file.
@@ -126,10 +127,7 @@ def open_or_build(
                 parts = mel_parts(front_end, cache)
                 _complete(parts, tracks, transform or partial(in_threads, workers=workers), progress)
                 wanted = _put_together(parts, tracks, wanted)
-    store = open_store(wanted, front_end)
-    # a file that was converted without loss has another identity
-    by_content = {str(t.content): store.places[t.identity] for t in tracks if t.identity in store.places}
-    return replace(store, places={**by_content, **store.places})
+    return open_store(wanted, front_end)
 
 
 def mel_parts(front_end: FrontEnd, cache: Path) -> MelParts:
@@ -163,15 +161,15 @@ def _name(identities: Sequence[str], front_end: FrontEnd) -> str:
 
 def open_store(folder: Path, front_end: FrontEnd) -> SpectrogramStore:
     """Open the store that `open_or_build` created in a folder."""
-    text = (folder / _INDEX).read_text()
-    index = json.loads(text)
+    index = json.loads((folder / _INDEX).read_text())
     channels, mels = len(front_end.windows), front_end.n_mels
     frame_bytes = channels * mels * FRAME_DTYPE.itemsize
     whole = _PARTS not in index  # in one file, as earlier versions wrote it
-    places = {name: (first, count) for name, (first, count) in (index if whole else index[_PLACES]).items()}
+    places = index if whole else index[_PLACES]
     if whole:
         cuts = _cut(places.values(), SHARD_BYTES // frame_bytes)
-        shards = (_shard(folder / _MELS, first, count, _layout(text), frame_bytes) for first, count in cuts)
+        layout = _layout(folder)
+        shards = (_shard(folder / _MELS, first, count, layout, frame_bytes) for first, count in cuts)
     else:
         shards = (
             FrameShard(path=folder.parent / path, offset=0, frames=count, name=Path(path).name)
@@ -185,7 +183,7 @@ def is_stored_here(frames: FrameFiles) -> bool:
     """Whether this machine has the files of frames that were opened on another machine, perhaps on a shared disk."""
     whole = {shard.path.parent for shard in frames.shards if shard.path.name == _MELS}
     try:
-        layouts = {folder: _layout((folder / _INDEX).read_text()) for folder in whole}
+        layouts = {folder: _layout(folder) for folder in whole}
         return all(
             # the name of a part identifies its tracks, that of a whole store does not
             (shard.name == shard.path.name or layouts[shard.path.parent] in shard.name)
@@ -202,15 +200,16 @@ def _shard(path: Path, first: int, count: int, layout: str, frame_bytes: int) ->
     return FrameShard(path=path, offset=first * frame_bytes, frames=count, name=name)
 
 
-def _layout(index: str) -> str:
+def _layout(folder: Path) -> str:
     """A hash of the index: equal for stores whose tracks have the same places."""
-    return hashlib.sha256(index.encode()).hexdigest()[:16]
+    with (folder / _INDEX).open("rb") as index:
+        return hashlib.file_digest(index, "sha256").hexdigest()[:16]
 
 
-def _cut(places: Iterable[tuple[int, int]], frames: int) -> Iterator[tuple[int, int]]:
+def _cut(places: Iterable[Sequence[int]], frames: int) -> Iterator[tuple[int, int]]:
     """First frame and number of frames of each part of a file, of at least `frames` frames, between tracks."""
     began = end = 0
-    for first, count in sorted(set(places)):
+    for first, count in sorted(set(map(tuple, places))):
         end = first + count
         if end - began >= frames:
             yield began, end - began
@@ -223,10 +222,11 @@ def _complete(
     parts: MelParts, tracks: Sequence[Track], transform: Transform, progress: ProgressCallback | None
 ) -> None:
     """Compute the spectrograms that the parts lack; tracks whose content has changed get none."""
+    present = parts.places(track.identity for track in tracks)
     missing = [
         AudioFile(location=track.location, content=track.content, file_hash=track.file_hash)
         for track in tracks
-        if track.identity not in parts.places
+        if track.identity not in present
     ]
     done = 0
     for group in transform(missing, parts.front_end) if missing else ():
@@ -238,7 +238,7 @@ def _complete(
 
 def _put_together(parts: MelParts, tracks: Sequence[Track], wanted: Path) -> Path:
     """Write a store of the tracks that the parts contain, and return its folder."""
-    found = {t.identity: parts.places[t.identity] for t in tracks if t.identity in parts.places}
+    found = parts.places(track.identity for track in tracks)
     frames = {
         part: part.stat().st_size // parts.frame_bytes for part in sorted({p.part for p in found.values()})
     }
