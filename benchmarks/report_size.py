@@ -24,7 +24,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from selenium import webdriver
 
-from genre_core.corpus.tracks import SPLITS, Corpus, Track, write_corpus
+from genre_core.corpus.corpus_table import write_corpus
+from genre_core.corpus.tracks import SPLITS, Corpus, Track
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from genre_core.training.metrics import confusion_matrix, scores

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import load_file, save_file
 
-from genre_core.corpus.tracks import write_corpus
+from genre_core.corpus.corpus_table import write_corpus
 from genre_core.models.registry import block_names
 from genre_core.recipe import Recipe
 from genre_core.system.disk_cache import NodeCache

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -246,34 +247,45 @@ def _load_cache(cache: Path) -> Iterator[tuple[str, FileVersion, Finding]]:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cache_error(cache, error) from error
-    for batch in _read_cache(cache).to_batches(max_chunksize=CACHE_ROWS):
-        for row in batch.to_pylist():
-            file, version = row.pop("path"), (row.pop("size"), row.pop("modified"))
-            yield file, version, Finding(**row | {"warnings": tuple(row["warnings"])})
+    with suppress(OSError, pa.ArrowException), _opened(cache) as table:
+        for batch in table.iter_batches(CACHE_ROWS):
+            for row in batch.to_pylist():
+                file, version = row.pop("path"), (row.pop("size"), row.pop("modified"))
+                yield file, version, Finding(**row | {"warnings": tuple(row["warnings"])})
 
 
-def _read_cache(cache: Path) -> pa.Table:
-    """The table of findings; empty if it is missing, damaged or has another schema."""
-    if (table := _read(cache / CACHE_NAME, CACHE_SCHEMA)) is not None:
-        return table
+def _opened(cache: Path) -> pq.ParquetFile:
+    """The table of findings, perhaps that of an earlier version.
+
+    Raises:
+        OSError, ArrowException: it is missing, damaged or has another schema.
+    """
     place = CACHE_SCHEMA.get_field_index("file_hash")
-    earlier = _read(cache / EARLIER_CACHE, CACHE_SCHEMA.remove(place))
-    if earlier is None:
-        return CACHE_SCHEMA.empty_table()
-    return earlier.add_column(place, CACHE_SCHEMA.field(place), pa.nulls(len(earlier), pa.string()))
+    for name, schema in ((CACHE_NAME, CACHE_SCHEMA), (EARLIER_CACHE, CACHE_SCHEMA.remove(place))):
+        with suppress(OSError, pa.ArrowException):
+            table = pq.ParquetFile(cache / name)
+            if table.schema_arrow == schema:
+                return table
+            table.close()
+    raise FileNotFoundError(cache)
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table | None:
+def _cached_table(cache: Path) -> pa.Table:
+    """All findings of earlier audits; none if they cannot be read."""
+    place = CACHE_SCHEMA.get_field_index("file_hash")
     try:
-        table = pq.read_table(path)
+        with _opened(cache) as file:
+            table = file.read()
     except (OSError, pa.ArrowException):
-        return None
-    return table if table.schema == schema else None
+        return CACHE_SCHEMA.empty_table()
+    if "file_hash" not in table.column_names:
+        table = table.add_column(place, CACHE_SCHEMA.field(place), pa.nulls(len(table), pa.string()))
+    return table
 
 
 def _save_cache(fresh: Mapping[str, Finding], versions: Mapping[str, FileVersion], cache: Path) -> None:
     """Add findings to the table, or replace the earlier ones on the same files."""
-    earlier = _read_cache(cache)
+    earlier = _cached_table(cache)
     kept = earlier.filter(pc.invert(pc.is_in(earlier["path"], value_set=pa.array(list(fresh)))))
     rows = (
         {"path": file, "size": versions[file][0], "modified": versions[file][1]} | asdict(finding)

@@ -5,16 +5,13 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from genre_core.corpus.manifest import (
     MANIFEST_COLUMNS,
@@ -26,7 +23,6 @@ from genre_core.corpus.manifest import MANIFEST_NAMES as MANIFEST_NAMES
 from genre_core.corpus.manifest_paths import PathResolver
 from genre_core.corpus.manifest_tables import HUGGING_FACE_COLUMNS
 from genre_core.errors import ErrorCode, InputError
-from genre_core.system.atomic import atomic_file
 
 
 class Exclusion(StrEnum):
@@ -69,23 +65,6 @@ SYSTEM_FOLDER = re.compile(
 )
 """Names of hidden folders and of those that a system, a desktop, an editor or a network drive creates."""
 ARCHIVE_NAME = re.compile(r"\.(zip|rar|7z|tar|t?gz|tar\.\w+|tgz)\Z", re.IGNORECASE)
-
-SCHEMA_VERSION, EARLIER_VERSION = b"2", b"1"
-"""The earlier one lacks the column file_hash."""
-SCHEMA = pa.schema(
-    [
-        pa.field("track_id", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("genre", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("split", pa.string()),
-        pa.field("seconds", pa.float64(), metadata={"unit": "s"}),
-        pa.field("content", pa.string()),
-        pa.field("excluded_reason", pa.string()),
-        pa.field("file_hash", pa.string()),
-    ],
-    metadata={"schema_version": SCHEMA_VERSION},
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,14 +133,19 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the usable audio: sha256 of the sorted content hashes, independent of names and genres."""
-        contents = sorted(track.content for track in self.usable if track.content)
-        assert len(contents) == len(self.usable), "only an audited corpus has a fingerprint"
-        return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+        """Hash of the usable audio, independent of names and genres."""
+        return fingerprint_of([track.content for track in self.usable])
 
     def part(self, split: str) -> tuple[Track, ...]:
         """Return the usable tracks of one of SPLITS."""
         return tuple(track for track in self.usable if track.split == split)
+
+
+def fingerprint_of(contents: Sequence[str | None]) -> str:
+    """Hash of the usable audio of a corpus: sha256 of the sorted content hashes of its tracks."""
+    known = sorted(filter(None, contents))
+    assert len(known) == len(contents), "only an audited corpus has a fingerprint"
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
 def read_corpus(source: Path) -> Corpus:
@@ -368,41 +352,3 @@ def _normalized(name: str) -> str:
 
 def _escaped(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
-
-
-def write_corpus(corpus: Corpus, path: Path) -> None:
-    """Write corpus.parquet atomically, with one row per track including the excluded ones."""
-    attributes = {name: "location" if name == "path" else name for name in SCHEMA.names}
-    columns = {name: [getattr(t, attribute) for t in corpus.tracks] for name, attribute in attributes.items()}
-    with atomic_file(path) as partial:
-        pq.write_table(pa.table(columns, schema=SCHEMA), partial)
-
-
-def load_corpus(path: Path) -> Corpus:
-    """Read the file that `write_corpus` wrote.
-
-    Raises:
-        InputError: the file cannot be read, or is another kind of table.
-    """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} cannot be read as a corpus ({error}): restore it from a backup",
-            code=ErrorCode.CORPUS_TABLE_UNREADABLE,
-        ) from error
-    version = (table.schema.metadata or {}).get(b"schema_version")
-    earlier = SCHEMA.remove(SCHEMA.get_field_index("file_hash"))
-    if (version, table.schema) not in ((SCHEMA_VERSION, SCHEMA), (EARLIER_VERSION, earlier)):
-        raise InputError(
-            f"a corpus table must have version {EARLIER_VERSION.decode()} or {SCHEMA_VERSION.decode()}, with its "
-            f"columns, but {path} has version {(version or b'unknown').decode(errors='replace')} or other "
-            "columns: use the genre-search that wrote it",
-            code=ErrorCode.CORPUS_TABLE_VERSION,
-        )
-    columns = {name: table[name].to_pylist() for name in table.schema.names}
-    for name in ("genre", "group", "split"):  # one object for all tracks that have the value
-        columns[name] = [value and sys.intern(value) for value in columns[name]]
-    columns["location"] = columns.pop("path")
-    rows = zip(*columns.values(), strict=True)
-    return Corpus(tuple(Track(**dict(zip(columns, row, strict=True))) for row in rows))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import read_genres
 from genre_core.predict import Model
 from search.api.given import by_dotted_key
 from search.api.screen import display_of_finish
@@ -155,7 +155,7 @@ class Result:
             seeds=seeds,
             data=None if data is None else Path(data),
         )
-        genres = load_corpus(RunFolder(self.path).corpus).genres
+        genres = read_genres(RunFolder(self.path).corpus)
         return configurations(read_finish(self.path), read_test_tracks(self.path), genres)
 
     def export(

@@ -59,7 +59,7 @@ def warnings(corpus: Corpus) -> list[str]:
         *_spelling_warnings(corpus.genres),
         *_count_warnings(corpus),
         *_group_warnings(corpus),
-        *filter(None, [missing_groups_warning(corpus)]),
+        *filter(None, [missing_groups_warning([track.group for track in corpus.usable])]),
     ]
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus
 from search.config.schema import SearchConfig
 from search.data import prepare
 from search.data.reporter import Reporter

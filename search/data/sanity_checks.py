@@ -1,6 +1,7 @@
 """Checks for test scores that are too good to be true."""
 
-from genre_core.corpus.tracks import Corpus
+from collections.abc import Collection
+
 from genre_core.synthetic.styles import GENRES
 
 GTZAN_CEILING = 0.945
@@ -12,12 +13,20 @@ FAR_ABOVE = 0.05
 
 
 def implausible_scores(
-    corpus: Corpus, *, accuracy: float, val_f1: float, test_f1: float, test_f1_low: float, generated: bool
+    genres: Collection[str],
+    *,
+    test_tracks: int,
+    accuracy: float,
+    val_f1: float,
+    test_f1: float,
+    test_f1_low: float,
+    generated: bool,
 ) -> list[str]:
     """Return the reasons to doubt a configuration's test scores, one sentence each.
 
     Args:
-        corpus: with its split and groups.
+        genres: of the corpus.
+        test_tracks: number of tracks in the test set.
         accuracy: on the test set.
         val_f1: the validation F1 that the search found.
         test_f1: on the test set.
@@ -25,7 +34,7 @@ def implausible_scores(
         generated: whether this is the built-in corpus, which has GTZAN's genres only by name.
     """
     found = []
-    gtzan = set(corpus.genres) == set(GENRES) and not generated
+    gtzan = set(genres) == set(GENRES) and not generated
     if gtzan and accuracy > GTZAN_CEILING:
         found.append(
             f"accuracy {accuracy:.3f} is above {GTZAN_CEILING}, the score of a perfect classifier on GTZAN due to its "
@@ -43,15 +52,19 @@ def implausible_scores(
         )
     if accuracy == 1.0:
         found.append(
-            f"all {len(corpus.part('test'))} test tracks are classified correctly by every model, which is rare for "
+            f"all {test_tracks} test tracks are classified correctly by every model, which is rare for "
             "music; check for copies and recordings in both training and test"
         )
     return found
 
 
-def missing_groups_warning(corpus: Corpus) -> str | None:
-    """Return a warning if no two tracks share a group: then artists may leak across the split."""
-    if len({track.group for track in corpus.usable}) < len(corpus.usable):
+def missing_groups_warning(groups: Collection[str]) -> str | None:
+    """Return a warning if no two tracks share a group: then artists may leak across the split.
+
+    Args:
+        groups: the group of each usable track.
+    """
+    if len(set(groups)) < len(groups):
         return None
     return (
         "every track is its own group: an artist or a recording may be in both training and test, which makes all "

@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from genre_core.corpus.tracks import load_corpus
 from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.config.schema import Training, load
 from search.errors import SearchErrorCode
-from search.run.conditions import Conditions, conditions, differences
+from search.run.conditions import Conditions, differences, read_conditions
 from search.run.folder import RunFolder
 from search.run.schemas import TrialRow
 from search.run.tables import read_curves
@@ -132,7 +131,7 @@ def _require_comparable(runs: Sequence[Path]) -> None:
         if not (folder.config.exists() and folder.corpus.exists()):
             continue
         config = load(folder.config, {})
-        own = conditions(config, load_corpus(folder.corpus))
+        own = read_conditions(config, folder.corpus)
         if first is None:
             first = run, own, config.training
             continue

@@ -8,13 +8,12 @@ from typing import Any
 import pandas as pd
 from rich.text import Text
 
-from genre_core.corpus.tracks import load_corpus
 from search.config.schema import load
 from search.report.fitting import FittedTable
 from search.report.formatting import STATE_WORD, duration, rate, score
 from search.report.trial_table import rows_of
 from search.run import ranking
-from search.run.conditions import Conditions, conditions, differences
+from search.run.conditions import Conditions, differences, read_conditions
 from search.run.folder import RunFolder
 from search.run.schemas import TrialRow
 from search.run.tables import read_trials
@@ -56,7 +55,7 @@ def compare(runs: Sequence[Path], trials: pd.DataFrame) -> list[Any]:
         trials: the trials of all runs, as returned by `read_together`.
     """
     shown = FittedTable(*_TITLES, left=("run", "backbone", "front end"), drop=_DROPPED)
-    found = [conditions(load(run.config, {}), load_corpus(run.corpus)) for run in map(RunFolder, runs)]
+    found = [read_conditions(load(run.config, {}), run.corpus) for run in map(RunFolder, runs)]
     for name, own in zip(names(runs), found, strict=True):
         shown.add_row(name, *_cells(trials[trials["study"] == name], own))
     first = names(runs)[0]

@@ -1,5 +1,7 @@
 """Terminal output about a finished run: the answer first, then its final configurations and the winner's scores."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from genre_core.corpus.tracks import Corpus, load_corpus
+from genre_core.corpus.corpus_table import read_columns, read_genres
 from genre_core.models.registry import block_names
 from genre_core.training.bootstrap import CONFIDENCE, RESAMPLES
 from search.config.schema import BUILTIN, load
@@ -30,10 +32,12 @@ _RANGE_LAST = ("seed range", "seed SD")
 
 def verdict(run: Path) -> list[Any]:
     """The terminal output about a finished run."""
-    finish, corpus = read_finish(run), load_corpus(RunFolder(run).corpus)
+    finish, corpus = read_finish(run), RunFolder(run).corpus
+    genres = read_genres(corpus)
+    tested = Counter(read_columns(corpus, "genre", part="test")["genre"])
     look = read_test_use(run)
     assert look, "a finished run has used its test set"
-    found = configurations(finish, read_test_tracks(run), corpus.genres)
+    found = configurations(finish, read_test_tracks(run), genres)
     winner = found.iloc[0]
     return [
         *_answer(winner, scored=look.scored),
@@ -46,10 +50,15 @@ def verdict(run: Path) -> list[Any]:
         Text(),
         _scores(winner),
         Text(),
-        _genres(finish[finish["rank"] == 1], corpus),
+        _genres(finish[finish["rank"] == 1], genres, tested),
         Text(),
-        _how(run, finish, corpus),
-        *_warnings(found, corpus, generated=load(RunFolder(run).config, {}).data == BUILTIN),
+        _how(run, finish, tested.total()),
+        *_warnings(found, genres, tested.total(), generated=load(RunFolder(run).config, {}).data == BUILTIN),
+        *[
+            _warning(line)
+            for line in [missing_groups_warning(read_columns(corpus, "group")["group"])]
+            if line
+        ],
         *[_warning(note) for note in [extension_note(run)] if note],
     ]
 
@@ -115,20 +124,19 @@ def _interval(row: "pd.Series[Any]", name: str) -> str:
     return f"{row[f'test_{name}_low']:.3f}-{row[f'test_{name}_high']:.3f}"
 
 
-def _genres(winners: pd.DataFrame, corpus: Corpus) -> FittedTable:
+def _genres(winners: pd.DataFrame, genres: Sequence[str], tested: Mapping[str, int]) -> FittedTable:
     """The winner's F1 by genre: mean and range over seeds."""
     shown = FittedTable("genre", "test F1", "seed range", "tracks", left=("genre",), drop=("seed range",))
     by_genre = np.stack(winners["f1_per_genre"].to_list()).T
-    for genre, f1 in zip(corpus.genres, by_genre, strict=True):
-        tracks = sum(track.genre == genre for track in corpus.part("test"))
-        shown.add_row(genre, score(f1.mean()), f"{f1.min():.3f}-{f1.max():.3f}", str(tracks))
+    for genre, f1 in zip(genres, by_genre, strict=True):
+        shown.add_row(genre, score(f1.mean()), f"{f1.min():.3f}-{f1.max():.3f}", str(tested[genre]))
     return shown
 
 
-def _how(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
+def _how(run: Path, finish: pd.DataFrame, test_tracks: int) -> Text:
     """When and how the test set was used, and what the columns mean."""
     moment, seeds = test_used_at(run), sorted(finish["seed"].unique())
-    tracks, models = counted(len(corpus.part("test")), "track"), counted(len(finish), "model")
+    tracks, models = counted(test_tracks, "track"), counted(len(finish), "model")
     named = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
     return Text(
         f"The test set of {run} was used once, at {moment:%Y-%m-%d %H:%M} UTC: {tracks}, {models} trained on the train "
@@ -138,13 +146,14 @@ def _how(run: Path, finish: pd.DataFrame, corpus: Corpus) -> Text:
     )
 
 
-def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[Text]:
+def _warnings(found: pd.DataFrame, genres: Sequence[str], test_tracks: int, *, generated: bool) -> list[Text]:
     """Reasons to doubt the scores, one line each."""
-    lines = [
-        f"trial {row.trial}: {doubt}"
+    return [
+        _warning(f"trial {row.trial}: {doubt}")
         for _, row in found.iterrows()
         for doubt in implausible_scores(
-            corpus,
+            genres,
+            test_tracks=test_tracks,
             accuracy=row.test_accuracy,
             val_f1=row.val_f1,
             test_f1=row.test_f1,
@@ -152,8 +161,6 @@ def _warnings(found: pd.DataFrame, corpus: Corpus, *, generated: bool) -> list[T
             generated=generated,
         )
     ]
-    lines += [line for line in [missing_groups_warning(corpus)] if line]
-    return [_warning(line) for line in lines]
 
 
 def _warning(line: str) -> Text:

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
-from genre_core.corpus.audit import reason_counts
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.corpus.relocation import relocate_corpus_by_name
-from genre_core.corpus.tracks import SPLITS, Corpus, load_corpus
+from genre_core.corpus.tracks import Corpus
 from genre_core.recipe import SGD
 from genre_core.system.atomic import atomic_file
 from search.config import schema
@@ -27,6 +27,7 @@ from search.config.space import Space
 from search.evaluate.verdict import configurations, extension_note
 from search.report import charts, expectation
 from search.report.charts import Chart
+from search.report.corpus_summary import CorpusSummary
 from search.report.downloads import csv_lines
 from search.report.formatting import STATE_WORD, duration
 from search.report.importance import FROZEN, MIN_TRIALS, Importance, importances, seed_noise
@@ -63,7 +64,7 @@ class Report:
     running: bool
     """Whether a driver was running the search when its folder was read."""
     config: SearchConfig
-    corpus: Corpus
+    corpus: CorpusSummary
     trials: pd.DataFrame
     """The best trial first; with the additional column frozen_share."""
     epochs: pd.DataFrame
@@ -169,9 +170,7 @@ def collect(
     """Read a run's folder; the arguments and errors are those of `write_report`."""
     require_run(run)
     config = schema.load(RunFolder(run).config, {})
-    corpus = load_corpus(RunFolder(run).corpus)
-    if data:
-        corpus = relocate_corpus_by_name(corpus, data)
+    corpus = CorpusSummary.read(RunFolder(run).corpus)
     trials = ranking.select(read_trials(run))
     settings = to_yaml(winner_config(run, best_row(run))) if trials["val_f1"].notna().any() else None
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
@@ -191,13 +190,19 @@ def collect(
         configurations=configurations(finish, read_test_tracks(run), corpus.genres),
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
-        misclassified=worst_tracks(card, corpus, spectrograms=store) if card else None,
+        misclassified=worst_tracks(card, _validated(run, data), spectrograms=store) if card else None,
         expectation=expectation.sentence(run, trials),
         test_look=read_test_use(run),
         extension_note=extension_note(run),
         settings=settings,
         reload_seconds=reload_seconds,
     )
+
+
+def _validated(run: Path, data: Path | None) -> Corpus:
+    """The validation tracks of a run, with their paths in `data` if that is given."""
+    corpus = load_corpus(RunFolder(run).corpus, part="validation")
+    return relocate_corpus_by_name(corpus, data) if data else corpus
 
 
 def _examined(trials: pd.DataFrame, finish: pd.DataFrame) -> int | None:
@@ -306,21 +311,12 @@ def _tables(report: Report) -> dict[str, Any]:
     trials, corpus = report.trials, report.corpus
     scored = trials[trials["val_f1"].notna()]
     varied = _varied_columns(trials) if len(scored) else []
-    splits = {split: corpus.part(split) for split in SPLITS}
     return {
         "marks": {backbone: charts.mark(report.backbones, backbone) for backbone in report.backbones},
         "symbols": charts.SYMBOLS,
         "min_trials": MIN_TRIALS,
         "noise": seed_noise(report.finish),
-        "excluded": reason_counts(corpus),
-        "splits": {
-            split: (len(tracks), sum(track.seconds or 0.0 for track in tracks))
-            for split, tracks in splits.items()
-        },
-        "genre_tracks": {
-            genre: {split: sum(track.genre == genre for track in tracks) for split, tracks in splits.items()}
-            for genre in corpus.genres
-        },
+        "splits": corpus.splits,
         "errors": _errors(trials),
         "optimizers": isinstance(report.config.space.optimizer, tuple)
         or bool((trials["optimizer"] != SGD).any()),

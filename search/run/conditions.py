@@ -1,10 +1,12 @@
 """The conditions under which two searches have comparable scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TypeVar
 
-from genre_core.corpus.tracks import Corpus
+from genre_core.corpus.corpus_table import read_columns
+from genre_core.corpus.tracks import Corpus, fingerprint_of
 from search.config.schema import SearchConfig
 
 Fact = TypeVar("Fact")
@@ -27,16 +29,38 @@ class Conditions:
 
 
 def conditions(config: SearchConfig, tracks: Corpus) -> Conditions:
-    """Read the conditions from the configuration and the corpus of a search."""
+    """The conditions of a search with this configuration and corpus."""
+    usable = tracks.usable
+    return _conditions(
+        config,
+        content=[track.content for track in usable],
+        genre=[track.genre for track in usable],
+        split=[track.split for track in usable],
+        file_hash=[track.file_hash for track in usable],
+    )
+
+
+def read_conditions(config: SearchConfig, corpus: Path) -> Conditions:
+    """The conditions of a search with this configuration and corpus.parquet; for the error, see `load_corpus`."""
+    return _conditions(config, **read_columns(corpus, "content", "genre", "split", "file_hash"))
+
+
+def _conditions(
+    config: SearchConfig,
+    *,
+    content: Sequence[str | None],
+    genre: Sequence[str],
+    split: Sequence[str | None],
+    file_hash: Sequence[str | None],
+) -> Conditions:
+    """The conditions, given the columns of the usable tracks."""
     return Conditions(
-        corpus=tracks.fingerprint,
-        genres={track.content: track.genre for track in tracks.usable},
-        split={track.content: track.split for track in tracks.usable},
+        corpus=fingerprint_of(content),
+        genres=dict(zip(content, genre, strict=True)),
+        split=dict(zip(content, split, strict=True)),
         front_end=config.front_end,
         level=config.level,
-        contents={
-            track.file_hash: track.content for track in tracks.usable if track.file_hash and track.content
-        },
+        contents={file: own for file, own in zip(file_hash, content, strict=True) if file and own},
     )
 
 

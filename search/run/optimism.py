@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genre_core.corpus.tracks import Track, load_corpus
+from genre_core.corpus.corpus_table import read_columns, read_genres
 from search.run.folder import RunFolder
 
 RESAMPLES = 1000
@@ -24,6 +24,8 @@ MIN_RESAMPLES = 100
 """Number of resamples, however large the search."""
 MAX_LOOKS = 500
 """Number of looks that are resampled, those with the highest F1; the others hardly ever become the best."""
+DRAWS = 1e7
+"""Number of tracks that all resamples of a large validation set draw together: they take 40 MB."""
 MULTIPLICATIONS = 1e10
 """Multiplications of a large search, which has fewer resamples: about a second on two cores."""
 SEED = 0
@@ -95,26 +97,40 @@ def read_looks(run: Path, epochs: pd.DataFrame) -> Looks | None:
     """
     if not len(epochs) or not RunFolder(run).corpus.exists():
         return None
-    corpus = load_corpus(RunFolder(run).corpus)
-    tracks = corpus.part("validation")
-    known = np.array([row is not None and len(row) == len(tracks) for row in epochs["predicted"]])
-    if not tracks or not known[epochs["val_f1"].argmax()]:
+    corpus = RunFolder(run).corpus
+    tracks = read_columns(corpus, "genre", "group", part="validation")
+    genre, group = tracks["genre"], tracks["group"]
+    known = np.array([row is not None and len(row) == len(genre) for row in epochs["predicted"]])
+    if not genre or not known[epochs["val_f1"].argmax()]:
         return None
-    return looks_of(epochs[known], tracks, corpus.genres, missing=int((~known).sum()))
+    return looks_of(epochs[known], genre, group, genres=read_genres(corpus), missing=int((~known).sum()))
 
 
 def looks_of(
-    epochs: pd.DataFrame, tracks: Sequence[Track], genres: Sequence[str], *, missing: int = 0
+    epochs: pd.DataFrame,
+    genre: Sequence[str],
+    group: Sequence[str],
+    *,
+    genres: Sequence[str],
+    missing: int = 0,
 ) -> Looks:
-    """Convert epochs with predictions for these validation tracks."""
-    groups = {name: index for index, name in enumerate(dict.fromkeys(track.group for track in tracks))}
+    """Convert epochs with predictions for validation tracks of these genres and groups.
+
+    Args:
+        epochs: with columns as returned by `read_epochs`.
+        genre: of each track.
+        group: of each track.
+        genres: of the corpus.
+        missing: see `Looks.missing`.
+    """
+    groups = {name: index for index, name in enumerate(dict.fromkeys(group))}
     return Looks(
         trial=epochs["trial"].to_numpy(np.int64),
         epoch=epochs["epoch"].to_numpy(np.int64),
         f1=epochs["val_f1"].to_numpy(np.float64),
         predicted=np.stack(epochs["predicted"].to_list()).astype(np.int16),
-        truth=np.array([genres.index(track.genre) for track in tracks], np.int64),
-        group=np.array([groups[track.group] for track in tracks], np.int64),
+        truth=np.array([genres.index(name) for name in genre], np.int64),
+        group=np.array([groups[name] for name in group], np.int64),
         n_genres=len(genres),
         missing=missing,
     )
@@ -129,9 +145,10 @@ def optimism(looks: Looks) -> Optimism | None:
     """
     top = np.sort(np.argsort(-looks.f1, kind="stable")[:MAX_LOOKS])
     drawn = resample(looks, affordable_resamples(looks, len(top)))
-    drawn = drawn[:, (drawn == 0).any(axis=0)]
-    if not drawn.size:
+    if not (usable := (drawn == 0).any(axis=0)).any():
         return None
+    if not usable.all():
+        drawn = drawn[:, usable]
     chosen = top[bootstrap_f1(looks.take(top), drawn).argmax(axis=0)]
     numbers, winner = np.unique(chosen, return_inverse=True)
     winners = looks.take(numbers)
@@ -196,8 +213,10 @@ def resample(looks: Looks, resamples: int) -> Floats:
 
 def affordable_resamples(looks: Looks, n_looks: int) -> int:
     """The number of resamples for this number of looks."""
-    each = 2 * looks.n_genres * n_looks * (int(_units(looks).max()) + 1)  # hits and predictions
-    return int(np.clip(MULTIPLICATIONS / each, MIN_RESAMPLES, RESAMPLES))
+    units = int(_units(looks).max()) + 1
+    multiplications = 2 * looks.n_genres * n_looks * units  # hits and predictions
+    affordable = min(MULTIPLICATIONS / multiplications, DRAWS / units)
+    return int(np.clip(affordable, MIN_RESAMPLES, RESAMPLES))
 
 
 def _units(looks: Looks) -> Integers:

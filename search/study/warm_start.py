@@ -9,13 +9,14 @@ from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from genre_core.corpus.tracks import Corpus, load_corpus
+from genre_core.corpus.corpus_table import require_corpus
+from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load
 from search.config.space import FROZEN_SHARE, Space
 from search.errors import SearchErrorCode
-from search.run.conditions import conditions, differences
+from search.run.conditions import conditions, differences, read_conditions
 from search.run.folder import RunFolder
 from search.run.tables import require_run
 from search.study.journal import own_trials
@@ -31,7 +32,6 @@ class Earlier:
 
     folder: str
     config: SearchConfig
-    corpus: Corpus
     trials: Sequence[FrozenTrial]
     """Its own trials, without those that it took over from other searches."""
 
@@ -58,7 +58,7 @@ def read_earlier(config: SearchConfig) -> list[Earlier]:
 def require_same_data(config: SearchConfig, searches: Sequence[Earlier], tracks: Corpus) -> None:
     """Raise InputError if an earlier search has another corpus, other genres or another split."""
     for earlier in searches:
-        theirs = conditions(earlier.config, earlier.corpus)
+        theirs = read_conditions(earlier.config, RunFolder(Path(earlier.folder)).corpus)
         if differ := differences(theirs, conditions(config, tracks)):
             raise InputError(
                 f"--warm-start needs a search whose scores are comparable, but {earlier.folder} differs in its "
@@ -103,10 +103,10 @@ def _read(run: Path) -> Earlier:
             f"--warm-start needs a search that has started, but {RunFolder(run).journal} does not exist; leave it out",
             code=SearchErrorCode.WARM_START_NOT_STARTED,
         )
+    require_corpus(RunFolder(run).corpus)
     return Earlier(
         folder=str(run),
         config=load(RunFolder(run).config, {}),
-        corpus=load_corpus(RunFolder(run).corpus),
         trials=own_trials(run),
     )
 

@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from genre_core.corpus.tracks import write_corpus
+from genre_core.corpus.corpus_table import write_corpus
 from genre_core.system.atomic import atomic_file
 from genre_core.system.interruption import announce_interrupts, handler_kept
 from genre_core.system.memory import GIB

@@ -22,8 +22,9 @@ from genre_core.corpus.audit import (
     track_warnings,
     warnings_summary,
 )
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
 from genre_core.corpus.splits import split_corpus
-from genre_core.corpus.tracks import Corpus, Exclusion, Track, load_corpus, read_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus, Exclusion, Track, read_corpus
 from genre_core.errors import ErrorCode
 
 SOUNDTRACKS = Path(__file__).parents[3] / "shared/data/soundtracks"

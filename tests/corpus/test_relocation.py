@@ -9,8 +9,9 @@ from made_runs import Quiet, make_run
 from refusals import refused
 
 from genre_core.corpus.audit import audit
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
 from genre_core.corpus.relocation import relocate_corpus, relocate_corpus_by_name
-from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus, read_corpus
 from genre_core.errors import ErrorCode
 from search.config.schema import load
 from search.data.music import locate_music

@@ -1,4 +1,4 @@
-"""Discovery of tracks in folders and manifests, and the table of a corpus."""
+"""Discovery of tracks in folders and manifests."""
 
 import errno
 import os
@@ -8,15 +8,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from corpora import flat, touched
 from refusals import refused
 
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
 from genre_core.corpus.manifest import MANIFEST_SUFFIXES
-from genre_core.corpus.splits import split_corpus
-from genre_core.corpus.tracks import Corpus, load_corpus, read_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus, read_corpus
 from genre_core.errors import ErrorCode
 
 # file, genre, group, reason for exclusion
@@ -193,42 +191,6 @@ def test_a_source_without_audio_is_refused(tmp_path: Path) -> None:
         read_corpus(touched(tmp_path, "blues/notes.txt"))
     with refused(ErrorCode.CORPUS_FOLDER_UNREADABLE, "x" * 300, os.strerror(errno.ENAMETOOLONG)):
         read_corpus(tmp_path / ("x" * 300))
-
-
-def test_a_corpus_survives_a_round_trip_and_its_table_states_units(tmp_path: Path) -> None:
-    first, *others = split_corpus(flat(jazz=4, soul=4), validation=0.25, test=0.25, seed=0).tracks
-    full = replace(first, seconds=29.97, content="ab12", track_id="ü\n")
-    corpus = Corpus((full, *others, replace(first, excluded_reason="silent", split=None)))
-    path = tmp_path / "lr=0.1" / "corpus.parquet"  # looks like a partition but is not one
-    path.parent.mkdir()
-    write_corpus(corpus, path)
-    write_corpus(corpus, path)
-    assert load_corpus(path) == corpus
-    assert [child.name for child in path.parent.iterdir()] == ["corpus.parquet"]
-    schema = pq.read_schema(path)
-    assert schema.field("seconds").metadata == {b"unit": b"s"}
-    assert schema.metadata[b"schema_version"] == b"2"
-
-
-def test_a_corpus_table_of_an_earlier_version_has_no_hashes_of_files(tmp_path: Path) -> None:
-    corpus = Corpus(tuple(replace(track, file_hash="ab") for track in flat(jazz=2).tracks))
-    write_corpus(corpus, tmp_path / "corpus.parquet")
-    earlier = pq.read_table(tmp_path / "corpus.parquet").drop_columns(["file_hash"])
-    pq.write_table(earlier.replace_schema_metadata({"schema_version": "1"}), tmp_path / "corpus.parquet")
-    without = tuple(replace(track, file_hash=None) for track in corpus.tracks)
-    assert load_corpus(tmp_path / "corpus.parquet").tracks == without
-
-
-def test_a_file_that_is_not_a_corpus_table_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "corpus.parquet"
-    with refused(ErrorCode.CORPUS_TABLE_UNREADABLE, path):
-        load_corpus(path)
-    path.write_text("PAR1")
-    with refused(ErrorCode.CORPUS_TABLE_UNREADABLE, path):
-        load_corpus(path)
-    pq.write_table(pa.table({"track_id": ["a"]}), path)
-    with refused(ErrorCode.CORPUS_TABLE_VERSION, path, "version 1 or 2"):
-        load_corpus(path)
 
 
 def test_the_fingerprint_depends_only_on_the_usable_audio() -> None:

@@ -29,8 +29,9 @@ from without_ray import finishes_in_process
 from workers import dying_train, hanging_train
 
 from genre_core.audio.mel import front_end
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
 from genre_core.corpus.spectrogram_store import open_or_build
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import read_tensors
 from genre_core.predict import Model

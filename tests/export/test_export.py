@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 
 from genre_core.audio.mel import front_end
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import SHARED_BLOCKS, read_card, read_tensors
 from genre_core.models.network import ToImage, build

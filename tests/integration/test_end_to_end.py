@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from without_ray import by_torch, searches_in_process
 
 from genre_core.audio.mel import front_end
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.corpus.spectrogram_store import open_or_build
-from genre_core.corpus.tracks import load_corpus
 from genre_core.models.artifact import read_tensors
 from genre_core.models.network import ToImage, build
 from genre_core.system.disk_cache import NodeCache

@@ -13,7 +13,7 @@ from mirrors import File, serving
 from shaped import CORRUPT, fma_archives, gtzan_archive
 from without_ray import by_torch, finishes_in_process, searches_in_process
 
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.models.artifact import read_card
 from search.run.tables import read_test_tracks, read_trials
 

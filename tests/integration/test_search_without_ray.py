@@ -19,7 +19,7 @@ from rich.console import Console
 from small_models import models_of
 from without_ray import MakeTrainer, analytic, by_torch, searches_in_process
 
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.errors import ErrorCode
 from genre_core.training import activation_cache
 from search.config.schema import SearchConfig, load

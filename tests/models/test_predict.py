@@ -21,7 +21,7 @@ from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from genre_core import predict
 from genre_core.audio.bad_audio import BadAudio, Fault, Reason
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.models.artifact import SHARED_BLOCKS, read_card, read_tensors
 from genre_core.predict import Model, Prediction, SegmentPrediction

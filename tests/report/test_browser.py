@@ -17,7 +17,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus
 from search.report.importance import FROZEN
 from search.report.page import collect, render, write_report
 from search.run.lock import driving

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TRIALS, Command
 
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus
 from search.run import ranking
 from search.run.tables import read_trials
 

@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from genre_core.corpus.tracks import Corpus, write_corpus
+from genre_core.corpus.corpus_table import write_corpus
+from genre_core.corpus.tracks import Corpus
 from search.report import comparison, leaderboard, winner
 from search.report.finished import verdict
 from search.report.fitting import FittedTable, fitted, wrapped, wrapped_text

@@ -16,8 +16,9 @@ from PIL import Image
 
 from genre_core.audio import decode
 from genre_core.audio.mel import front_end
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
 from genre_core.corpus.spectrogram_store import open_or_build
-from genre_core.corpus.tracks import Corpus, load_corpus, write_corpus
+from genre_core.corpus.tracks import Corpus
 from search.report.misclassified import MAX_TRACKS, SAMPLE_RATE, height, worst_tracks
 from search.report.page import collect
 from search.run.model_store import kept_card

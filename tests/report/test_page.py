@@ -13,7 +13,7 @@ from conftest import TRIALS, Command
 from made_runs import make_finish, make_reportable, make_run
 from rich.console import Console
 
-from genre_core.corpus.tracks import load_corpus
+from genre_core.corpus.corpus_table import load_corpus
 from genre_core.errors import InputError
 from search.config.schema import load
 from search.config.space import Space

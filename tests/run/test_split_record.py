@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from corpora import flat
 
-from genre_core.corpus.tracks import SPLITS, Corpus, Track, write_corpus
+from genre_core.corpus.corpus_table import write_corpus
+from genre_core.corpus.tracks import SPLITS, Corpus, Track
 from search.run import split_record as module
 from search.run.split_record import SPLIT_TABLE, sizes, split_record, tracks_of, write_split
 

@@ -21,7 +21,8 @@ from rich.console import Console
 from tiny import TINY
 from without_ray import searches_in_process
 
-from genre_core.corpus.tracks import Corpus, write_corpus
+from genre_core.corpus.corpus_table import write_corpus
+from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
 from search.config.schema import Optuna, SearchConfig, load, to_yaml
 from search.config.space import FROZEN_SHARE, depth_in

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from genre_core.corpus.tracks import SPLITS, Corpus, Track, load_corpus, write_corpus
+from genre_core.corpus.corpus_table import load_corpus, write_corpus
+from genre_core.corpus.tracks import SPLITS, Corpus, Track
 from genre_core.models.artifact import SHARED
 from genre_core.recipe import Recipe
 from search.config.schema import SearchConfig, load, to_yaml

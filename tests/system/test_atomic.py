@@ -14,8 +14,9 @@ import soundfile
 from made_runs import epoch_report, trial_row
 
 from genre_core.audio.mel import front_end
+from genre_core.corpus.corpus_table import write_corpus
 from genre_core.corpus.spectrogram_store import mel_parts, open_or_build
-from genre_core.corpus.tracks import Corpus, Track, write_corpus
+from genre_core.corpus.tracks import Corpus, Track
 from genre_core.system.atomic import atomic_file, atomic_folder, make_folder, sync_folder
 from genre_core.system.disk_cache import NodeCache
 from search.run.checkpoints import CheckpointStore

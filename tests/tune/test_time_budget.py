@@ -131,7 +131,7 @@ def test_a_warm_start_leaves_out_what_never_scored(run: Path, tmp_path: Path) ->
     (tmp_path / "new").mkdir()
     said: list[str] = []
     study = open_study(tmp_path / "new")
-    earlier = Earlier(folder="e", config=CONFIG, corpus=None, trials=open_study(run).trials)  # type: ignore[arg-type]
+    earlier = Earlier(folder="e", config=CONFIG, trials=open_study(run).trials)
     teach(study, CONFIG, [earlier], weights={"resnet18": None}, say=said.append)  # type: ignore[dict-item]
     assert study.known == {("e", 0), ("e", 1)}
     assert "1 without an epoch" in said[0]
