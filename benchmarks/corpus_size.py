@@ -88,7 +88,8 @@ def generate(folder: Path, tracks: int, setting: FrontEnd) -> None:
         path.touch()
     rows = [_finding(path) for path in paths]
     (cache := folder / "cache").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=audit.CACHE_SCHEMA), cache / audit.CACHE_NAME)
+    table = pa.Table.from_pylist(rows, schema=audit.CACHE_SCHEMA)
+    pq.write_table(table, cache / audit.CACHE_NAME, row_group_size=audit.CACHE_ROWS)
     identities = [str(row["file_hash"]) for row in rows]
     store = cache / "spectrograms" / spectrogram_store._name(identities, setting)
     store.mkdir(parents=True)

@@ -195,7 +195,9 @@ class Corpora:
         """The training and validation segments."""
         own = {"data": "builtin", "synthetic": EASY} if corpus == BUILTIN else {"data": str(self._data)}
         config = load(None, {**SHARED, **own, "split.seed": seed, "weights": "random"})
-        prepared = prepare.prepare(config, prepare.read_data(config), cache=self._folder, reporter=Printer())
+        _, prepared = prepare.prepare(
+            config, prepare.read_data(config), cache=self._folder, reporter=Printer()
+        )
         assert prepared.validation
         cpu = torch.device("cpu")
         return prepared.train.to(cpu), prepared.validation.to(cpu)

@@ -252,12 +252,15 @@ def _prepare(source: Path, run: Path, *, device: str) -> tuple[SearchConfig, Wor
     """The configuration and the data of its trials, prepared once."""
     config = load(source, {})
     run.mkdir(parents=True, exist_ok=True)
-    prepared = prepare.prepare(config, prepare.read_data(config), cache=run / "cache", reporter=Printer())
-    write_corpus(prepared.corpus, RunFolder(run).corpus)
+    tracks, prepared = prepare.prepare(
+        config, prepare.read_data(config), cache=run / "cache", reporter=Printer()
+    )
+    write_corpus(tracks, RunFolder(run).corpus)
     RunFolder(run).config.write_text(to_yaml(config), encoding="utf-8")
     return config, WorkingSet.of(
         config,
-        prepared.corpus,
+        genres=prepared.genres,
+        split=prepared.split,
         cache=run / "cache",
         train=prepared.train,
         validation=prepared.validation,

@@ -293,7 +293,8 @@ def _save_cache(fresh: Mapping[str, Finding], versions: Mapping[str, FileVersion
     )
     try:
         with atomic_file(cache / CACHE_NAME, durable=False) as partial:
-            pq.write_table(pa.concat_tables([kept, *_tables(rows)]), partial)
+            table = pa.concat_tables([kept, *_tables(rows)])
+            pq.write_table(table, partial, row_group_size=CACHE_ROWS)
     except OSError as error:
         raise _cache_error(cache, error) from error
 

@@ -26,6 +26,7 @@ from search.data.front_end import front_end_of
 from search.data.reporter import Reporter
 from search.errors import SearchErrorCode
 from search.run.commands import command
+from search.run.split_record import SplitRecord, split_record
 
 NAMED = 10
 """Excluded files that are named in the output."""
@@ -33,9 +34,13 @@ NAMED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The data that all trials share."""
+    """The data that all trials share, without the tracks themselves."""
 
-    corpus: Corpus
+    genres: tuple[str, ...]
+    fingerprint: str
+    """See `Corpus.fingerprint`."""
+    split: SplitRecord
+    """The split as recorded in model cards."""
     spectrograms: str
     """Name of the spectrogram store."""
     train: SegmentArrays
@@ -66,8 +71,8 @@ def prepare(
     cache: Path,
     reporter: Reporter,
     transform: Transform | None = None,
-) -> Prepared:
-    """Prepare the data that all trials share; results from the cache are reused.
+) -> tuple[Corpus, Prepared]:
+    """Prepare a corpus and the data that all trials share; results from the cache are reused.
 
     Args:
         config: the search's.
@@ -85,7 +90,7 @@ def prepare(
         reporter.say(
             "augment_at: input: frozen blocks are computed in every epoch, activations are not shared"
         )
-    return _prepared(config, tracks, store, weights, reporter)
+    return tracks, _prepared(config, tracks, store, weights, reporter)
 
 
 def prepare_corpus(
@@ -236,7 +241,9 @@ def _prepared(
     parts = ", ".join(f"{len(tracks.part(part))} {part}" for part in corpus.SPLITS)
     reporter.say(f"{len(tracks.genres)} genres, {len(tracks.usable)} tracks: {parts}")
     return Prepared(
-        corpus=tracks,
+        genres=tracks.genres,
+        fingerprint=tracks.fingerprint,
+        split=split_record(tracks),
         spectrograms=store.folder.name,
         train=segments(config, tracks.part("train"), tracks.genres, store),
         validation=segments(config, tracks.part("validation"), tracks.genres, store),

@@ -33,6 +33,7 @@ from search.run.lock import driving
 from search.run.model_store import write_model
 from search.run.ranking import select
 from search.run.schemas import FINISH, RUNNING, FinalRow, TestTrackRow
+from search.run.split_record import split_record
 from search.run.tables import (
     as_indices,
     read_finish,
@@ -173,7 +174,8 @@ def _use_test_set(
         actors = Actors(frames=store_shards(test, config, resources), storage=config.storage)
         working_set = WorkingSet.of(
             config,
-            tracks,
+            genres=tracks.genres,
+            split=split_record(tracks),
             cache=cache,
             train=test,
             validation=None,

@@ -24,8 +24,8 @@ MIN_RESAMPLES = 100
 """Number of resamples, however large the search."""
 MAX_LOOKS = 500
 """Number of looks that are resampled, those with the highest F1; the others hardly ever become the best."""
-DRAWS = 1e7
-"""Number of tracks that all resamples of a large validation set draw together: they take 40 MB."""
+DRAWS = 5e6
+"""Number of tracks that all resamples of a large validation set draw together: they take 20 MB."""
 MULTIPLICATIONS = 1e10
 """Multiplications of a large search, which has fewer resamples: about a second on two cores."""
 SEED = 0

@@ -36,7 +36,7 @@ def dry_run(config: SearchConfig, *, cache: Path, reporter: Reporter) -> Plan:
     found = prepare.read_data(config)
     if config.address is None:
         local_workers(config)
-    prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
+    _, prepared = prepare.prepare(config, found, cache=cache, reporter=reporter)
     config = with_local_precision(config)
     return make_plan(config, prepared, cache=cache, probe_seconds=DRY_RUN_PROBE_SECONDS)
 

@@ -120,9 +120,9 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
         found = prepare.read_data(config)
         _require_usable(config, folder, resumed=False)
         transform = transform_of(config, reporter.say)
-        prepared = prepare.prepare(config, found, cache=cache, reporter=reporter, transform=transform)
+        tracks, prepared = prepare.prepare(config, found, cache=cache, reporter=reporter, transform=transform)
         del found  # of a large corpus, a second list of its tracks
-        warm_start.require_same_data(config, earlier, prepared.corpus)
+        warm_start.require_same_data(config, earlier, tracks)
         with reporter.working(_MEASURING):
             config = with_local_precision(config)
             plan = make_plan(config, prepared, cache=cache)
@@ -132,7 +132,8 @@ def run(config: SearchConfig, *, folder: Path, cache: Path, reporter: Reporter) 
             require_new(folder)
             config = config.model_copy(update={"provenance": new_identity(folder).provenance})
             with mirrored(config, folder, reporter, resumed=False):
-                write_corpus(prepared.corpus, RunFolder(folder).corpus)
+                write_corpus(tracks, RunFolder(folder).corpus)
+                del tracks  # a large corpus takes memory that the search can use
                 _write_config(config, prepared, folder)
                 the_study = open_study(config, folder, name=folder.resolve().name)
                 _warm_start(the_study, config, earlier, prepared, reporter)
@@ -188,6 +189,7 @@ def resume(
         prepared = prepare.prepare_resumed(
             config, tracks, cache=cache, reporter=reporter, transform=transform
         )
+        del tracks
         rows, left = recorded_trials(folder).values(), wanted - the_study.ended
         with reporter.working(_MEASURING):
             plan = make_plan(config, prepared, cache=cache, rows=rows, trials=left)
@@ -403,9 +405,9 @@ def _write_config(config: SearchConfig, prepared: Prepared, folder: Path) -> Non
     kept = {k: v for k, v in (config.provenance or {}).items() if k in (RUN_ID, FOLDER, EXTENDED)}
     provenance = kept | {
         "versions": versions(),
-        "corpus": prepared.corpus.fingerprint,
+        "corpus": prepared.fingerprint,
         "spectrograms": prepared.spectrograms,
-        "genres": list(prepared.corpus.genres),
+        "genres": list(prepared.genres),
         "weights": prepared.weights,
     }
     with atomic_file(RunFolder(folder).config) as partial:
@@ -463,7 +465,8 @@ def _trainable(
         GenreTrial,
         working_set=WorkingSet.of(
             config,
-            prepared.corpus,
+            genres=prepared.genres,
+            split=prepared.split,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from genre_core.audio.mel import FrontEnd
-from genre_core.corpus.tracks import Corpus
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.network import ToImage, allow_tf32, build, restore
 from genre_core.models.pretrained import Weights, weights_path
@@ -33,7 +32,7 @@ from search.engine.messages import TrainingFacts
 from search.engine.ports import Arrays, Diverged, OutOfMemory, WeightSource
 from search.run.provenance import versions
 from search.run.schemas import EpochRow
-from search.run.split_record import SplitRecord, split_record
+from search.run.split_record import SplitRecord
 from search.tune import weight_shipping
 
 if TYPE_CHECKING:  # a worker needs no pydantic
@@ -88,8 +87,9 @@ class WorkingSet:
     def of(
         cls,
         config: "SearchConfig",
-        corpus: Corpus,
         *,
+        genres: tuple[str, ...],
+        split: SplitRecord,
         cache: Path,
         train: SegmentArrays,
         validation: SegmentArrays | None,
@@ -100,8 +100,8 @@ class WorkingSet:
     ) -> "WorkingSet":
         """Data and settings of a search; for the arguments, see the attributes."""
         return cls(
-            genres=corpus.genres,
-            split=split_record(corpus),
+            genres=genres,
+            split=split,
             train=train,
             validation=validation,
             front_end=front_end_of(config),

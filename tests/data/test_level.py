@@ -75,7 +75,8 @@ def test_a_search_goes_on_with_the_levels_that_it_began_with(
     assert (highest == 0) is not older
     given = WorkingSet.of(
         config,
-        tracks,
+        genres=prepared.genres,
+        split=prepared.split,
         cache=cache,
         train=prepared.train,
         validation=prepared.validation,

@@ -71,8 +71,8 @@ def test_a_resumed_search_needs_the_same_weights_and_audio(
     data, cache = tmp_path / "data", tmp_path / "cache"
     shutil.copytree(music, data)
     config = tiny(data=str(data))
-    ready = prepare.prepare(config, cache=cache, reporter=RecordingReporter())
-    again = prepare.prepare_resumed(config, ready.corpus, cache=cache, reporter=RecordingReporter())
+    tracks, ready = prepare.prepare(config, cache=cache, reporter=RecordingReporter())
+    again = prepare.prepare_resumed(config, tracks, cache=cache, reporter=RecordingReporter())
     assert (again.spectrograms, again.weights) == (ready.spectrograms, ready.weights)
 
     other = config.model_copy(update={"provenance": {"weights": {"resnet18": "another file"}}})
@@ -82,10 +82,10 @@ def test_a_resumed_search_needs_the_same_weights_and_audio(
     assert "resnet18" in str(error.value)
 
     shutil.rmtree(next(cache.rglob(ready.spectrograms)))
-    changed = ready.corpus.usable[0]
-    changed.path.write_bytes(ready.corpus.usable[1].path.read_bytes())
+    changed = tracks.usable[0]
+    changed.path.write_bytes(tracks.usable[1].path.read_bytes())
     with pytest.raises(InputError) as error:
-        prepare.reopen_store(config, ready.corpus, cache=cache, reporter=RecordingReporter())
+        prepare.reopen_store(config, tracks, cache=cache, reporter=RecordingReporter())
     assert error.value.code is SearchErrorCode.AUDIO_CHANGED
     assert repr(changed.track_id) in str(error.value)
     assert "--data PATH" in str(error.value)
@@ -138,11 +138,11 @@ def test_validation_is_drawn_from_training_only_if_the_setting_is_on(
     with pytest.raises(InputError) as error:
         prepare.prepare(tiny(data=data), cache=cache, reporter=RecordingReporter())
     assert "split.draw_validation=true" in str(error.value)
-    ready = prepare.prepare(
+    parted, _ = prepare.prepare(
         tiny(data=data, split__draw_validation=True), cache=cache, reporter=RecordingReporter()
     )
-    assert [len(ready.corpus.part(part)) for part in SPLITS] == [20, 20, 20]
-    assert {track.group for track in ready.corpus.part("test")} == held
+    assert [len(parted.part(part)) for part in SPLITS] == [20, 20, 20]
+    assert {track.group for track in parted.part("test")} == held
 
 
 def test_a_single_genre_is_rejected_before_a_file_is_decoded(
@@ -172,6 +172,6 @@ def test_a_corpus_that_was_prepared_is_decoded_once_and_not_again_by_a_search(
     )
     assert sorted(transformed) == sorted(track.location for track in tracks.tracks)
     assert all(track in store for track in tracks.usable)
-    ready = prepare.prepare(tiny(), cache=tmp_path, reporter=reporter, transform=transform)
+    _, ready = prepare.prepare(tiny(), cache=tmp_path, reporter=reporter, transform=transform)
     assert len(transformed) == len(tracks.tracks)
     assert ready.spectrograms == store.folder.name

@@ -394,8 +394,8 @@ def earlier_music(music: Path, cache: Path, tmp_path_factory: pytest.TempPathFac
     settings = TINY | ONE_EPOCH | {"data": str(music)}
     run = make_run(tmp_path_factory.mktemp("made") / "earlier", [[0.4]], settings=settings)
     config = load(run / "config.yaml", {})
-    prepared = prepare.prepare(config, prepare.read_data(config), cache=cache, reporter=_display())
-    write_corpus(prepared.corpus, run / "corpus.parquet")
+    tracks, prepared = prepare.prepare(config, prepare.read_data(config), cache=cache, reporter=_display())
+    write_corpus(tracks, run / "corpus.parquet")
     record(run, {"weights": prepared.weights})
     return run
 

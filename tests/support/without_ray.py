@@ -63,7 +63,8 @@ def searches_in_process(
     ) -> Callable[[str], WorkerSession]:
         given = WorkingSet.of(
             config,
-            prepared.corpus,
+            genres=prepared.genres,
+            split=prepared.split,
             cache=cache,
             train=prepared.train,
             validation=prepared.validation,

@@ -30,7 +30,8 @@ Make = Callable[..., SearchConfig]
 @pytest.fixture
 def prepared(tiny: Make, cache: Path) -> Prepared:
     """The data of the tiny search."""
-    return prepare.prepare(tiny(), cache=cache, reporter=RecordingReporter())
+    _, prepared = prepare.prepare(tiny(), cache=cache, reporter=RecordingReporter())
+    return prepared
 
 
 @pytest.fixture
