@@ -170,7 +170,7 @@ def collect(
     """Read a run's folder; the arguments and errors are those of `write_report`."""
     require_run(run)
     config = schema.load(RunFolder(run).config, {})
-    corpus = CorpusSummary.read(RunFolder(run).corpus)
+    corpus, validated = CorpusSummary.read(RunFolder(run).corpus), _validated(run, data)
     trials = ranking.select(read_trials(run))
     settings = to_yaml(winner_config(run, best_row(run))) if trials["val_f1"].notna().any() else None
     trials[FROZEN] = trials["frozen_blocks"] / trials["n_blocks"]
@@ -190,7 +190,7 @@ def collect(
         configurations=configurations(finish, read_test_tracks(run), corpus.genres),
         importances=importances(run),
         time=time_spent(trials) if trials["seconds"].notna().any() else None,
-        misclassified=worst_tracks(card, _validated(run, data), spectrograms=store) if card else None,
+        misclassified=worst_tracks(card, validated, spectrograms=store) if card else None,
         expectation=expectation.sentence(run, trials),
         test_look=read_test_use(run),
         extension_note=extension_note(run),

@@ -290,6 +290,19 @@ def test_a_file_with_another_size_or_modification_time_is_decoded_again(
     assert again.tracks[1:] == first.tracks[1:]
 
 
+def test_the_cache_has_one_finding_on_each_file_of_all_corpora(tmp_path: Path) -> None:
+    for name in ("a/jazz/1.wav", "a/jazz/2.wav", "b/jazz/1.wav"):
+        tone(tmp_path / name, 200)
+    for root in ("a", "b"):
+        audited(tmp_path / root, tmp_path / "cache")
+    tone(tmp_path / "a/jazz/1.wav", 300, seconds=2.0)
+    audited(tmp_path / "a", tmp_path / "cache")
+    rows = pq.read_table(tmp_path / "cache" / CACHE_NAME, columns=["path", "seconds"]).to_pylist()
+    found = {row["path"].removeprefix(f"{tmp_path}/"): row["seconds"] for row in rows}
+    assert found == {"a/jazz/1.wav": 2.0, "a/jazz/2.wav": 1.0, "b/jazz/1.wav": 1.0}
+    assert len(rows) == 3
+
+
 def test_an_unreadable_file_that_was_repaired_is_decoded_again(tmp_path: Path) -> None:
     lost = tmp_path / "music/jazz/a.wav"
     lost.parent.mkdir(parents=True)

@@ -13,7 +13,16 @@ from genre_core.corpus.corpus_table import write_corpus
 from genre_core.corpus.tracks import Corpus, Track
 from genre_core.training.metrics import SCORES, confusion_matrix, overall
 from search.run import optimism as module
-from search.run.optimism import Looks, bootstrap_f1, f1, looks_of, optimism, read_looks, resample
+from search.run.optimism import (
+    Looks,
+    affordable_resamples,
+    bootstrap_f1,
+    f1,
+    looks_of,
+    optimism,
+    read_looks,
+    resample,
+)
 from search.run.tables import read_epochs
 
 GENRES = 5
@@ -125,6 +134,16 @@ def test_every_genre_is_drawn_as_often_as_it_has_groups_and_a_genres_only_group_
         optimism(replace(looks.take(np.array([0])), truth=np.arange(7), n_genres=7, group=np.arange(7)))
         is None
     )
+
+
+def test_more_tracks_have_fewer_resamples_so_that_their_weights_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "DRAWS", 10_000)
+    monkeypatch.setattr(module, "MIN_RESAMPLES", 20)
+    for tracks, resamples in ((5, module.RESAMPLES), (50, 200), (5000, 20)):
+        looks = make_looks(*classifiers(np.random.default_rng(6), 2, tracks=tracks))
+        assert affordable_resamples(looks, 2) == resamples
 
 
 def test_a_clearly_better_trial_has_almost_no_optimism_among_many_poor_ones() -> None:
