@@ -121,7 +121,7 @@ def audit(
         if cache and fresh:
             _save_cache(fresh, versions, cache)
     tracks = (
-        track if track.excluded_reason else _apply(track, findings.pop(track.location), minimum_seconds)
+        track if track.excluded_reason else _apply(track, findings[track.location], minimum_seconds)
         for track in corpus.tracks
     )
     return _without_copies(Corpus(tuple(tracks)))

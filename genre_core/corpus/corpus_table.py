@@ -32,7 +32,6 @@ SCHEMA = pa.schema(
 _ATTRIBUTES = {name: "location" if name == "path" else name for name in SCHEMA.names}
 """Column -> attribute of a track."""
 
-
 ROWS = 10_000
 """Tracks that are converted at a time: as columns of Python objects and of Arrow they take additional memory."""
 
