@@ -10,12 +10,15 @@ class ErrorCode(StrEnum):
     """Kinds of input errors. Programs and tests should check the code, not the wording of the message."""
 
     # audio
+    AUDIO_STORAGE_UNREACHABLE = "audio-storage-unreachable"
     UNKNOWN_FRONT_END = "unknown-front-end"
     UNKNOWN_LEVEL = "unknown-level"
     WAVEFORM_INVALID = "waveform-invalid"
     # corpus
     AUDIT_CACHE_NOT_WRITABLE = "audit-cache-not-writable"
     CORPUS_NOT_FOUND = "corpus-not-found"
+    CORPUS_ADDRESS_UNREADABLE = "corpus-address-unreadable"
+    CORPUS_ADDRESS_WITH_CREDENTIALS = "corpus-address-with-credentials"
     CORPUS_FOLDER_UNREADABLE = "corpus-folder-unreadable"
     CORPUS_WITHOUT_AUDIO = "corpus-without-audio"
     CORPUS_TABLE_UNREADABLE = "corpus-table-unreadable"

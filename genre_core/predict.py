@@ -23,6 +23,7 @@ from torch import Tensor
 
 from genre_core.audio import decode
 from genre_core.audio.mel import FrontEnd, cut_segments, segment_starts, stored_mel
+from genre_core.audio.on_disk import on_disk
 from genre_core.audio.samples import source_of
 from genre_core.audio.source import Samples
 from genre_core.errors import ErrorCode, InputError, one_line
@@ -163,7 +164,7 @@ class Model:
         """Classify a track of any length, or each one of a list, in the same way as validation tracks.
 
         Args:
-            audio: the path of an audio file, or (samples, sample_rate): an array of shape [samples],
+            audio: the path or address of an audio file, or (samples, sample_rate): an array of shape [samples],
                 [channels, samples] or [samples, channels], of floats with full scale 1 or integers with the full scale
                 of their type, and its rate in Hz. The model mixes it to mono and resamples it. Or a list of these.
             over_time: also classify adjacent segments, which cover the whole track.
@@ -173,7 +174,8 @@ class Model:
 
         Raises:
             BadAudio: a file cannot be read, or nothing in a track is audible.
-            InputError: samples have another shape or type, or their rate is impossible.
+            InputError: samples have another shape or type, or their rate is impossible; or the storage of an address
+                cannot be reached.
         """
         if isinstance(audio, list):
             return [self._predict(track, over_time=over_time) for track in audio]
@@ -200,7 +202,8 @@ class Model:
         if isinstance(audio, tuple):
             return decode.waveform_of(source_of(*audio), rate)
         try:
-            return decode.read(Path(audio), rate, refuse_silence=True)
+            with on_disk(str(audio)) as path:
+                return decode.read(path, rate, refuse_silence=True)
         except decode.BadAudio as error:
             error.add_note(f"file: {audio}")
             raise

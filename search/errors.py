@@ -15,6 +15,7 @@ class SearchErrorCode(StrEnum):
     OPTIONS_EXCLUSIVE = "options-exclusive"
     SETTING_NOT_REPLAYED = "setting-not-replayed"
     FOLDER_NOT_EMPTY = "folder-not-empty"
+    FOLDER_NOT_LOCAL = "folder-not-local"
     FILE_EXISTS = "file-exists"
     FILE_NOT_WRITABLE = "file-not-writable"
     # cluster_lint

@@ -13,10 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genre_core.audio import decode
+from genre_core.audio.on_disk import on_disk
 from genre_core.corpus.tracks import Corpus, Exclusion, Track
 from genre_core.errors import ErrorCode, InputError
+from genre_core.system import remote_files
+from genre_core.system.addresses import is_address
 from genre_core.system.atomic import atomic_file
 from genre_core.system.progress import ProgressCallback
+from genre_core.system.remote_files import MISSING, FileVersion
 from genre_core.system.threads import ALL_CORES, map_in_threads
 
 CACHE_NAME, EARLIER_CACHE = "audit-5.parquet", "audit-4.parquet"
@@ -37,9 +41,6 @@ CACHE_SCHEMA = pa.schema(
 
 CACHE_ROWS = 10_000
 """Findings that are converted at a time: as dictionaries they take several times the memory."""
-
-FileVersion = tuple[int, int]
-"""Size in bytes and modification time in ns: identifies the state in which a file was decoded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +71,8 @@ class Finding:
 _UNKNOWN = Finding()
 """Stands for the finding on a file that has not been decoded yet."""
 
-Examine = Callable[[Sequence[str]], Iterable[tuple[str, Finding]]]
-"""Decodes the files at these locations and yields the finding on each, in any order."""
+Examine = Callable[[Mapping[str, FileVersion]], Iterable[tuple[str, Finding]]]
+"""Decodes the files at these locations, given with their versions, and yields the finding on each, in any order."""
 
 
 def audit(
@@ -101,16 +102,17 @@ def audit(
         The corpus with lengths, hashes, reasons for exclusion and warnings.
 
     Raises:
-        InputError: the cache folder cannot be written.
+        InputError: the cache folder cannot be written, or the storage of files cannot be reached.
     """
+    listed = _remote_versions(corpus.usable, workers)
     findings = dict.fromkeys((track.location for track in corpus.usable), _UNKNOWN)
     for file, version, finding in _load_cache(cache) if cache else ():
-        if file in findings and version == version_of(file):
+        if file in findings and version == (listed.get(file) or version_of(file)):
             findings[file] = finding
     unhashed = {file: f for file, f in findings.items() if f.content and not f.file_hash}
     new = [file for file, finding in findings.items() if finding is _UNKNOWN]
-    versions = {file: version_of(file) for file in (*unhashed, *new)}
-    examined = (examine or partial(_inspected, workers=workers))(new)
+    versions = {file: listed.get(file) or version_of(file) for file in (*unhashed, *new)}
+    examined = (examine or partial(_inspected, workers=workers))({file: versions[file] for file in new})
     try:
         for done, (file, finding) in enumerate(chain(_hashed(unhashed, workers), examined), 1):
             findings[file] = finding
@@ -165,14 +167,23 @@ def copies_across_splits(corpus: Corpus) -> list[tuple[Track, Track]]:
     return [(original, track) for original, track in originals if track.split not in (None, original.split)]
 
 
-def _inspected(locations: Sequence[str], *, workers: int) -> Iterator[tuple[str, Finding]]:
+def _remote_versions(tracks: Sequence[Track], workers: int) -> dict[str, FileVersion]:
+    """Versions of files at addresses, by location; one that was not listed costs a request."""
+    remote = [track for track in tracks if track.is_remote]
+    unlisted = [track.location for track in remote if track.version is None]
+    asked = dict(zip(unlisted, map_in_threads(version_of, unlisted, workers), strict=True))
+    return {track.location: track.version or asked[track.location] for track in remote}
+
+
+def _inspected(locations: Iterable[str], *, workers: int) -> Iterator[tuple[str, Finding]]:
     """Decode files in threads, since decoding and hashing release the GIL, and yield the findings in order."""
-    yield from zip(locations, map_in_threads(_inspect, locations, workers), strict=True)
+    yield from zip(locations, map_in_threads(_inspect, list(locations), workers), strict=True)
 
 
 def _inspect(location: str) -> Finding:
     try:
-        return Finding.of(decode.inspect(Path(location)))
+        with on_disk(location) as path:
+            return Finding.of(decode.inspect(path))
     except decode.BadAudio as bad:
         return Finding.of_bad(bad)
 
@@ -185,7 +196,8 @@ def _hashed(findings: Mapping[str, Finding], workers: int) -> Iterator[tuple[str
 def _hash(found: tuple[str, Finding]) -> Finding:
     location, finding = found
     try:
-        return replace(finding, file_hash=decode.hash_of(Path(location)))
+        with on_disk(location) as path:
+            return replace(finding, file_hash=decode.hash_of(path))
     except decode.BadAudio as bad:
         return Finding.of_bad(bad)
 
@@ -234,10 +246,12 @@ def _without_copies(corpus: Corpus) -> Corpus:
 
 def version_of(location: str) -> FileVersion:
     """The version of a file; one that no cache has if the file is not accessible."""
+    if is_address(location):
+        return remote_files.version(location)
     try:
         status = Path(location).stat()
     except OSError:
-        return (-1, -1)
+        return MISSING
     return (status.st_size, status.st_mtime_ns)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio
 from genre_core.audio.mel import FrontEnd, stored_mel
-from genre_core.corpus.audit import FileVersion, Finding, version_of
+from genre_core.audio.on_disk import on_disk
+from genre_core.corpus.audit import Finding, version_of
 from genre_core.system.atomic import atomic_file
+from genre_core.system.remote_files import FileVersion
 from genre_core.system.threads import ALL_CORES, map_in_threads
 from genre_core.training.frames import FRAME_DTYPE
 
@@ -41,6 +43,8 @@ class AudioFile:
     """The expected hashes; without any, the file is examined first."""
     minimum_seconds: float = 0.0
     """Length below which it has no spectrogram."""
+    version: FileVersion | None = None
+    """The version if it is known, which spares a request for files at addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +71,15 @@ Transform = Callable[[Sequence[AudioFile], FrontEnd], Iterable[Sequence[Transfor
 def transform(file: AudioFile, front_end: FrontEnd) -> Transformed:
     """Decode a file once, and compute its spectrogram."""
     version, mel = version_of(file.location), None
-    path, rate = Path(file.location), front_end.sample_rate
+    rate = front_end.sample_rate
     try:
-        if file.content or file.file_hash:
-            waveform = decode.read(path, rate, content=file.content, file_hash=file.file_hash)
-            finding = Finding(content=file.content, file_hash=file.file_hash)
-        else:
-            info, waveform = decode.examine(path, rate)
-            finding = Finding.of(info)
+        with on_disk(file.location) as path:
+            if file.content or file.file_hash:
+                waveform = decode.read(path, rate, content=file.content, file_hash=file.file_hash)
+                finding = Finding(content=file.content, file_hash=file.file_hash)
+            else:
+                info, waveform = decode.examine(path, rate)
+                finding = Finding.of(info)
         if finding.seconds is None or finding.seconds >= file.minimum_seconds:
             mel = stored_mel(waveform, front_end)
     except BadAudio as bad:
@@ -93,7 +98,7 @@ def in_threads(
 
 def in_groups(files: Sequence[AudioFile]) -> Iterator[Sequence[AudioFile]]:
     """The files in groups of similar effort, each of which makes a part."""
-    return _grouped(files, lambda file: max(0, version_of(file.location)[0]))
+    return _grouped(files, lambda file: max(0, (file.version or version_of(file.location))[0]))
 
 
 def transform_group(files: Sequence[AudioFile], front_end: FrontEnd) -> Sequence[Transformed]:
@@ -150,22 +155,22 @@ class MelParts:
             partial_file.write_text(json.dumps([_row(one) for one in group]))
 
     def examine(
-        self, locations: Sequence[str], transform: Transform, *, minimum_seconds: float
+        self, versions: Mapping[str, FileVersion], transform: Transform, *, minimum_seconds: float
     ) -> Iterator[tuple[str, Finding]]:
         """Decode files, keep their spectrograms, and yield the findings: see `audit`."""
-        known = self._findings(set(locations))
+        known = self._findings(versions)
         yield from known.items()
         files = [
-            AudioFile(location=file, minimum_seconds=minimum_seconds)
-            for file in locations
+            AudioFile(location=file, minimum_seconds=minimum_seconds, version=version)
+            for file, version in versions.items()
             if file not in known
         ]
         for group in transform(files, self.front_end) if files else ():
             self.add(group)
             yield from ((one.location, one.finding) for one in group)
 
-    def _findings(self, locations: Collection[str]) -> dict[str, Finding]:
-        """The findings on files that have been examined, and have not changed since, by location."""
+    def _findings(self, versions: Mapping[str, FileVersion]) -> dict[str, Finding]:
+        """The findings on files that have been examined, and have these versions, by location."""
         found = dict[str, Finding]()
         for _, rows in self._indices():
             for row in rows:
@@ -173,8 +178,8 @@ class MelParts:
                 examined = finding.lasting and (finding.seconds is not None or finding.reason)
                 if (
                     examined
-                    and (file := row["path"]) in locations
-                    and version_of(file) == (row["size"], row["modified"])
+                    and (file := row["path"]) in versions
+                    and versions[file] == (row["size"], row["modified"])
                 ):
                     found[file] = finding
         return found

@@ -11,7 +11,7 @@ from genre_core.system.progress import ProgressCallback
 
 def relocate_corpus(
     corpus: Corpus,
-    data: Path,
+    data: Path | str,
     *,
     cache: Path,
     progress: ProgressCallback | None = None,
@@ -23,7 +23,7 @@ def relocate_corpus(
 
     Args:
         corpus: an audited corpus.
-        data: folder or manifest, see `read_corpus`.
+        data: path or address of a folder or manifest, see `read_corpus`.
         cache: folder for the findings of the audit, see `audit`.
         progress: called with (files done, files to decode) while files are decoded to find tracks by content.
 
@@ -55,7 +55,7 @@ def relocate_corpus(
     return Corpus(tuple(replace(t, location=places.get(t.track_id) or t.location) for t in corpus.tracks))
 
 
-def relocate_corpus_by_name(corpus: Corpus, data: Path) -> Corpus:
+def relocate_corpus_by_name(corpus: Corpus, data: Path | str) -> Corpus:
     """Change the paths of the tracks that another folder or manifest has by id; no audio file is opened.
 
     Raises:

@@ -224,7 +224,9 @@ def _complete(
     """Compute the spectrograms that the parts lack; tracks whose content has changed get none."""
     present = parts.places(track.identity for track in tracks)
     missing = [
-        AudioFile(location=track.location, content=track.content, file_hash=track.file_hash)
+        AudioFile(
+            location=track.location, content=track.content, file_hash=track.file_hash, version=track.version
+        )
         for track in tracks
         if track.identity not in present
     ]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from genre_core.corpus.tracks import SPLITS, Corpus, Track
 from genre_core.errors import ErrorCode, InputError
+from genre_core.system.addresses import readable, source_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,7 +68,8 @@ def require_genres(corpus: Corpus) -> None:
         return
     hint = "add some"
     if below := _folders_below(corpus):
-        where, names = below
+        folder, names = source_of(below[0]), below[1]
+        where = readable(folder) if isinstance(folder, str) else folder
         shown = f"{', '.join(map(repr, names[:3]))}{' and others' if len(names) > 3 else ''}"
         hint = f"add some, or, if the folders {shown} in {where} are the genres, give that folder"
     found = f"only {corpus.genres[0]!r}" if corpus.genres else "none"
@@ -80,7 +82,7 @@ def require_genres(corpus: Corpus) -> None:
 def _folders_below(corpus: Corpus) -> tuple[Path, list[str]] | None:
     """The folder in that of the only genre whose subfolders hold all tracks, and their names; None if there is none."""
     of_folders = [
-        track.path.parent
+        Path(readable(track.location) if track.is_remote else track.location).parent
         for track in corpus.usable
         if track.genre == unicodedata.normalize("NFC", track.track_id.partition("/")[0])
     ]

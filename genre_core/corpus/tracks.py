@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -22,7 +22,10 @@ from genre_core.corpus.manifest import (
 from genre_core.corpus.manifest import MANIFEST_NAMES as MANIFEST_NAMES
 from genre_core.corpus.manifest_paths import PathResolver
 from genre_core.corpus.manifest_tables import HUGGING_FACE_COLUMNS
+from genre_core.corpus.remote_music import RemoteMusic, RemotePlace, listed, with_copies
 from genre_core.errors import ErrorCode, InputError
+from genre_core.system.addresses import child, is_address, readable, source_of
+from genre_core.system.remote_files import FileVersion
 
 
 class Exclusion(StrEnum):
@@ -74,7 +77,7 @@ class Track:
     track_id: str
     """Path relative to the corpus, with forward slashes."""
     location: str
-    """Absolute path of the file."""
+    """Absolute path of the file, or its address, such as s3://BUCKET/rock/one.wav."""
     genre: str
     group: str
     """Tracks of a group stay in one split: an artist, a recording, or the file itself."""
@@ -89,11 +92,19 @@ class Track:
     """Hash of the file's bytes; None in corpora that an earlier version audited."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Warnings of the last audit; they are not stored in corpus.parquet."""
+    version: FileVersion | None = field(default=None, compare=False)
+    """The version in a listing of a storage, which spares a request; not stored. None for any other file."""
 
     @property
     def path(self) -> Path:
         """The location of a file on this machine."""
+        assert not self.is_remote, "a file at an address has no path"
         return Path(self.location)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the file is at an address, not at a path."""
+        return is_address(self.location)
 
     @property
     def identity(self) -> str:
@@ -148,7 +159,7 @@ def fingerprint_of(contents: Sequence[str | None]) -> str:
     return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
-def read_corpus(source: Path) -> Corpus:
+def read_corpus(source: Path | str) -> Corpus:
     """Find the tracks of a data set by names alone; no audio file is opened.
 
     - A manifest (manifest.csv, .tsv or .parquet in a folder, or `source` itself) has the columns path (relative to its
@@ -157,18 +168,20 @@ def read_corpus(source: Path) -> Corpus:
     - Otherwise each subfolder is a genre: source/GENRE/track.wav is its own group, source/GENRE/ARTIST/.../track.wav
       belongs to group ARTIST, which is the same group in every genre. Hidden and system folders are skipped.
 
+    The folder or manifest may be at an address, and the paths in a manifest may be addresses. A folder at an address is
+    listed once, with the versions of its files.
+
     Genres and groups are normalized to Unicode NFC, paths are kept as on disk.
 
     Args:
-        source: a folder or a manifest.
+        source: path or address of a folder or a manifest.
 
     Raises:
         InputError: there is no corpus, or a manifest is invalid.
     """
-    root = source.absolute()
+    given = source_of(source)
     try:
-        is_manifest = root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file()
-        tracks, notes = _from_manifest(root, root.parent) if is_manifest else _from_folder(root, source)
+        tracks, notes = _from_address(given) if isinstance(given, str) else _from_path(given)
     except OSError as error:
         raise InputError(
             f"cannot list {error.filename}: {error.strerror}; check the folder and its permissions, or remove it",
@@ -187,8 +200,10 @@ Found = tuple[list[Track], list[str]]
 """Tracks, and notes on how they were found."""
 
 
-def _from_folder(root: Path, source: Path) -> Found:
-    """Find the tracks of a folder by its manifest or its genre folders; messages call the folder `source`."""
+def _from_path(source: Path) -> Found:
+    root = source.absolute()
+    if root.suffix.lower() in MANIFEST_SUFFIXES and root.is_file():
+        return _from_manifest(root, root.parent)
     if not root.is_dir():
         unpack = "unpack it and " if ARCHIVE_NAME.search(root.name) and root.is_file() else ""
         raise InputError(
@@ -197,7 +212,41 @@ def _from_folder(root: Path, source: Path) -> Found:
             f"{unpack}give a folder with one subfolder per genre",
             code=ErrorCode.CORPUS_NOT_FOUND,
         )
-    names = sorted(path.name for path in root.iterdir())
+    return _from_folder(root, source, sorted(path.name for path in root.iterdir()))
+
+
+def _from_address(address: str) -> Found:
+    """Find the tracks of a folder or a manifest at an address."""
+    music = listed(address, MANIFEST_SUFFIXES)
+    tables = (
+        [name for name in music.versions if _may_be_table(name)]
+        if music.manifest is None
+        else [music.manifest]
+    )
+    with with_copies(music, tables) as root:
+        if music.manifest is not None:
+            return _from_manifest(root / music.manifest, root, music=music)
+        names = sorted({name.partition("/")[0] for name in music.versions})
+        return _from_folder(root, readable(address), names, music)
+
+
+def _may_be_table(name: str) -> bool:
+    """Whether a file may be a manifest, or the metadata of a Hugging Face audio folder or of one of its splits."""
+    folder, _, own = name.lower().rpartition("/")
+    return (
+        own in METADATA_NAMES and (not folder or folder in SPLIT_ALIASES)
+    ) or name.lower() in MANIFEST_NAMES
+
+
+def _from_folder(root: Path, source: Path | str, names: list[str], music: RemoteMusic | None = None) -> Found:
+    """Find the tracks of a folder by its manifest or its genre folders.
+
+    Args:
+        root: the folder, or copies of the tables of `music`.
+        source: the folder in messages.
+        names: of the files and folders in it.
+        music: what is listed at an address; None for a folder of this machine.
+    """
     manifests = [name for name in names if name.lower() in MANIFEST_NAMES]
     if len(manifests) > 1:
         raise InputError(
@@ -205,10 +254,10 @@ def _from_folder(root: Path, source: Path) -> Found:
             code=ErrorCode.MANIFEST_AMBIGUOUS,
         )
     if manifests:
-        return _from_manifest(root / manifests[0], root)
-    tracks, notes = _from_hugging_face(root, names)
+        return _from_manifest(root / manifests[0], root, music=music)
+    tracks, notes = _from_hugging_face(root, names, music)
     if not tracks:
-        tracks, more = _from_genre_folders(root)
+        tracks, more = _from_genre_folders(root) if music is None else _from_listing(music)
         notes += more
     if not tracks:
         packed = [name for name in names if ARCHIVE_NAME.search(name)]
@@ -220,7 +269,7 @@ def _from_folder(root: Path, source: Path) -> Found:
     return tracks, notes
 
 
-def _from_hugging_face(root: Path, names: list[str]) -> Found:
+def _from_hugging_face(root: Path, names: list[str], music: RemoteMusic | None) -> Found:
     """Find the tracks of a Hugging Face audio folder, whose metadata is in the folder or in one folder per split."""
     splits = [name for name in names if name.lower() in SPLIT_ALIASES and (root / name).is_dir()]
     tracks: dict[str, Track] = {}
@@ -236,7 +285,7 @@ def _from_hugging_face(root: Path, names: list[str]) -> Found:
                 )
                 continue
             split = "" if folder == root else SPLIT_ALIASES[folder.name.lower()]
-            found, more = _from_manifest(path, root, HUGGING_FACE_COLUMNS, split)
+            found, more = _from_manifest(path, root, HUGGING_FACE_COLUMNS, split, music=music)
             tracks |= {track.track_id: track for track in found}
             notes += [f"{path.relative_to(root)} is read as Hugging Face metadata, file_name as path", *more]
     return list(tracks.values()), list(dict.fromkeys(notes))
@@ -265,9 +314,32 @@ def _from_genre_folders(root: Path) -> Found:
             )
     notes = []
     if skipped:
-        first = _escaped(str(min(skipped).relative_to(root)))
-        notes.append(f"skipped {len(skipped)} hidden or system folders, among them {first!r}")
+        notes.append(_skipped_note(len(skipped), _escaped(str(min(skipped).relative_to(root)))))
     return tracks, notes
+
+
+def _skipped_note(count: int, first: str) -> str:
+    return f"skipped {count} hidden or system folders, among them {first!r}"
+
+
+def _from_listing(music: RemoteMusic) -> Found:
+    """Find the audio files in a folder at an address with one subfolder per genre."""
+    tracks, skipped = [], set[str]()
+    for name, version in music.versions.items():
+        *folders, own = name.split("/")
+        hidden = next(
+            (number for number, folder in enumerate(folders, 1) if SYSTEM_FOLDER.match(folder)), None
+        )
+        if hidden:
+            skipped.add("/".join(folders[:hidden]))
+        elif AUDIO_NAME.search(own):
+            place = RemotePlace(name=name, location=child(music.address, name), version=version)
+            genre, group = ([*folders, "", ""])[:2]
+            track = _remote_track(place, genre, group if len(folders) > 1 else "")
+            outside = None if folders else Exclusion.OUTSIDE_GENRE_FOLDER.value
+            tracks.append(replace(track, excluded_reason=outside or track.excluded_reason))
+    inside = [folder for folder in skipped if "/" in folder]
+    return tracks, [_skipped_note(len(inside), min(inside))] if inside else []
 
 
 def audio_below(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
@@ -293,15 +365,37 @@ def audio_below(folder: Path, skipped: list[Path] | None = None) -> Iterator[Pat
 
 
 def _from_manifest(
-    path: Path, root: Path, aliases: Mapping[str, str] | None = None, split: str = ""
+    path: Path,
+    root: Path,
+    aliases: Mapping[str, str] | None = None,
+    split: str = "",
+    *,
+    music: RemoteMusic | None = None,
 ) -> Found:
-    """Read the tracks of a manifest: ids are relative to `root`, and `split` is the default split."""
+    """Read the tracks of a manifest.
+
+    Args:
+        path: the manifest.
+        root: the folder to which track ids are relative.
+        aliases: see `read_manifest`.
+        split: default split.
+        music: what is listed at the address that the manifest was copied from; None if it is not a copy.
+    """
     manifest = read_manifest(path, aliases)
     resolver = PathResolver(path.parent)
+    folder = path.parent.relative_to(root).as_posix()
+
+    def locate(written: str, where: str) -> Path | RemotePlace:
+        if is_address(written.strip()):
+            return RemotePlace.of(written.strip())
+        if music is None or written.startswith("/"):
+            return resolver.resolve(written, where)
+        return music.place(folder, written)
+
     tracks: dict[str, Track] = {}
     for number, row in enumerate(manifest.rows, 1):
         where = f"{path}, row {number}"
-        track = _from_row(root, resolver, row | {"split": row["split"] or split}, where)
+        track = _from_row(root, locate, row | {"split": row["split"] or split}, where)
         if track.track_id in tracks:
             raise InputError(
                 f"{where}: {track.track_id!r} is already listed above; keep one row",
@@ -311,7 +405,9 @@ def _from_manifest(
     return list(tracks.values()), list(manifest.notes)
 
 
-def _from_row(root: Path, resolver: PathResolver, row: Mapping[str, str], where: str) -> Track:
+def _from_row(
+    root: Path, locate: Callable[[str, str], Path | RemotePlace], row: Mapping[str, str], where: str
+) -> Track:
     path, genre, group, split = (row[name] for name in MANIFEST_COLUMNS)
     if not path.strip() or not genre.strip() or "\0" in path:
         raise InputError(
@@ -324,7 +420,23 @@ def _from_row(root: Path, resolver: PathResolver, row: Mapping[str, str], where:
             f"{where}: split must be one of {', '.join(SPLITS)}, but got {split.strip()!r}",
             code=ErrorCode.MANIFEST_UNKNOWN_SPLIT,
         )
-    return _track(root, resolver.resolve(path, where), genre.strip(), group.strip(), part)
+    place = locate(path, where)
+    if isinstance(place, RemotePlace):
+        return _remote_track(place, genre.strip(), group.strip(), part)
+    return _track(root, place, genre.strip(), group.strip(), part)
+
+
+def _remote_track(place: RemotePlace, genre: str, group: str = "", split: str | None = None) -> Track:
+    hidden = place.name.rpartition("/")[2].startswith(".")
+    return Track(
+        track_id=place.name,
+        location=place.location,
+        genre=_normalized(genre),
+        group=_normalized(group) or place.name,
+        split=split,
+        excluded_reason=Exclusion.HIDDEN.value if hidden else None,
+        version=place.version,
+    )
 
 
 def _track(root: Path, path: Path, genre: str, group: str = "", split: str | None = None) -> Track:

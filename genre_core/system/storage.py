@@ -3,7 +3,6 @@
 fsspec would take other addresses than the runs that exist have recorded, and needs a package per kind of storage.
 """
 
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,6 +10,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
+
+from genre_core.system.addresses import masked
 
 CHECK_SECONDS = 60.0
 """Time limit for the first answer of a storage; without credentials, half of it is spent looking for some."""
@@ -61,11 +62,6 @@ def answer(question: Callable[[], _T]) -> _T:
         raise TimeoutError(f"no answer in {CHECK_SECONDS:.0f} s") from error
 
 
-def masked(text: str) -> str:
-    """Text without the key and the secret that an address may carry."""
-    return re.sub(r"//[^@?\s]*@", "//", text)
-
-
 def reason(error: BaseException) -> str:
     """An error in one line without secrets; with its type unless storages are known to raise it."""
     text, kind = masked(" ".join(str(error).split())), type(error).__name__
@@ -73,12 +69,15 @@ def reason(error: BaseException) -> str:
 
 
 def _with_few_attempts(system: pyarrow.fs.S3FileSystem) -> pyarrow.fs.S3FileSystem:
-    """The same S3 file system with S3_ATTEMPTS.
+    """The same S3 file system with S3_ATTEMPTS, and without credentials if its user is `anonymous`.
 
     An address cannot carry a retry strategy and a file system does not show its settings: they are taken from what
     pickle would store of it, which pyarrow does not document.
     """
     _, (settings,) = system.__reduce__()
     given = {k: v for k, v in settings.items() if v not in ("", -1.0, None) and k != "proxy_options"}
+    if given.get("access_key") == "anonymous" and "secret_key" not in given:  # s3://anonymous@…, as for gs://
+        del given["access_key"]
+        given["anonymous"] = True
     attempts = pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
     return pyarrow.fs.S3FileSystem(**given, retry_strategy=attempts)

@@ -99,7 +99,7 @@ class Result:
 
         Args:
             out: the file [default: report.html in the run folder].
-            data: the new folder or manifest of the music, if it has moved.
+            data: path or address of the new folder or manifest of the music, if it has moved.
             cache: see `search`.
 
         Returns:
@@ -110,7 +110,7 @@ class Result:
             self.path,
             page,
             cache=cache_folder(None if cache is None else Path(cache)),
-            data=None if data is None else Path(data),
+            data=data,
         )
         return page
 
@@ -131,7 +131,7 @@ class Result:
         Args:
             top: number of configurations, the best by validation F1 [default: 3].
             seeds: number of models for each [default: 3].
-            data: the new folder or manifest of the music, if it has moved.
+            data: path or address of the new folder or manifest of the music, if it has moved.
             cache: see `search`.
             progress: whether to show progress.
             resources: `address`, `workers` and `trials_per_gpu` if they differ from the search's.
@@ -153,7 +153,7 @@ class Result:
             reporter=display_of_finish(progress=progress),
             top=top,
             seeds=seeds,
-            data=None if data is None else Path(data),
+            data=data,
         )
         genres = read_genres(RunFolder(self.path).corpus)
         return configurations(read_finish(self.path), read_test_tracks(self.path), genres)

@@ -31,8 +31,8 @@ def search(
     """Search: sample, train and prune trials; save every result.
 
     Args:
-        data: a folder with one subfolder per genre, a manifest (CSV, TSV or Parquet), or `builtin` [default: the
-            `data` of `config`, or `builtin`].
+        data: path or address of a folder with one subfolder per genre or of a manifest (CSV, TSV or Parquet), or
+            `builtin` [default: the `data` of `config`, or `builtin`].
         config: a YAML file of settings, such as those in configs/ or the config.yaml of a run.
         name: of the run folder [default: `config`'s name or `search`, and the time].
         runs: the folder that contains the run folders.
@@ -133,7 +133,7 @@ def resume(
             cache=_cache(cache),
             reporter=display,
             after_finish=after_finish,
-            data=None if data is None else Path(data),
+            data=data,
         )
 
     callbacks = Callbacks(on_epoch=on_epoch, on_trial=on_trial)

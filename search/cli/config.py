@@ -53,8 +53,10 @@ def schema() -> None:
 @app.command()
 def init(
     data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Folder with one subfolder per genre, or a manifest."),
+        str,
+        typer.Argument(
+            metavar="DATA", help="Folder with one subfolder per genre, or a manifest, perhaps at s3://…"
+        ),
     ],
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="The file to write; it must not exist.")
@@ -71,6 +73,7 @@ def init(
     """
     from genre_core.corpus.audit import excluded_summary
     from genre_core.corpus.tracks import read_corpus
+    from genre_core.system.addresses import source_of
     from genre_core.system.atomic import atomic_file
     from search.config.schema import SearchConfig
     from search.data.audited import audited
@@ -96,5 +99,5 @@ def init(
     with atomic_file(output) as partial:
         partial.write_text(text, encoding="utf-8")
     if excluded := excluded_summary(corpus):
-        echo(f"{excluded}; details: {command('data', 'check', data)}")
+        echo(f"{excluded}; details: {command('data', 'check', source_of(data))}")
     echo(f"wrote {output}; review it, then run: {command('run', '--config', output)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_core.errors import InputError
+from genre_core.system.addresses import is_address, readable, source_of
 from genre_core.system.memory import GIB
 from search.cli.options import App, Cache, ConfigFile, Json, Overrides, settings
 from search.cli.output import FAILED, INTERRUPTED, echo, interruptible, show
@@ -25,8 +26,10 @@ app = App(help="Check, prepare, download or generate a corpus.", no_args_is_help
 @app.command("check")
 def check(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="Folder with one subfolder per genre, or a manifest."),
+        str,
+        typer.Argument(
+            metavar="DIR", help="Folder with one subfolder per genre, or a manifest, perhaps at s3://…"
+        ),
     ],
     segment_seconds: Annotated[
         float | None,
@@ -164,8 +167,10 @@ def _verdict(corpus: "Corpus", *, warnings: int, refused: bool) -> str:
 @app.command("prepare")
 def prepare(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Folder with one subfolder per genre, or a manifest."),
+        str,
+        typer.Argument(
+            metavar="DATA", help="Folder with one subfolder per genre, or a manifest, perhaps at s3://…"
+        ),
     ],
     address: Annotated[
         str | None,
@@ -197,7 +202,7 @@ def prepare(
     from search.tune.cluster import require_reachable
     from search.tune.cluster_transform import transform_of
 
-    given = {"data": str(source), "address": address}
+    given = {"data": source, "address": address}
     loaded = load(config, settings(overrides=set_, literals=given))
     found = read_data(loaded)
     if loaded.address:
@@ -254,6 +259,7 @@ def get(
     from search.display.area import console
     from search.display.progress import Display
 
+    _require_local(folder)
     display = Display(console())
     try:
         tracks, notes = fetch.get(name, folder, split=split, mirrors=mirrors, progress=display.progress)
@@ -294,6 +300,7 @@ def make(
     from search.display.area import console
     from search.display.progress import Display
 
+    _require_local(folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(
             f"DIR must be new or empty, but got {folder}; choose another folder",
@@ -305,3 +312,12 @@ def make(
     with Display(console()).progress("Generating music") as report:
         manifest = synthetic.write(spec, folder, report)
     echo(f"{manifest.parent}; search it with: {command('run', '--data', manifest.parent)}")
+
+
+def _require_local(folder: Path) -> None:
+    if is_address(str(folder)):
+        raise InputError(
+            f"DIR must be a folder on this machine, but got {readable(str(source_of(folder)))}; "
+            "give a folder, and copy it to the storage afterwards",
+            code=SearchErrorCode.FOLDER_NOT_LOCAL,
+        )

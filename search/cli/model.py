@@ -69,7 +69,7 @@ def _finish(
     *,
     top: int | None,
     seeds: int | None,
-    data: Path | None,
+    data: str | None,
     cache: Path,
     overrides: Mapping[str, Any],
 ) -> None:

@@ -119,12 +119,12 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Folder with one subfolder per genre, a manifest, or `builtin`.",
+        help="Folder with one subfolder per genre, or a manifest, perhaps at s3://… or gs://…, or `builtin`.",
         rich_help_panel=_SEARCH,
     ),
 ]
 MovedData = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--data", metavar="PATH", help="New location of the music, if it was moved.", rich_help_panel=_SEARCH
     ),

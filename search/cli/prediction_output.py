@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from genre_core.audio.decode import BadAudio, Reason
-from genre_core.corpus.tracks import audio_below
+from genre_core.corpus.tracks import AUDIO_NAME, audio_below
 from genre_core.predict import Model, Prediction
+from genre_core.system.addresses import child, is_address, normalized, readable
+from genre_core.system.remote_files import list_files
+from genre_core.system.storage import STORAGE_ERRORS, reason
 from search.report.formatting import bar
 
 _STANDARD_INPUT = "-"
@@ -33,7 +36,7 @@ def predictions(
 
     Args:
         model: the model.
-        files: paths; a folder stands for all audio files in it, and `-` for the paths on standard input.
+        files: paths or addresses; a folder stands for all audio files in it, and `-` for the paths on standard input.
         standard_input: one path per line.
         over_time: whether to predict each segment, too.
 
@@ -154,9 +157,27 @@ def _expand(name: str) -> Iterable[str]:
         BadAudio: the folder contains no audio.
         OSError: a folder below it cannot be listed.
     """
+    if is_address(name):
+        return _expand_address(normalized(name))
     if not os.path.isdir(name):  # noqa: PTH112 - pathlib raises for names that are too long
         return [name]
     files = [str(path) for path in audio_below(Path(name)) if not path.name.startswith(".")]
+    if not files:
+        raise BadAudio(Reason.EMPTY, "a folder without audio")
+    return files
+
+
+def _expand_address(address: str) -> Sequence[str]:
+    """The file at an address, if its name is that of an audio file, or all audio files in the folder there."""
+    if AUDIO_NAME.search(readable(address)):
+        return [address]
+    try:
+        names = list_files(address)
+    except FileNotFoundError as error:
+        raise BadAudio(Reason.UNREADABLE, "no such folder in the storage") from error
+    except STORAGE_ERRORS as error:
+        raise BadAudio(Reason.UNREADABLE, reason(error)) from error
+    files = [child(address, name) for name in names if AUDIO_NAME.search(name) and "/." not in f"/{name}"]
     if not files:
         raise BadAudio(Reason.EMPTY, "a folder without audio")
     return files

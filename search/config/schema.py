@@ -14,6 +14,7 @@ from genre_core.errors import InputError
 from genre_core.models.registry import block_names, full_name
 from genre_core.recipe import ADAMW, SGD, Recipe
 from genre_core.synthetic.corpus import SyntheticCorpus
+from genre_core.system.addresses import has_credentials, is_address, normalized
 from search.config.enqueued import Queue, in_space, with_full_name
 from search.config.front_end import needed_front_end
 from search.config.grid import continuous
@@ -112,7 +113,8 @@ class SearchConfig(Settings):
     """All settings of a search."""
 
     data: Name = BUILTIN
-    """A folder with one subfolder per genre, a manifest (CSV, TSV or Parquet), or `builtin`."""
+    """A folder with one subfolder per genre, a manifest (CSV, TSV or Parquet), or `builtin`. A folder or manifest may
+    also be at an address: s3://bucket/music, gs://…"""
     synthetic: SyntheticCorpus = SyntheticCorpus()
     """The built-in corpus; only with data: builtin."""
     split: Split = Split()
@@ -313,15 +315,15 @@ def _mapping(key: str, value: object) -> dict[str, Any]:
 
 def _reject_credentials(config: SearchConfig) -> None:
     """Addresses are written to the run's config.yaml, where credentials do not belong."""
-    for option, address, variables in (
-        (
-            "--storage",
-            config.storage,
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or with your cloud's tools",
-        ),
-        ("mlflow", config.mlflow, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    of_storage = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with your cloud's tools"
+    of_mlflow = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    in_data = is_address(config.data) and has_credentials(config.data)
+    for option, found, variables in (
+        ("--data", in_data, of_storage),
+        ("--storage", "@" in (config.storage or ""), of_storage),
+        ("mlflow", "@" in (config.mlflow or ""), of_mlflow),
     ):
-        if address and "@" in address:
+        if found:
             raise InputError(
                 f"{option} must not contain credentials, which would be written to the run's config.yaml, "
                 f"but got an address with @; set {variables}",
@@ -348,7 +350,7 @@ def _with_absolute_paths(config: SearchConfig) -> SearchConfig:
         else {backbone: absolute(value, *NAMED_WEIGHTS) for backbone, value in config.weights.items()}
     )
     paths = {
-        "data": absolute(config.data, BUILTIN),
+        "data": normalized(config.data) if is_address(config.data) else absolute(config.data, BUILTIN),
         "weights": weights,
         "warm_start": tuple(absolute(run) for run in config.warm_start),
     }

@@ -1,6 +1,6 @@
 """The audit of a corpus with a progress bar."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from genre_core.audio.mel import FrontEnd
@@ -8,6 +8,7 @@ from genre_core.corpus.audit import Finding, audit
 from genre_core.corpus.mel_parts import Transform, in_threads
 from genre_core.corpus.spectrogram_store import mel_parts
 from genre_core.corpus.tracks import Corpus
+from genre_core.system.remote_files import FileVersion
 from search.data.reporter import Reporter
 
 
@@ -31,12 +32,12 @@ def audited(
         transform: decodes files and computes spectrograms; None for threads of this process.
     """
 
-    def examine(locations: Sequence[str]) -> Iterable[tuple[str, Finding]]:
+    def examine(versions: Mapping[str, FileVersion]) -> Iterable[tuple[str, Finding]]:
         assert front_end
-        if not locations:
+        if not versions:
             return ()
         parts = mel_parts(front_end, cache)
-        return parts.examine(locations, transform or in_threads, minimum_seconds=minimum_seconds)
+        return parts.examine(versions, transform or in_threads, minimum_seconds=minimum_seconds)
 
     title = "Checking audio files" if front_end is None else "Checking audio files, computing spectrograms"
     with reporter.progress(title) as report:

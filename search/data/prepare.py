@@ -18,6 +18,8 @@ from genre_core.errors import InputError
 from genre_core.models.initial_weights import weights_identity
 from genre_core.models.pretrained import check_weights
 from genre_core.models.registry import find_backbone
+from genre_core.system.addresses import source_of
+from genre_core.system.remote_files import MISSING
 from genre_core.training.segments import SegmentArrays
 from search.config.schema import BUILTIN, NAMED_WEIGHTS, SearchConfig
 from search.data import builtin_corpus, genre_list
@@ -58,7 +60,7 @@ def read_data(config: SearchConfig) -> Corpus | None:
     _segment_frames(config, front_end_of(config))
     if config.data == BUILTIN:
         return None
-    found = corpus.read_corpus(Path(config.data))
+    found = corpus.read_corpus(config.data)
     require_genres(found)
     _require_files(found, config.data, config.max_bad_share)
     return found
@@ -293,10 +295,10 @@ def _weights(config: SearchConfig, reporter: Reporter) -> dict[str, str]:
     }
 
 
-def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path:
-    """The folder or manifest of the audio."""
+def _source(config: SearchConfig, cache: Path, reporter: Reporter) -> Path | str:
+    """The path or address of the folder or manifest of the audio."""
     if config.data != BUILTIN:
-        return Path(config.data)
+        return source_of(config.data)
     return builtin_corpus.cached(config.synthetic, cache, reporter)
 
 
@@ -306,14 +308,14 @@ def _check_bad_share(tracks: Corpus, source: str, limit: float) -> None:
     if share > limit:
         raise InputError(
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {share:.0%} are: "
-            f"{excluded_summary(tracks)}; list them with: {command('data', 'check', Path(source))}",
+            f"{excluded_summary(tracks)}; list them with: {command('data', 'check', source_of(source))}",
             code=SearchErrorCode.TOO_MANY_BAD_FILES,
         )
 
 
 def _require_files(found: Corpus, source: str, limit: float) -> None:
     """Raise InputError if too many files of a manifest do not exist, before weights are downloaded."""
-    missing = [track.track_id for track in found.usable if not track.path.exists()]
+    missing = [track.track_id for track in found.usable if not _exists(track)]
     if len(missing) > limit * len(found.tracks):
         raise InputError(
             f"at most {limit:.0%} of the files may be bad (max_bad_share), but {len(missing)} of {len(found.tracks)} "
@@ -321,6 +323,11 @@ def _require_files(found: Corpus, source: str, limit: float) -> None:
             "manifest",
             code=SearchErrorCode.TOO_MANY_BAD_FILES,
         )
+
+
+def _exists(track: Track) -> bool:
+    """Whether a file exists; without a request to a storage, so that only the audit finds out about unlisted files."""
+    return track.version != MISSING if track.is_remote else track.path.exists()
 
 
 def report_genres(tracks: Corpus, reporter: Reporter) -> None:

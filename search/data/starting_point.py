@@ -8,6 +8,7 @@ import yaml
 from genre_core.corpus.splits import split_corpus
 from genre_core.corpus.tracks import Corpus
 from genre_core.errors import InputError
+from genre_core.system.addresses import absolute, source_of
 from search.config.schema import SearchConfig, Split
 from search.errors import SearchErrorCode
 from search.run.commands import command
@@ -20,7 +21,7 @@ _BUDGETS = {"cpu": ("mel64", "2h"), "cuda": ("mel128", "4h")}
 """Device type -> front end and time budget."""
 
 
-def starting_point(corpus: Corpus, *, data: Path, workers: int, device: str) -> str:
+def starting_point(corpus: Corpus, *, data: Path | str, workers: int, device: str) -> str:
     """Settings as YAML with comments that give the reason for each.
 
     Args:
@@ -35,7 +36,7 @@ def starting_point(corpus: Corpus, *, data: Path, workers: int, device: str) -> 
     if not corpus.usable:
         raise InputError(
             f"DATA must have usable tracks, but got {data} with none of {len(corpus.tracks)}; "
-            f"list the bad files with: {command('data', 'check', data)}",
+            f"list the bad files with: {command('data', 'check', source_of(data))}",
             code=SearchErrorCode.NO_USABLE_TRACK,
         )
     front_end, budget = _BUDGETS[device]
@@ -48,7 +49,7 @@ def starting_point(corpus: Corpus, *, data: Path, workers: int, device: str) -> 
     lines = [
         f"# genre-search run --config FILE        {len(corpus.usable)} tracks in {len(counts)} genres, {at_a_time}",
         "# All settings: genre-search config show",
-        f"data: {_yaml(str(data.expanduser().resolve()))}",
+        f"data: {_yaml(absolute(data))}",
         "",
         f"# Half of the tracks are at least {seconds:.0f} s long, which is {segments} segments of {segment:g} s.",
         f"segments_per_track: {segments}",

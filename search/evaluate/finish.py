@@ -72,7 +72,7 @@ def finish(
     reporter: Reporter,
     top: int | None = None,
     seeds: int | None = None,
-    data: Path | None = None,
+    data: Path | str | None = None,
 ) -> None:
     """Train the final models that are missing, then use the test set. On return, everything is on disk.
 
@@ -85,7 +85,7 @@ def finish(
         reporter: displays the progress.
         top: number of configurations, the best by validation F1; TOP if None.
         seeds: number of seeds for each, starting after the last one of the search; SEEDS if None.
-        data: present location of the music, a folder or a manifest; None if it was not moved.
+        data: present path or address of the music, a folder or a manifest; None if it was not moved.
 
     Raises:
         InputError: there is nothing to finish, or the search was finished with other options.

@@ -16,7 +16,9 @@ from plotly.colors import sample_colorscale
 
 from genre_core.audio import decode
 from genre_core.audio.decode import BadAudio, Samples
+from genre_core.audio.on_disk import on_disk
 from genre_core.corpus.tracks import Corpus, Track
+from genre_core.errors import InputError
 from search.report.charts import COLOURSCALE
 from search.run.split_record import tracks_of
 
@@ -173,10 +175,11 @@ def _sound(track: Track) -> str | None:
 
 
 def _samples(track: Track, sample_rate: int) -> Samples | None:
-    """None if the audio was moved or changed after the search, or is on another machine."""
+    """None if the audio was moved or changed after the search, or cannot be read from this machine."""
     try:
-        return decode.read(track.path, sample_rate, content=track.content, file_hash=track.file_hash)
-    except BadAudio:
+        with on_disk(track.location) as path:
+            return decode.read(path, sample_rate, content=track.content, file_hash=track.file_hash)
+    except (BadAudio, InputError):
         return None
 
 

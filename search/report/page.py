@@ -144,7 +144,7 @@ class Report:
 
 
 def write_report(
-    run: Path, out: Path, *, cache: Path, data: Path | None = None, reload_seconds: float | None = None
+    run: Path, out: Path, *, cache: Path, data: Path | str | None = None, reload_seconds: float | None = None
 ) -> None:
     """Write the report of a run, whether or not it has ended, without changing the run.
 
@@ -152,7 +152,7 @@ def write_report(
         run: the run's folder.
         out: the HTML file, replaced atomically.
         cache: the folder with cached spectrograms.
-        data: current location of the music, a folder or a manifest; None if it has not moved.
+        data: current path or address of the music, a folder or a manifest; None if it has not moved.
         reload_seconds: seconds after which the page reloads itself; None if it does not.
 
     Raises:
@@ -165,7 +165,7 @@ def write_report(
 
 
 def collect(
-    run: Path, *, cache: Path, data: Path | None = None, reload_seconds: float | None = None
+    run: Path, *, cache: Path, data: Path | str | None = None, reload_seconds: float | None = None
 ) -> Report:
     """Read a run's folder; the arguments and errors are those of `write_report`."""
     require_run(run)
@@ -199,7 +199,7 @@ def collect(
     )
 
 
-def _validated(run: Path, data: Path | None) -> Corpus:
+def _validated(run: Path, data: Path | str | None) -> Corpus:
     """The validation tracks of a run, with their paths in `data` if that is given."""
     corpus = load_corpus(RunFolder(run).corpus, part="validation")
     return relocate_corpus_by_name(corpus, data) if data else corpus

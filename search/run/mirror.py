@@ -10,8 +10,9 @@ from typing import BinaryIO, Self
 import yaml
 
 from genre_core.errors import InputError
+from genre_core.system.addresses import masked
 from genre_core.system.atomic import atomic_folder
-from genre_core.system.storage import STORAGE_ERRORS, masked, reason
+from genre_core.system.storage import STORAGE_ERRORS, reason
 from search.errors import SearchErrorCode
 from search.run.commands import command
 from search.run.folder import CONFIG, JOURNAL, RunFolder

@@ -9,8 +9,9 @@ from typing import BinaryIO, TypeVar
 import pyarrow.fs
 
 from genre_core.errors import InputError
+from genre_core.system.addresses import masked
 from genre_core.system.atomic import PARTIAL
-from genre_core.system.storage import CHUNK_BYTES, STORAGE_ERRORS, answer, file_system, masked, reason
+from genre_core.system.storage import CHUNK_BYTES, STORAGE_ERRORS, answer, file_system, reason
 from search.errors import SearchErrorCode
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")

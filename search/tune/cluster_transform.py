@@ -19,8 +19,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genre_core.audio.bad_audio import BadAudio
 from genre_core.audio.decode import hash_of
 from genre_core.audio.mel import FrontEnd
-from genre_core.corpus.mel_parts import AudioFile, Transform, Transformed, in_groups, transform_group
+from genre_core.audio.on_disk import on_disk
+from genre_core.corpus.mel_parts import (
+    AudioFile,
+    Transform,
+    Transformed,
+    in_groups,
+    in_threads,
+    transform_group,
+)
 from genre_core.errors import InputError
+from genre_core.system.addresses import is_address
 from search.config.schema import SearchConfig
 from search.errors import SearchErrorCode
 from search.tune.cluster import connected
@@ -150,6 +159,12 @@ class ClusterTransform:
         """See `genre_core.corpus.mel_parts.Transform`."""
         with connected(self.address, folder=Path()):
             tasks, tally = RayTasks(_sample(files), front_end), Tally()
+            if not tasks.nodes():  # credentials for a storage may be set for this process only
+                self.say(
+                    f"Decoding {len(files)} files in this process, since no node of the cluster can read them"
+                )
+                yield from in_threads(files, front_end)
+                return
             self.say(_announcement(tasks.nodes(), len(files)))
             began, forecast = time.monotonic(), False
             for group in spread(in_groups(files), tasks, retries=self.retries, tally=tally):
@@ -182,7 +197,7 @@ def _sample(files: Sequence[AudioFile]) -> Sample:
     for number in range(SAMPLE_FILES):
         file = files[number * (len(files) - 1) // max(1, SAMPLE_FILES - 1)].location
         with suppress(BadAudio):
-            found.append((file, hash_of(Path(file))))
+            found.append((file, _hash(file)))
     return found
 
 
@@ -203,8 +218,8 @@ class RayTasks:
         first = self._looked is None
         if self._looked is None or time.monotonic() - self._looked > LOOK_SECONDS:
             cores = _cores()
-            here = ray.get_runtime_context().get_node_id()
-            self._sees[here] = True
+            if not any(is_address(location) for location, _ in self.sample):
+                self._sees[ray.get_runtime_context().get_node_id()] = True
             for name in cores.keys() - self._sees.keys() - self._looking.keys():
                 self._looking[name] = _on(name, _sees_all).remote(self.sample)
             self._collect(timeout=PROBE_SECONDS if first else 0.0)
@@ -221,6 +236,9 @@ class RayTasks:
 
     def wait(self, tasks: Sequence[Any]) -> Sequence[Any]:
         """Wait for a task, or until it is time to look for new nodes."""
+        if not tasks:  # no node can read the files now
+            time.sleep(LOOK_SECONDS)
+            return []
         ended, _ = ray.wait(list(tasks), num_returns=1, timeout=LOOK_SECONDS)
         return list(ended)
 
@@ -235,7 +253,7 @@ class RayTasks:
         return result
 
     def doubt(self, name: str) -> None:
-        """Check the sample on a node again; the driver's own node needs no check."""
+        """Check the sample on a node again; the driver's own node needs no check, except for files at addresses."""
         self._sees.pop(name, None)
         self._nodes = [node for node in self._nodes if node.name != name]
         self._looked = 0.0
@@ -251,9 +269,14 @@ class RayTasks:
 def _sees_all(sample: Sample) -> bool:
     """Whether this machine has these files."""
     try:
-        return all(hash_of(Path(file)) == expected for file, expected in sample)
-    except BadAudio:
+        return all(_hash(file) == expected for file, expected in sample)
+    except (BadAudio, InputError, OSError):
         return False
+
+
+def _hash(location: str) -> str:
+    with on_disk(location) as path:
+        return hash_of(path)
 
 
 def _on(name: str, task: Callable[..., Any], *, num_cpus: int = 0) -> Any:

@@ -147,7 +147,7 @@ def resume(
     cache: Path,
     reporter: Reporter,
     after_finish: bool = False,
-    data: Path | None = None,
+    data: Path | str | None = None,
 ) -> bool:
     """Resume a search. Ended trials are kept; trials that were running continue from their last checkpoint.
 
@@ -157,7 +157,7 @@ def resume(
         cache: see `run`.
         reporter: see `run`.
         after_finish: allow more trials after the test set has been read; config.yaml records it.
-        data: the folder or manifest of the music if it has moved; None if it has not.
+        data: path or address of the folder or manifest of the music if it has moved; None if it has not.
 
     Returns:
         See `run`.

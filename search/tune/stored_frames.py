@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from genre_core.system.storage import STORAGE_ERRORS, answer, masked, reason
+from genre_core.system.addresses import masked
+from genre_core.system.storage import STORAGE_ERRORS, answer, reason
 from genre_core.training.frames import FrameFiles
 from search.engine.ports import RemoteError
 from search.run.remote_folder import RemoteFolder

@@ -7,6 +7,8 @@ import pytest
 from conftest import Command
 from made_runs import make_run
 
+from search.cli.output import USER_MISTAKE
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -93,3 +95,13 @@ def test_settings_are_shown_and_written(tmp_path: Path, genre_search: Command) -
     (tmp_path / "taken.yaml").write_text("trials: 1")
     done = genre_search("init", tmp_path, "--output", tmp_path / "taken.yaml")
     assert (done.returncode, "taken.yaml" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("make",), ("get", "gtzan")])
+def test_a_corpus_is_not_written_to_an_address(
+    genre_search: Command, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = genre_search("data", *command, "s3://bucket/my music", cwd=tmp_path)
+    assert done.returncode == USER_MISTAKE
+    assert "on this machine, but got s3://bucket/my music" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -215,6 +215,11 @@ MISTAKES: list[tuple[SearchErrorCode, dict[str, Any], list[str]]] = [
     (SearchErrorCode.PATH_INVALID, {"weights": {"alexnet": "\0"}}, ["'\\x00'"]),
     (
         SearchErrorCode.ADDRESS_WITH_CREDENTIALS,
+        {"data": "s3://me:key@b/music"},
+        ["--data", "AWS_ACCESS_KEY_ID"],
+    ),
+    (
+        SearchErrorCode.ADDRESS_WITH_CREDENTIALS,
         {"storage": "s3://me:key@b"},
         ["--storage", "AWS_ACCESS_KEY_ID"],
     ),
@@ -428,3 +433,7 @@ def test_a_grid_needs_a_finite_space() -> None:
         load(None, {"sampler": "grid"})
     finite = {"space.learning_rate": [0.01, 0.1], "space.momentum": 0.9}
     assert load(None, {"sampler": "grid", **finite}).search == "optuna"
+
+
+def test_the_address_of_data_is_kept_and_not_taken_for_a_path() -> None:
+    assert load(None, {"data": "s3://bucket/my music/?region=r"}).data == "s3://bucket/my%20music?region=r"

@@ -18,7 +18,7 @@ from stores import in_one_file
 from genre_core.audio import decode
 from genre_core.audio.mel import FRONT_ENDS, FrontEnd, front_end, stored_mel
 from genre_core.corpus import mel_parts, spectrogram_store
-from genre_core.corpus.audit import audit
+from genre_core.corpus.audit import audit, version_of
 from genre_core.corpus.mel_parts import AudioFile, Transformed, in_threads
 from genre_core.corpus.spectrogram_store import SpectrogramStore, open_or_build
 from genre_core.corpus.tracks import Track, read_corpus
@@ -214,16 +214,16 @@ def test_files_are_examined_and_transformed_in_one_pass(
     tracks: tuple[Track, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The findings and the spectrograms are those of an audit and of a later build; both are kept."""
-    locations = [track.location for track in tracks]
+    versions = {track.location: version_of(track.location) for track in tracks}
     parts = spectrogram_store.mel_parts(MEL64, tmp_path)
-    found = dict(parts.examine(locations, in_threads, minimum_seconds=3.0))
+    found = dict(parts.examine(versions, in_threads, minimum_seconds=3.0))
     assert {
         file: (finding.content, finding.file_hash, finding.seconds) for file, finding in found.items()
     } == {track.location: (track.content, track.file_hash, track.seconds) for track in tracks}
     monkeypatch.delattr(decode, "examine")
     monkeypatch.delattr(decode, "read")
     again = spectrogram_store.mel_parts(MEL64, tmp_path)
-    assert dict(again.examine(locations, in_threads, minimum_seconds=3.0)) == found
+    assert dict(again.examine(versions, in_threads, minimum_seconds=3.0)) == found
     store = _build(tracks, tmp_path)
     monkeypatch.undo()
     expected = _build([replace(track, file_hash=None) for track in tracks], tmp_path / "apart")
@@ -236,7 +236,9 @@ def test_a_bad_or_short_file_has_a_finding_and_no_spectrogram(
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     locations = [tracks[0].location, str(tmp_path / "bad.wav"), str(tmp_path / "missing.wav")]
     parts = spectrogram_store.mel_parts(MEL64, tmp_path)
-    found = dict(parts.examine(locations, in_threads, minimum_seconds=5.0))
+    found = dict(
+        parts.examine({file: version_of(file) for file in locations}, in_threads, minimum_seconds=5.0)
+    )
     assert [bool(found[file].reason) for file in locations] == [False, True, True]
     assert parts.places(finding.file_hash or "" for finding in found.values()) == {}
 

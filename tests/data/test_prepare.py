@@ -12,13 +12,17 @@ from refusals import refused
 from reporters import RecordingReporter
 
 from genre_core.audio.mel import FrontEnd
+from genre_core.corpus.corpus_table import write_corpus
 from genre_core.corpus.mel_parts import AudioFile, Transformed, in_threads
 from genre_core.corpus.tracks import SPLITS, Corpus, read_corpus
 from genre_core.errors import ErrorCode, InputError
 from genre_core.synthetic.styles import GENRES
-from search.config.schema import SearchConfig, load
+from genre_core.system.addresses import child
+from search.config.schema import SearchConfig, load, to_yaml
 from search.data import genre_list, prepare
+from search.data.music import locate_music
 from search.errors import SearchErrorCode
+from search.run.folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -175,3 +179,46 @@ def test_a_corpus_that_was_prepared_is_decoded_once_and_not_again_by_a_search(
     _, ready = prepare.prepare(tiny(), cache=tmp_path, reporter=reporter, transform=transform)
     assert len(transformed) == len(tracks.tracks)
     assert ready.spectrograms == store.folder.name
+
+
+def test_music_at_an_address_is_prepared_resumed_and_moved(
+    tiny: Callable[..., SearchConfig], music: Path, tmp_path: Path
+) -> None:
+    """The tracks and the store are those of the folder; only their locations differ."""
+    address, cache = (music.parent / music.name).as_uri(), tmp_path / "cache"
+    here, ready = prepare.prepare(tiny(), cache=tmp_path / "other", reporter=RecordingReporter())
+    config = tiny(data=address)
+    there, remote = prepare.prepare(config, cache=cache, reporter=RecordingReporter())
+    assert {track.location for track in there.tracks} == {
+        child(address, track.track_id) for track in here.tracks
+    }
+    unlocated = [
+        Corpus(tuple(replace(track, location="") for track in tracks.tracks)) for tracks in (here, there)
+    ]
+    assert unlocated[0] == unlocated[1]
+    assert remote.spectrograms == ready.spectrograms
+    assert remote.train.digest == ready.train.digest
+    shutil.rmtree(cache)
+    again = prepare.prepare_resumed(config, there, cache=cache, reporter=RecordingReporter())
+    assert again.spectrograms == ready.spectrograms
+
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    write_corpus(there, run.corpus)
+    run.config.write_text(to_yaml(config))
+    for data in (str(music), address):
+        moved, tracks = locate_music(config, run.path, data, cache=cache, reporter=RecordingReporter())
+        assert moved.data == data == load(run.config, {}).data
+        assert tracks == (here if data == str(music) else there)
+
+
+def test_a_manifest_of_a_storage_may_list_only_a_few_files_that_were_not_listed(
+    tiny: Callable[..., SearchConfig], tmp_path: Path
+) -> None:
+    names = [f"{genre}/{number}.wav" for genre in ("jazz", "soul") for number in range(5)]
+    for name in names[2:]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "manifest.csv").write_text("path,genre\n" + "".join(f"{n},{n[:4]}\n" for n in names))
+    with refused(SearchErrorCode.TOO_MANY_BAD_FILES, "10%", "2 of 10", tmp_path, repr(names[0])):
+        prepare.read_data(tiny(data=tmp_path.as_uri(), max_bad_share=0.1))

@@ -46,11 +46,12 @@ def test_a_node_gets_the_spectrograms_from_the_storage(
     head, storage = lan["head"], tmp_path / "storage"
     (head.home / "tiny.yaml").write_text(to_yaml(tiny(trials=2, workers=1, trials_per_gpu=0)))
     search = (
-        f"{PATH}; genre-search run --config tiny.yaml --address auto --data {music} --runs runs --name tiny "
+        f"{PATH}; genre-search run --config tiny.yaml --address auto --data {music.as_uri()} --runs runs --name tiny "
         f"--cache cache --storage {storage.as_uri()}"
     )
     done = head.run(search)
     assert done.returncode == 0, done.stdout
+    assert "Decoded on 2 nodes" in done.stdout or "cores of 2 nodes" in done.stdout
     assert set(read_trials(head.home / "runs" / "tiny")["node"]) == {"one"}
     sent = re.search(r"Spectrograms sent to other nodes: (\S+) GiB, (\S+) GiB of them", done.stdout)
     assert sent, done.stdout

@@ -67,6 +67,11 @@ def test_predictions_equal_those_of_the_trial(folder: Path, model: Model, run: P
     np.testing.assert_allclose(predicted, card["validation_probabilities"], atol=1e-6)
 
 
+def test_a_file_at_an_address_has_the_prediction_of_its_file(model: Model, songs: Path) -> None:
+    path = songs / "long.flac"
+    assert model.predict(path.as_uri()) == model.predict(path)
+
+
 def test_predictions_over_time_cover_a_track_of_any_length(model: Model, songs: Path) -> None:
     long, short = (model.predict(songs / f"{name}.flac", over_time=True) for name in ("long", "short"))
     assert (long.padded, short.padded) == (False, True)

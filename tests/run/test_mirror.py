@@ -352,6 +352,12 @@ def test_an_s3_file_system_keeps_its_settings_when_its_attempts_are_limited(addr
     assert limited.__reduce__() == system.__reduce__()
 
 
+def test_a_public_bucket_is_read_without_credentials() -> None:
+    system, path = storage.file_system("s3://anonymous@bucket/x?region=us-east-1")
+    _, (settings,) = system.__reduce__()
+    assert (settings["anonymous"], bool(settings["access_key"]), path) == (True, False, "bucket/x")
+
+
 def test_restoring_needs_a_stored_search_and_a_new_folder(address: str, run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as missing:
         fetch(address, run.name, tmp_path / "back")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow.fs
 
@@ -28,9 +29,19 @@ class Server:
         (folder / "s3.json").write_text(json.dumps({"identities": [user]}))
         (folder / "data").mkdir()
 
-    def address(self, bucket: str = BUCKET, secret: str = SECRET, more: str = "") -> str:
+    environment: ClassVar = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    """What a program needs to use an address without credentials."""
+
+    def address(
+        self, bucket: str = BUCKET, secret: str = SECRET, more: str = "", folder: str = "of/mine"
+    ) -> str:
+        """An address with credentials."""
         at = f"endpoint_override=127.0.0.1:{self._ports[0]}&scheme=http&region=us-east-1{more}"
-        return f"s3://{KEY}:{secret}@{bucket}/of/mine?{at}"
+        return f"s3://{KEY}:{secret}@{bucket}/{folder}?{at}"
+
+    def bare_address(self, folder: str, bucket: str = BUCKET) -> str:
+        """An address without credentials."""
+        return self.address(bucket=bucket, folder=folder).replace(f"{KEY}:{SECRET}@", "")
 
     def start(self) -> None:
         names = ("s3", "master", "volume", "filer")
