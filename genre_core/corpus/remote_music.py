@@ -14,6 +14,9 @@ from genre_core.system.addresses import child, has_credentials, normalized, pare
 from genre_core.system.remote_files import MISSING, FileVersion, chunks, is_file, list_files
 from genre_core.system.storage import STORAGE_ERRORS, answer, reason
 
+LISTING_SECONDS = 3600.0
+"""Time limit for a listing, with a request for each 1000 files; requests without an answer fail much sooner."""
+
 
 @dataclass(frozen=True)
 class RemoteMusic:
@@ -76,22 +79,19 @@ def listed(address: str, manifest_suffixes: tuple[str, ...]) -> RemoteMusic:
     """
     _require_no_credentials(address)
 
-    def look() -> RemoteMusic:
-        if address.partition("?")[0].lower().endswith(manifest_suffixes) and is_file(address):
-            folder, name = parent(address)
-            return RemoteMusic(folder, list_files(folder), name)
+    named = address.partition("?")[0].lower().endswith(manifest_suffixes)
+    with _explained(address):
+        is_manifest = named and answer(lambda: is_file(address))
+        folder, manifest = parent(address) if is_manifest else (address, None)
         try:
-            return RemoteMusic(address, list_files(address))
+            return RemoteMusic(folder, answer(lambda: list_files(folder), LISTING_SECONDS), manifest)
         except FileNotFoundError as error:
-            what = "is another file" if is_file(address) else "does not exist or is empty"
+            what = "is another file" if answer(lambda: is_file(address)) else "does not exist or is empty"
             raise InputError(
                 f"a corpus is a folder or a manifest ({', '.join(manifest_suffixes)}), but {readable(address)} {what}; "
                 "give a folder with one subfolder per genre",
                 code=ErrorCode.CORPUS_NOT_FOUND,
             ) from error
-
-    with _explained(address):
-        return answer(look)
 
 
 @contextmanager

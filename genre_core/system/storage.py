@@ -39,11 +39,11 @@ def file_system(address: str) -> tuple[Any, str]:
     return (_with_few_attempts(system) if system.type_name == "s3" else system), path
 
 
-def answer(question: Callable[[], _T]) -> _T:
+def answer(question: Callable[[], _T], seconds: float = CHECK_SECONDS) -> _T:
     """Answer of a storage, in a thread because pyarrow cannot be interrupted.
 
     Raises:
-        One of STORAGE_ERRORS: the storage failed, or did not answer within CHECK_SECONDS.
+        One of STORAGE_ERRORS: the storage failed, or did not answer within this time.
     """
     found: Future[_T] = Future()
 
@@ -55,11 +55,11 @@ def answer(question: Callable[[], _T]) -> _T:
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        return found.result(CHECK_SECONDS)
+        return found.result(seconds)
     except TimeoutError as error:
         if found.done():
             raise
-        raise TimeoutError(f"no answer in {CHECK_SECONDS:.0f} s") from error
+        raise TimeoutError(f"no answer in {seconds:.0f} s") from error
 
 
 def reason(error: BaseException) -> str:
