@@ -20,22 +20,29 @@ def sentence(run: Path, trials: pd.DataFrame) -> str | None:
     if scored.empty:
         return None
     looks = read_looks(run, read_epochs(run))
-    return describe(float(scored.max()), optimism(looks) if looks else None, trials=len(scored))
+    found = optimism(looks) if looks else None
+    return describe(float(scored.max()), found, trials=len(scored), recorded=looks is not None)
 
 
-def describe(best: float, found: Optimism | None, *, trials: int) -> str:
+def describe(best: float, found: Optimism | None, *, trials: int, recorded: bool = True) -> str:
     """The sentence about the best validation F1.
 
     Args:
         best: the best validation F1.
         found: its optimism; None if not known.
         trials: number of trials with a score.
+        recorded: whether the predictions are recorded from which optimism is estimated.
     """
     text = f"best validation F1 {best:.3f}; "
     if found is None:
+        of_what = (
+            "several validation tracks of a genre, but each genre has one"
+            if recorded
+            else "predictions that earlier versions did not record"
+        )
         return (
             f"{text}the F1 to expect on new tracks is not known, because the optimism of the best of "
-            f"{counted(trials, 'trial')} is estimated from predictions that earlier versions did not record"
+            f"{counted(trials, 'trial')} is estimated from {of_what}"
         )
     at_most, at_least = (" at most", "at least ") if found.at_least else (" about", "")
     text += (

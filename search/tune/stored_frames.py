@@ -204,10 +204,8 @@ class ShardUploads:
                     self._relay_complaints()
                     self._head.answer(name, uploaded=self._upload(name))
                 self._relay_complaints()
-            except (
-                RemoteError
-            ):  # the actor is being restarted, or the cluster is lost, which the search reports
-                continue
+            except RemoteError:
+                continue  # the actor is being restarted, or the cluster is lost, which the search reports
 
     def _upload(self, name: str) -> bool:
         """Upload a shard unless the storage has it; False if that fails."""

@@ -27,7 +27,7 @@ from search.run.tables import read_trials
             Optimism(value=0.04, looks=135, trials=27, missing=0, at_least=True),
             ("at most 0.75", "at least 0.04", "single group"),
         ),
-        (None, ("0.787", "not known", "30 trials")),
+        (None, ("0.787", "not known", "30 trials", "each genre has one")),
     ],
 )
 def test_the_sentence_has_the_scores_and_the_number_of_looks(
@@ -42,6 +42,7 @@ def test_a_run_without_predictions_says_that_the_optimism_is_not_known(tmp_path:
     (line,) = expected(run, read_trials(run))
     assert line.plain.startswith("best validation F1 0.800; ")
     assert "not known" in line.plain
+    assert "earlier versions" in line.plain
     assert any("not known" in str(part) for part in best_trial(run))
 
 
