@@ -231,6 +231,14 @@ FeatureCache = Annotated[
         metavar="GIB", help="Disk space per node for shared activations; 0 disables sharing.", hidden=True
     ),
 ]
+DataCache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GIB",
+        help="Disk space for spectrograms on a node that cannot read the driver's cache.",
+        hidden=True,
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

@@ -20,6 +20,7 @@ from search.cli.options import (
     ConfigFile,
     CpusPerTrial,
     Data,
+    DataCache,
     DryRun,
     FeatureCache,
     Json,
@@ -77,6 +78,7 @@ def run(
     cpus_per_trial: CpusPerTrial = None,
     trials_per_gpu: TrialsPerGpu = None,
     feature_cache: FeatureCache = None,
+    data_cache: DataCache = None,
     seed: Seed = None,
     repeat_seeds: RepeatSeeds = None,
     storage: Storage = None,
@@ -107,7 +109,8 @@ def run(
 
     limits = {"trials": trials, "time_budget": time_budget, "worker_budget": budget}
     resources = {"workers": workers, "cpus_per_trial": cpus_per_trial, "trials_per_gpu": trials_per_gpu}
-    others = {"seed": seed, "repeat_seeds": repeat_seeds, "feature_cache": feature_cache, "price": price}
+    caches = {"feature_cache": feature_cache, "data_cache": data_cache}
+    others = caches | {"seed": seed, "repeat_seeds": repeat_seeds, "price": price}
     places = {"data": data, "address": address, "storage": storage}
     given = settings(
         values=limits | resources | others,

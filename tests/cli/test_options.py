@@ -70,6 +70,7 @@ UNLISTED = {
     "--price": ("2.5", "price", 2.5),
     "--cpus-per-trial": ("2", "cpus_per_trial", 2.0),
     "--feature-cache": ("0", "feature_cache", 0.0),
+    "--data-cache": ("5", "data_cache", 5.0),
     "--seed": ("7", "seed", 7),
     "--repeat-seeds": ("3", "repeat_seeds", 3),
 }
