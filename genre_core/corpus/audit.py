@@ -39,6 +39,8 @@ CACHE_SCHEMA = pa.schema(
     ]
 )
 
+_HASH_FIELD = CACHE_SCHEMA.get_field_index("file_hash")
+"""Position of the field that the earlier table lacks."""
 CACHE_ROWS = 10_000
 """Findings that are converted at a time: as dictionaries they take several times the memory."""
 
@@ -274,8 +276,7 @@ def _opened(cache: Path) -> pq.ParquetFile:
     Raises:
         OSError, ArrowException: it is missing, damaged or has another schema.
     """
-    place = CACHE_SCHEMA.get_field_index("file_hash")
-    for name, schema in ((CACHE_NAME, CACHE_SCHEMA), (EARLIER_CACHE, CACHE_SCHEMA.remove(place))):
+    for name, schema in ((CACHE_NAME, CACHE_SCHEMA), (EARLIER_CACHE, CACHE_SCHEMA.remove(_HASH_FIELD))):
         with suppress(OSError, pa.ArrowException):
             table = pq.ParquetFile(cache / name)
             if table.schema_arrow == schema:
@@ -286,14 +287,14 @@ def _opened(cache: Path) -> pq.ParquetFile:
 
 def _cached_table(cache: Path) -> pa.Table:
     """All findings of earlier audits; none if they cannot be read."""
-    place = CACHE_SCHEMA.get_field_index("file_hash")
     try:
         with _opened(cache) as file:
             table = file.read()
     except (OSError, pa.ArrowException):
         return CACHE_SCHEMA.empty_table()
     if "file_hash" not in table.column_names:
-        table = table.add_column(place, CACHE_SCHEMA.field(place), pa.nulls(len(table), pa.string()))
+        hashes = pa.nulls(len(table), pa.string())
+        table = table.add_column(_HASH_FIELD, CACHE_SCHEMA.field(_HASH_FIELD), hashes)
     return table
 
 

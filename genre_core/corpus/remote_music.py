@@ -78,7 +78,6 @@ def listed(address: str, manifest_suffixes: tuple[str, ...]) -> RemoteMusic:
         InputError: the address is invalid, contains credentials, or cannot be listed.
     """
     _require_no_credentials(address)
-
     named = address.partition("?")[0].lower().endswith(manifest_suffixes)
     with _explained(address):
         is_manifest = named and answer(lambda: is_file(address))

@@ -12,7 +12,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from genre_core.audio.mel import FrontEnd, segment_starts
-from genre_core.corpus.mel_parts import AudioFile, MelParts, Transform, in_threads
+from genre_core.corpus.mel_parts import AudioFile, MelParts, Place, Transform, in_threads
 from genre_core.corpus.tracks import Track
 from genre_core.system.atomic import atomic_folder
 from genre_core.system.progress import ProgressCallback
@@ -125,8 +125,8 @@ def open_or_build(
         with FileLock(f"{wanted}.lock"):
             if not wanted.exists():
                 parts = mel_parts(front_end, cache)
-                _complete(parts, tracks, transform or partial(in_threads, workers=workers), progress)
-                wanted = _put_together(parts, tracks, wanted)
+                found = _completed(parts, tracks, transform or partial(in_threads, workers=workers), progress)
+                wanted = _put_together(parts, found, wanted)
     return open_store(wanted, front_end)
 
 
@@ -218,10 +218,10 @@ def _cut(places: Iterable[Sequence[int]], frames: int) -> Iterator[tuple[int, in
         yield began, end - began
 
 
-def _complete(
+def _completed(
     parts: MelParts, tracks: Sequence[Track], transform: Transform, progress: ProgressCallback | None
-) -> None:
-    """Compute the spectrograms that the parts lack; tracks whose content has changed get none."""
+) -> dict[str, Place]:
+    """The places of tracks by identity, after computing what the parts lack; changed tracks have none."""
     present = parts.places(track.identity for track in tracks)
     missing = [
         AudioFile(
@@ -230,17 +230,19 @@ def _complete(
         for track in tracks
         if track.identity not in present
     ]
+    if not missing:
+        return present
     done = 0
-    for group in transform(missing, parts.front_end) if missing else ():
+    for group in transform(missing, parts.front_end):
         parts.add(group)
         done += len(group)
         if progress:
             progress(done, len(missing))
+    return parts.places(track.identity for track in tracks)
 
 
-def _put_together(parts: MelParts, tracks: Sequence[Track], wanted: Path) -> Path:
-    """Write a store of the tracks that the parts contain, and return its folder."""
-    found = parts.places(track.identity for track in tracks)
+def _put_together(parts: MelParts, found: Mapping[str, Place], wanted: Path) -> Path:
+    """Write a store of the tracks at these places, by identity, and return its folder."""
     frames = {
         part: part.stat().st_size // parts.frame_bytes for part in sorted({p.part for p in found.values()})
     }
