@@ -67,6 +67,12 @@ class Head(Protocol):
         """What was recorded since the last call."""
 
 
+def _opened(address: str) -> tuple[RemoteFolder, dict[str, int]]:
+    """The folder of the shards in a storage, and the bytes of those that it has."""
+    folder = RemoteFolder(address, FOLDER)
+    return folder, folder.sizes()
+
+
 class StoredFrames:
     """A worker's source of shards: the storage, or the head if the storage lacks a shard or cannot be used."""
 
@@ -104,7 +110,7 @@ class StoredFrames:
         self._sizes = sizes
         try:
             with self._waiting():
-                self._folder, stored = answer(self._opened)
+                self._folder, stored = answer(lambda: _opened(self._address))
         except STORAGE_ERRORS as error:
             self._give_up(error)
             return
@@ -126,10 +132,6 @@ class StoredFrames:
             raise OSError(f"{FOLDER}/{name} must have {self._sizes[name]} bytes, but has {len(content)}")
         self._head.fetched(len(content))
         return np.frombuffer(content, np.uint8)
-
-    def _opened(self) -> tuple[RemoteFolder, dict[str, int]]:
-        folder = RemoteFolder(self._address, FOLDER)
-        return folder, folder.sizes()
 
     def _is_uploaded(self, name: str) -> bool:
         """Wait for the upload of a shard; False if it fails or takes too long."""
@@ -180,8 +182,8 @@ class ShardUploads:
         self._poll_seconds = poll_seconds
         self._said = set[str]()
         self._failures = 0
-        self._stored: dict[str, int] | None = None
-        """Bytes of the shards in the storage; None before the first request."""
+        self._remote: tuple[RemoteFolder, dict[str, int]] | None = None
+        """See `_opened`; None before the first request."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._answer_until_stopped, name="spectrograms", daemon=True)
 
@@ -214,13 +216,12 @@ class ShardUploads:
         shard = self._shards[name]
         size = shard.frames * self._frame_bytes
         try:
-            folder = RemoteFolder(self._address, FOLDER)
-            if self._stored is None:
-                self._stored = folder.sizes()
-            if self._stored.get(name) != size:
+            self._remote = self._remote or _opened(self._address)
+            folder, stored = self._remote
+            if stored.get(name) != size:
                 content = np.fromfile(shard.path, np.uint8, count=size, offset=shard.offset)
                 folder.upload(name, pa.BufferReader(content))
-                self._stored[name] = size
+                stored[name] = size
         except Exception as error:  # noqa: BLE001  # reported; the search must not fail
             self._failures += 1
             self._say_once(
