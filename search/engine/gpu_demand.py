@@ -111,37 +111,48 @@ def _training_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
 
 def _prediction_bytes(recipe: Recipe, data: DataShape) -> int:
     """Bytes of the parameters and of the forward pass of a batch."""
-    width = _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
     parameters = trainable_parameters(recipe.backbone, 0, n_genres=data.genres)
-    blocks = block_values(recipe.backbone, pixels=data.pixels)
-    passing = LIVE_TENSORS * max(largest for _, largest, _ in blocks)
-    inputs = _INPUT_COPIES * data.channels * data.pixels
-    copies = _HALF_BYTES if recipe.precision == "bfloat16" else 0
-    return int(
-        (_FLOAT_BYTES + copies) * parameters + CHUNK["cuda"] * (passing * width + inputs * _FLOAT_BYTES)
-    )
+    passing = _passing_bytes(recipe, data) + CHUNK["cuda"] * _input_bytes(data)
+    return int((_FLOAT_BYTES + _copy_bytes(recipe)) * parameters + passing)
+
+
+def _width(recipe: Recipe) -> int:
+    """Bytes of an activation."""
+    return _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
+
+
+def _copy_bytes(recipe: Recipe) -> int:
+    """Bytes of the copy of a parameter as bfloat16."""
+    return _HALF_BYTES if recipe.precision == "bfloat16" else 0
+
+
+def _input_bytes(data: DataShape) -> int:
+    """Bytes of the copies of a segment."""
+    return _FLOAT_BYTES * _INPUT_COPIES * data.channels * data.pixels
+
+
+def _passing_bytes(recipe: Recipe, data: DataShape) -> float:
+    """Bytes of the activations that the forward pass of a batch holds at a time, without the inputs."""
+    largest = max(largest for _, largest, _ in block_values(recipe.backbone, pixels=data.pixels))
+    return CHUNK["cuda"] * LIVE_TENSORS * largest * _width(recipe)
 
 
 def _parameter_bytes(recipe: Recipe, data: DataShape) -> int:
     """Bytes of parameters, of what the optimizer keeps for them, of gradients, and of copies as bfloat16."""
     count = trainable_parameters(recipe.backbone, recipe.frozen_blocks, n_genres=data.genres)
     every = trainable_parameters(recipe.backbone, 0, n_genres=data.genres)
-    copies = _HALF_BYTES if recipe.precision == "bfloat16" else 0
     kept = state_bytes(recipe.optimizer) - _FLOAT_BYTES
-    return _FLOAT_BYTES * every + count * (kept + STEPS_HELD * (_FLOAT_BYTES + copies))
+    return _FLOAT_BYTES * every + count * (kept + STEPS_HELD * (_FLOAT_BYTES + _copy_bytes(recipe)))
 
 
 def _activation_bytes(recipe: Recipe, data: DataShape, capacity: int) -> int:
     """Bytes of activations: saved for the backward pass, of a forward pass, and cached ones of frozen blocks."""
-    width = _HALF_BYTES if recipe.precision == "bfloat16" else _FLOAT_BYTES
-    blocks = block_values(recipe.backbone, pixels=data.pixels)
+    width, blocks = _width(recipe), block_values(recipe.backbone, pixels=data.pixels)
     trained = blocks[recipe.frozen_blocks :]
     saved = sum(saved for saved, _, _ in trained) + max((largest for _, largest, _ in trained), default=0.0)
-    passing = LIVE_TENSORS * max(largest for _, largest, _ in blocks)
-    inputs = _INPUT_COPIES * data.channels * data.pixels
     kept = 0.0
     if recipe.frozen_blocks and not recipe.augments_input:
         of_segment = blocks[recipe.frozen_blocks - 1][2]
         kept = min(data.segments * of_segment * width, ACTIVATIONS_GPU_SHARE * capacity)
-    step = recipe.batch_size * (saved * width + inputs * _FLOAT_BYTES)
-    return int(STEPS_HELD * step + CHUNK["cuda"] * passing * width + kept)
+    step = recipe.batch_size * (saved * width + _input_bytes(data))
+    return int(STEPS_HELD * step + _passing_bytes(recipe, data) + kept)

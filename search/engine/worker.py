@@ -151,7 +151,7 @@ class WorkerSession:
             return Resting()
         report: Report
         try:
-            report = self._attempt(lambda: self._epoch(self._prepared()))
+            report = self._attempt(lambda: self._epoch(self._prepared()), self._trainer.demand)
         except (Diverged, OutOfMemory) as error:
             report = Failure(reason=str(error))
         except (OSError, InputError) as error:
@@ -172,7 +172,9 @@ class WorkerSession:
         trained: tuple[Arrays, Mapping[str, str]] | Waiting = Waiting(reason="the first epoch")
         try:
             while self._reached < epochs:
-                trained = self._attempt(lambda: self._unscored_epoch(self._prepared(), last=epochs))
+                trained = self._attempt(
+                    lambda: self._unscored_epoch(self._prepared(), last=epochs), self._trainer.demand
+                )
         finally:
             self.release()
         assert not isinstance(trained, Waiting), "an epoch was trained"
@@ -188,7 +190,7 @@ class WorkerSession:
 
         def work() -> NDArray[np.float32]:
             self._empty = False
-            logits = self._trainer.predict(self._recipe, tensors, stream=self._memory is Memory.STREAMED)
+            logits = self._trainer.predict(self._current.recipe, tensors, stream=self._streams)
             self._record_peak()
             return logits
 
@@ -201,13 +203,16 @@ class WorkerSession:
 
     def card(self, *, epoch: int) -> dict[str, Any]:
         """The content of model.json for the assignment's model after an epoch, without scores."""
-        assert self._assignment, "begin comes first"
-        return self._trainer.card(self._recipe, trial=self._assignment.trial, epoch=epoch)
+        return self._trainer.card(self._current.recipe, trial=self._current.trial, epoch=epoch)
 
     @property
-    def _recipe(self) -> Recipe:
+    def _current(self) -> Assignment:
         assert self._assignment, "begin comes first"
-        return self._assignment.recipe
+        return self._assignment
+
+    @property
+    def _streams(self) -> bool:
+        return self._memory is Memory.STREAMED
 
     def notices(self) -> Iterator[Notice]:
         """Problems of this worker that the user should know; each is returned once."""
@@ -231,14 +236,13 @@ class WorkerSession:
         )  # a trial that needs the whole GPU needs the memory of the data, too
         self._ledger.release(holds=self._trainer.data_bytes())
 
-    def _attempt(self, work: Callable[[], T], demand: DemandOf | None = None) -> T | Waiting:
+    def _attempt(self, work: Callable[[], T], demand: DemandOf) -> T | Waiting:
         """Do some work once memory is granted; if it runs out, repeat it in the next mode.
 
         Args:
             work: uses the device.
-            demand: what it needs of a shared GPU; None for a fine-tune of the assignment.
+            demand: what it needs of a shared GPU.
         """
-        demand = demand or self._trainer.demand
         if not self._granted(demand):
             return Waiting(reason="GPU memory")
         try:
@@ -273,12 +277,10 @@ class WorkerSession:
 
     def _prepared(self) -> Training:
         """The fine-tune, created if necessary and restored from the trial's latest checkpoint if there is one."""
-        assignment = self._assignment
-        assert assignment, "begin comes first"
         if self._training:
             return self._training
-        self._empty = False
-        training = self._trainer.prepare(assignment.recipe, stream=self._memory is Memory.STREAMED)
+        self._empty, assignment = False, self._current
+        training = self._trainer.prepare(assignment.recipe, stream=self._streams)
         if self._checkpoints and (assignment.may_have_checkpoint or self._reached):
             kept = self._checkpoints.last(assignment.trial)
             if kept is not None:
@@ -291,8 +293,7 @@ class WorkerSession:
 
     def _epoch(self, training: Training) -> EpochReport:
         """Replay the epoch of the checkpoint if there is one, else train the next epoch."""
-        assert self._assignment
-        trial, attempt = self._assignment.trial, self._assignment.attempt
+        trial, attempt = self._current.trial, self._current.attempt
         if self._replay is not None:
             report = self._replay.replay(attempt=attempt, node=self._node, pid=self._pid)
             self._seconds, self._replay = report.usage.total_seconds, None
@@ -301,7 +302,7 @@ class WorkerSession:
             training.epoch(trial=trial, attempt=attempt)
         row = training.epoch(trial=trial, attempt=attempt)
         self._reached = training.epochs_done
-        self._offer_model(self._assignment, training, row.val_f1)
+        self._offer_model(self._current, training, row.val_f1)
         report = EpochReport(
             row=row,
             usage=self._usage(training),
@@ -327,7 +328,7 @@ class WorkerSession:
         if self._requested is not self._memory:
             self._empty = False
             self._requested = self._memory
-            needed = demand(self._recipe, stream=self._memory is Memory.STREAMED)
+            needed = demand(self._current.recipe, stream=self._streams)
             if self._ledger.request(needed, alone=self._memory > Memory.PACKED):
                 return True
             self._trainer.release(data=True)
